@@ -1,0 +1,50 @@
+# Every target sets up what it needs: a virtual environment in .venv, from python3, python3-venv and the package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run demo test lint types imports unit e2e bench fix clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: $(READY) ## start the daemon with its built-in defaults
+	$(BIN)/wattledger serve
+
+demo: $(READY) ## the same over eight simulated H100s
+	$(BIN)/wattledger serve --simulate configs/scenarios/eight-h100.toml --ledger $(VENV)/demo.sqlite
+
+test: lint types imports unit ## all checks but the end-to-end suite
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/pytest -n 2
+
+e2e: $(READY) ## end to end; .ci/run installs the Debian packages it needs
+	$(BIN)/pytest tests/e2e
+
+bench: $(READY) ## the figures of the README, measured again
+	$(BIN)/python -m tests.bench
+
+fix: $(READY) ## format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist
