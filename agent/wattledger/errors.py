@@ -1,6 +1,6 @@
 """What can go wrong, named by what the reader should do.
 
-WattledgerError                 every error that a person may see: one sentence, and a hint that says what to do
+WattledgerError                 every error that a person may see: a sentence and a hint
 ├── ConfigError                 the configuration: all faults at once, each with the key's path
 ├── ScenarioError               a simulation scenario: names the file and the line
 ├── MeterUnavailable            this meter cannot read now; others go on, it is tried again
@@ -53,7 +53,7 @@ class MeterUnavailable(WattledgerError):
     """A meter that cannot read now.
 
     Attributes:
-        reason: one lower-case word with underscores, a label value of `wattledger_meter_errors_total`.
+        reason: lower-case words with underscores, a label of `wattledger_meter_errors_total`.
         retry_after_s: how long to leave it alone.
     """
 
@@ -69,7 +69,7 @@ class GridError(WattledgerError):
     """A source of grid signals that gave none.
 
     Attributes:
-        outcome: one lower-case word with underscores, a label value of `wattledger_grid_requests_total`.
+        outcome: lower-case words with underscores, a label of `wattledger_grid_requests_total`.
         retry_after_s: what the server asked for, or None.
     """
 
@@ -85,11 +85,11 @@ class LedgerError(WattledgerError):
     """The ledger cannot be opened."""
 
 
-class LedgerLocked(LedgerError):  # noqa: N818  (a state, read as a sentence)
+class LedgerLocked(LedgerError):
     """Another process holds the ledger's lock."""
 
 
-class CommitFailed(WattledgerError):  # noqa: N818  (a state, read as a sentence)
+class CommitFailed(WattledgerError):
     """A commit that was not written: the batch is still the caller's, to be tried again."""
 
 
@@ -97,5 +97,5 @@ class ListenError(WattledgerError):
     """The HTTP endpoint cannot be served as configured."""
 
 
-class DaemonUnreachable(WattledgerError):  # noqa: N818  (a state, read as a sentence)
+class DaemonUnreachable(WattledgerError):
     """No daemon answers where the command line looked."""
