@@ -15,6 +15,7 @@ from wattledger.model import (
     Instant,
     LedgerStatus,
     MeterReport,
+    MeterStatus,
     Snapshot,
     SourceStatus,
     TotalsRow,
@@ -57,6 +58,18 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Let go of every handle and file; the next `read` opens them again. Never raises."""
+        ...
+
+
+class MeterFeed(Protocol):
+    """A meter in a thread of its own, as the sampler sees it: what it brought, and its health."""
+
+    def drain(self) -> list[MeterReport]:
+        """The reports since the last call, oldest first. Never blocks."""
+        ...
+
+    def statuses(self) -> tuple[MeterStatus, ...]:
+        """The health of the meter, or of each that stands behind it."""
         ...
 
 

@@ -1,0 +1,333 @@
+"""The heart: readings in, books out, one snapshot per commit attempt.
+
+One thread owns everything here. It drains what the meter threads brought, turns it into
+intervals, finds the payees, prices each slot, and every commit interval hands one batch to the
+ledger. A commit that fails leaves the batch pending; the page then shows the last committed
+counters with the present health.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from wattledger.core.attribution import attribute
+from wattledger.core.books import PendingBooks
+from wattledger.core.floor import IdleFloors
+from wattledger.core.footprint import price_of
+from wattledger.core.intervals import Step, advance
+from wattledger.errors import CommitFailed
+from wattledger.model import (
+    IDLE,
+    SYSTEM,
+    UNATTRIBUTED,
+    CounterReading,
+    DeviceInfo,
+    EnergyInterval,
+    Instant,
+    Kind,
+    MeterReport,
+    Payee,
+    Price,
+    Quality,
+    Reading,
+    SiteFactors,
+    Snapshot,
+    Usage,
+)
+from wattledger.ports import Clock, Grid, Ledger, MeterFeed
+from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
+
+log = logging.getLogger(__name__)
+
+FLOORS_NOTE = "idle_floors"
+
+
+class Sampler:
+    """Keeps the books of one node. All methods are called from one thread."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        feeds: Sequence[MeterFeed],
+        grid: Grid,
+        site: SiteFactors,
+        ledger: Ledger,
+        node_load: Callable[[], int | None],
+        released_until_ns: Callable[[], int] = lambda: 0,
+        version: str = "",
+        simulated: str = "",
+    ) -> None:
+        """A sampler that goes on where the ledger's books end.
+
+        Args:
+            clock: time.
+            feeds: the meters, each in its thread.
+            grid: carbon intensity.
+            site: PUE, WUE, EWIF.
+            ledger: the books.
+            node_load: how busy the CPUs were since the last call, in ppm; None: unknown.
+            released_until_ns: until when NVML is released on request (wall clock), or 0.
+            version: of the program, for `build_info`.
+            simulated: the scenario's name, or empty.
+        """
+        self._clock = clock
+        self._feeds = tuple(feeds)
+        self._grid = grid
+        self._site = site
+        self._ledger = ledger
+        self._node_load = node_load
+        self._released_until_ns = released_until_ns
+        self._version = version
+        self._simulated = simulated
+        self._started_ns = clock.now().wall_ns
+
+        books = ledger.books
+        self._devices: dict[str, DeviceInfo] = {}
+        # Until a meter reports a device, it is as the ledger knew it, but not present.
+        self._remembered = {name: record.info for name, record in books.devices.items()}
+        self._last: dict[str, Reading] = {
+            name: record.last_reading
+            for name, record in books.devices.items()
+            if record.last_reading is not None
+        }
+        self._from_ledger = set(books.devices)
+        self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""))
+        self._pending = PendingBooks()
+        self._processes: dict[str, int | None] = {}
+        self._ratios: dict[str, float] = {}
+        self._window: dict[str, tuple[int, int]] = {}  # device → (µJ, ns) since the last commit
+        self._commit_failing = False
+
+    # ── settings that a reload changes ──────────────────────────────────────────────────────────
+
+    def reconfigure(self, *, grid: Grid, site: SiteFactors) -> None:
+        """Price with another grid and other factors from now on; what is booked stays."""
+        self._grid = grid
+        self._site = site
+
+    # ── one turn ────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self) -> None:
+        """Take in everything the meters brought since the last turn."""
+        busy_ppm = self._node_load()
+        intervals: list[EnergyInterval] = []
+        for feed in self._feeds:
+            for report in feed.drain():
+                self._take(report, intervals)
+        if intervals:
+            self._book(_merged(intervals), busy_ppm)
+
+    def _take(self, report: MeterReport, intervals: list[EnergyInterval]) -> None:
+        for info in report.devices:
+            known = self._devices.get(info.name)
+            if known is not info and known != info:
+                self._devices[info.name] = info
+                self._log_device(known, info)
+        self._processes.update(report.processes)
+        self._ratios.update(report.counter_power_ratio)
+        for reading in report.readings:
+            name = reading.device
+            step = self._advance(name, reading)
+            self._last[name] = reading
+            if step.interval is not None and step.interval.energy_uj:
+                intervals.append(step.interval)
+            self._note(name, step)
+
+    def _advance(self, name: str, reading: Reading) -> Step:
+        recovered = name in self._from_ledger
+        if recovered:
+            self._from_ledger.discard(name)
+            last = self._last.get(name)
+            if last is None or not isinstance(reading, CounterReading):
+                # Power is not kept over a restart: all since the last commit went unseen.
+                gap_ns = max(0, reading.at.wall_ns - self._ledger.books.books_ns)
+                return Step(unobserved_ns=gap_ns, reason="restart")
+        return advance(self._last.get(name), reading, recovered=recovered)
+
+    def _note(self, name: str, step: Step) -> None:
+        """Book what a step says besides energy, and count its time for the mean power."""
+        if step.interval is not None and step.interval.quality is not Quality.RECOVERED:
+            interval = step.interval
+            energy_uj, spent_ns = self._window.get(name, (0, 0))
+            self._window[name] = (
+                energy_uj + interval.energy_uj,
+                spent_ns + interval.end_ns - interval.start_ns,
+            )
+        if step.reset:
+            self._pending.reset(name)
+        if step.unobserved_ns:
+            self._pending.unobserved(name, step.unobserved_ns)
+        if step.reason:
+            unseen = format_duration(step.unobserved_ns // NS_PER_MS * NS_PER_MS)
+            booked = step.interval.energy_uj if step.interval is not None else 0
+            log.warning(
+                "%s: %s; %s unobserved, %d J booked (meter %s)",
+                name,
+                step.reason.replace("_", " "),
+                unseen,
+                booked // UJ_PER_J,
+                self._devices[name].meter if name in self._devices else "unknown",
+            )
+
+    def _log_device(self, known: DeviceInfo | None, info: DeviceInfo) -> None:
+        if known is None:
+            log.info("metering %s (%s) with %s", info.name, info.model or info.kind, info.meter)
+        elif known.present and not info.present:
+            log.warning("%s has left; its totals stay", info.name)
+            self._ratios.pop(info.name, None)
+            self._processes.pop(info.name, None)
+        elif info.present and not known.present:
+            log.info("%s is back", info.name)
+        elif known.meter != info.meter:
+            log.info("%s is now metered with %s", info.name, info.meter)
+
+    # ── for whom, and at what price ─────────────────────────────────────────────────────────────
+
+    def _book(self, intervals: list[EnergyInterval], busy_ppm: int | None) -> None:
+        now_ns = self._clock.now().wall_ns
+        prices: dict[int, Price] = {}
+
+        def price_at(slot_s: int) -> Price:
+            price = prices.get(slot_s)
+            if price is None:
+                # The latest instant of the slot that is not in the future: the present slot is
+                # priced with what is known now, a past one with what was valid in it.
+                at_ns = min(now_ns, slot_s * NS_PER_S + SLOT_NS - 1)
+                price = prices[slot_s] = price_of(self._grid.at(at_ns), self._site)
+            return price
+
+        split: dict[Payee, int] = {}
+        others: list[EnergyInterval] = []
+        for interval in intervals:
+            kind = self._kind(interval.device)
+            if kind is Kind.OTHER:
+                others.append(interval)
+                continue
+            attributed = attribute(interval, self._usage(interval, kind, busy_ppm))
+            self._pending.book(attributed, price_at)
+            for payee, share_uj in attributed.shares:
+                split[payee] = split.get(payee, 0) + share_uj
+        for interval in others:  # the rest of the node follows the metered parts
+            whole = sum(split.values())
+            usage = (
+                Usage(interval.device, tuple(split.items()), whole)
+                if whole
+                else Usage(interval.device, rest=IDLE)
+            )
+            self._pending.book(attribute(interval, usage), price_at)
+
+    def _usage(self, interval: EnergyInterval, kind: Kind, busy_ppm: int | None) -> Usage:
+        """Who pays for a device, as far as anything is known of jobs: nothing yet."""
+        device = interval.device
+        if interval.quality is Quality.RECOVERED:
+            return Usage(device, rest=UNATTRIBUTED)
+        if kind is Kind.GPU:
+            count = self._processes.get(device)
+            if count is None:
+                return Usage(device, rest=UNATTRIBUTED)
+            return Usage(device, rest=SYSTEM if count else IDLE)
+        if kind is Kind.CPU:
+            duration_ns = interval.end_ns - interval.start_ns
+            self._floors.observe(device, interval.energy_uj, duration_ns, busy_ppm)
+            return Usage(device, rest=SYSTEM, floor_uw=self._floors.floor_uw(device))
+        return Usage(device, rest=IDLE)  # DRAM that no job holds
+
+    def _kind(self, device: str) -> Kind:
+        info = self._devices.get(device) or self._remembered.get(device)
+        return info.kind if info is not None else Kind.OTHER
+
+    # ── commit ──────────────────────────────────────────────────────────────────────────────────
+
+    def commit(self) -> Snapshot:
+        """One commit attempt; the snapshot shows what is committed, and how things stand."""
+        now = self._clock.now()
+        batch = self._pending.batch(
+            devices=self._all_devices(),
+            checkpoints={
+                name: last if isinstance(last, CounterReading) else None
+                for name, last in self._last.items()
+                if name not in self._from_ledger
+            },
+            signals=self._grid.signals(),
+            notes={FLOORS_NOTE: self._floors.note()},
+            books_ns=self._books_ns(now),
+        )
+        try:
+            self._ledger.commit(batch, now)
+        except CommitFailed as error:
+            if not self._commit_failing:
+                log.error("the books could not be written, counting on in memory: %s", error)
+            self._commit_failing = True
+        else:
+            self._pending.committed()
+            if self._commit_failing:
+                log.warning("the books are written again; nothing was lost")
+            self._commit_failing = False
+        return self._snapshot(now)
+
+    def _all_devices(self) -> tuple[DeviceInfo, ...]:
+        gone = (
+            replace(info, present=False)
+            for name, info in self._remembered.items()
+            if name not in self._devices
+        )
+        return (*self._devices.values(), *gone)
+
+    def _books_ns(self, now: Instant) -> int:
+        """The earliest last reading of the devices that are here: complete up to then."""
+        instants = [
+            self._last[name].at.wall_ns
+            for name, info in self._devices.items()
+            if info.present and name in self._last
+        ]
+        return min(instants, default=now.wall_ns)
+
+    def _snapshot(self, now: Instant) -> Snapshot:
+        window, self._window = self._window, {}
+        return Snapshot(
+            at_ns=now.wall_ns,
+            books=self._ledger.books,
+            power_uw={
+                name: energy_uj * NS_PER_S // spent_ns
+                for name, (energy_uj, spent_ns) in window.items()
+                if spent_ns
+            },
+            counter_power_ratio=dict(self._ratios),
+            meters=tuple(status for feed in self._feeds for status in feed.statuses()),
+            grid=self._grid.at(now.wall_ns),
+            sources=self._grid.statuses(),
+            site=self._site,
+            ledger=replace(self._ledger.status, pending_entries=len(self._pending)),
+            released_until_ns=self._released_until_ns(),
+            version=self._version,
+            started_ns=self._started_ns,
+            simulated=self._simulated,
+        )
+
+
+def _merged(intervals: Iterable[EnergyInterval]) -> list[EnergyInterval]:
+    """Neighbouring intervals of a device and quality as one; fifty samples a second become one.
+
+    Only where one begins where the other ended, so that no time is counted twice.
+    """
+    merged: list[EnergyInterval] = []
+    open_: dict[tuple[str, Quality], int] = {}
+    for interval in intervals:
+        key = (interval.device, interval.quality)
+        at = open_.get(key)
+        if at is not None and abs(merged[at].end_ns - interval.start_ns) < NS_PER_MS:
+            before = merged[at]
+            merged[at] = EnergyInterval(
+                before.device,
+                before.start_ns,
+                interval.end_ns,
+                before.energy_uj + interval.energy_uj,
+                before.quality,
+            )
+        else:
+            open_[key] = len(merged)
+            merged.append(interval)
+    return merged

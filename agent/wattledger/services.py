@@ -1,0 +1,271 @@
+"""Threads and their lives: a meter in each, a watchdog over them, and word to systemd.
+
+Nearly everything the daemon waits for blocks (drivers, files, sockets), and a driver call that
+hangs for minutes can be neither cancelled nor joined. So each meter has a daemon thread of its
+own: nobody waits for it, its health says that it hangs, and the process can exit all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from wattledger.clock import TickGrid
+from wattledger.errors import MeterUnavailable
+from wattledger.model import Fault, MeterReport, MeterStatus
+from wattledger.ports import Clock, Meter
+from wattledger.units import NS_PER_S, format_duration, seconds
+
+log = logging.getLogger(__name__)
+
+HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
+RETRY_AFTER_BUG_S = 30.0
+
+
+@dataclass
+class _Health:
+    """What is known of one meter; a `MeterStatus` in the making."""
+
+    up: bool = False
+    last_success_ns: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    message: str = ""
+    hint: str = ""
+
+
+class MeterThread:
+    """Runs one meter; implements `ports.MeterFeed`.
+
+    The meter's turns fall on the tick grid that all meters share. A turn that hangs makes the
+    meter's status fall, a turn that comes late is counted as missed.
+    """
+
+    def __init__(self, meter: Meter, clock: Clock) -> None:
+        self._meter = meter
+        self._clock = clock
+        self._reports: deque[MeterReport] = deque(maxlen=10_000)
+        self._lock = threading.Lock()
+        self._health: dict[str, _Health] = {meter.name: _Health()}
+        self._busy_since_ns = 0
+        self._hanging = False
+        self._missed = 0
+        self._wake = threading.Event()
+        self._stopping = False
+        self._release_until_ns = 0  # monotonic
+        self._release_wall_ns = 0
+        self.first_turn = threading.Event()
+        self.done = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"meter-{meter.name}", daemon=True)
+
+    @property
+    def name(self) -> str:
+        """The meter's name."""
+        return self._meter.name
+
+    # ── from other threads ──────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin; the first turn is taken at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask for a last turn and the end; `done` is set when all handles are closed."""
+        self._stopping = True
+        self._wake.set()
+
+    def release(self, duration_ns: int, wait_s: float) -> bool:
+        """Close the meter for a while, or (0) take it up again.
+
+        Returns:
+            Whether every handle was closed within `wait_s`; False while a driver call hangs.
+        """
+        now = self._clock.now()
+        with self._lock:
+            self._closed.clear()
+            self._release_until_ns = now.monotonic_ns + duration_ns if duration_ns else 0
+            self._release_wall_ns = now.wall_ns + duration_ns if duration_ns else 0
+        self._wake.set()
+        return self._closed.wait(wait_s) if duration_ns else True
+
+    def released_until_ns(self) -> int:
+        """Until when the meter is closed on request (wall clock); 0: it is not."""
+        return self._release_wall_ns
+
+    def drain(self) -> list[MeterReport]:
+        """The reports since the last call, oldest first."""
+        reports = []
+        while self._reports:
+            reports.append(self._reports.popleft())
+        return reports
+
+    def statuses(self) -> tuple[MeterStatus, ...]:
+        """The health of the meter, or of each that stands behind it."""
+        now = self._clock.now()
+        with self._lock:
+            busy_ns = now.monotonic_ns - self._busy_since_ns if self._busy_since_ns else 0
+            hanging = busy_ns > max(HANG_NS, 3 * self._meter.interval_ns)
+            if hanging and not self._hanging:
+                log.error("meter %s: a driver call does not return; the others go on", self.name)
+            elif self._hanging and not hanging:
+                log.warning("meter %s: the driver call has returned", self.name)
+            self._hanging = hanging
+            return tuple(self._status(name, h, busy_ns) for name, h in self._health.items())
+
+    def _status(self, name: str, health: _Health, busy_ns: int) -> MeterStatus:
+        message, hint = health.message, health.hint
+        if self._release_until_ns:
+            message = "closed on request"
+            hint = "`wattledger release --end` takes it up again at once"
+        elif self._hanging:
+            message = f"a driver call has not returned for {seconds(busy_ns):.0f} s"
+            hint = "see dmesg for Xid or RAPL errors; energy is booked when it answers again"
+        up = health.up and not self._hanging and not self._release_until_ns
+        return MeterStatus(
+            meter=name,
+            up=up,
+            last_success_ns=health.last_success_ns,
+            errors=dict(health.errors),
+            message="" if up else message or "not read yet",
+            hint="" if up else hint,
+            missed_ticks=self._missed,
+        )
+
+    # ── the thread ──────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        retry_ns = self._turn()
+        self.first_turn.set()
+        grid = TickGrid(self._meter.interval_ns)
+        turn_ns = 0
+        while not self._stopping:
+            now_ns = self._clock.now().monotonic_ns
+            if self._release_until_ns:
+                self._stay_closed(now_ns)
+                continue
+            if grid.interval_ns != self._meter.interval_ns:
+                grid = TickGrid(self._meter.interval_ns)
+            turn_ns = grid.next_after(max(turn_ns, now_ns, now_ns + retry_ns - grid.interval_ns))
+            if self._wake.wait(seconds(turn_ns - now_ns)):
+                self._wake.clear()
+                turn_ns = 0
+                continue
+            retry_ns = self._turn()
+            late_ns = self._clock.now().monotonic_ns - turn_ns
+            if late_ns >= grid.interval_ns and not retry_ns:
+                self._missed += late_ns // grid.interval_ns
+        if not self._release_until_ns and not retry_ns:
+            self._turn()  # the last second before the end
+        self._meter.close()
+        self.done.set()
+
+    def _stay_closed(self, now_ns: int) -> None:
+        self._meter.close()
+        self._closed.set()
+        left_ns = self._release_until_ns - now_ns
+        if left_ns > 0:
+            if self._wake.wait(seconds(left_ns)):
+                self._wake.clear()
+            return
+        with self._lock:
+            self._release_until_ns = self._release_wall_ns = 0
+        log.info("meter %s: taken up again after its release", self.name)
+
+    def _turn(self) -> int:
+        """One read. Returns after how many ns to come back; 0: at the next turn of the grid."""
+        self._busy_since_ns = self._clock.now().monotonic_ns
+        try:
+            report = self._meter.read()
+        except MeterUnavailable as error:
+            self._failed(Fault(self.name, error.reason, error.message, error.hint, permanent=True))
+            return round(error.retry_after_s * NS_PER_S)
+        except Exception as error:
+            # A meter must not take the others down with it, whatever a driver or a file held.
+            log.exception("meter %s: unexpected error, tried again in 30 s", self.name)
+            self._failed(Fault(self.name, "unexpected", repr(error), permanent=True))
+            self._meter.close()
+            return round(RETRY_AFTER_BUG_S * NS_PER_S)
+        finally:
+            self._busy_since_ns = 0
+        self._succeeded(report)
+        return 0
+
+    def _succeeded(self, report: MeterReport) -> None:
+        down = {fault.meter for fault in report.faults if fault.permanent}
+        answering = {info.meter for info in report.devices if info.present} - down
+        wall_ns = self._clock.now().wall_ns
+        with self._lock:
+            for name in answering:
+                health = self._health.setdefault(name, _Health())
+                if not health.up and health.errors:
+                    log.info("meter %s answers", name)
+                health.up, health.message, health.hint = True, "", ""
+                health.last_success_ns = wall_ns
+            if self.name not in answering and self.name not in down and len(self._health) > 1:
+                self._health.pop(self.name, None)  # it stands for others, which are named
+        for fault in report.faults:
+            self._failed(fault)
+        self._reports.append(report)
+
+    def _failed(self, fault: Fault) -> None:
+        with self._lock:
+            health = self._health.setdefault(fault.meter, _Health())
+            first = fault.reason not in health.errors
+            health.errors[fault.reason] = health.errors.get(fault.reason, 0) + 1
+            if fault.permanent:
+                first = first or health.up
+                health.up, health.message, health.hint = False, fault.message, fault.hint
+        if first:
+            level = logging.WARNING if health.last_success_ns else logging.INFO
+            where = f"{fault.meter} {fault.device}".strip()
+            hint = f" ({fault.hint})" if fault.hint else ""
+            log.log(level, "meter %s: %s%s", where, fault.message, hint)
+
+
+class Notifier:
+    """Messages to systemd by its notification socket (sd_notify(3)); silent without one."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """Args: address: as in `$NOTIFY_SOCKET`, which is taken when None."""
+        self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
+
+    def ready(self, status: str) -> None:
+        """The service works; `systemctl status` shows the status line."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def alive(self) -> None:
+        """Feed the watchdog. Called by the sampling loop only: it is what must not hang."""
+        self._send("WATCHDOG=1")
+
+    def reloading(self, now_monotonic_ns: int) -> None:
+        """A reload begins; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_monotonic_ns // 1000}")
+
+    def stopping(self) -> None:
+        """The service is ending."""
+        self._send("STOPPING=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.connect(address)
+                sock.sendall(message.encode())
+        except OSError as error:
+            log.debug("systemd could not be told: %s", error)
+
+
+def describe_release(duration_ns: int) -> str:
+    """What `release` answers."""
+    if not duration_ns:
+        return "NVML is taken up again; the gap is booked at the next commit."
+    return (
+        f"The books are written and NVML is closed for {format_duration(duration_ns)}; "
+        "GPUs with an energy counter lose nothing, the gap is booked afterwards."
+    )
