@@ -1,0 +1,1 @@
+"""For whom: who held and used the devices."""

@@ -1,0 +1,1 @@
+"""How much: the meters, each a `ports.Meter`."""
