@@ -9,7 +9,7 @@ driver, which takes constants and error classes from here. Importing pynvml load
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from wattledger.units import UJ_PER_MJ
 
@@ -100,11 +100,14 @@ class CallFailed(Exception):
         self.value = value
 
 
-def real_driver() -> NvmlDriver:
-    """nvidia-ml-py. The library behind it is found at `nvmlInit`, not before."""
+def real_driver() -> Any:
+    """nvidia-ml-py, an `NvmlDriver`, with its constants, structs and error classes.
+
+    The library behind it is looked for by `nvmlInit`, not before.
+    """
     import pynvml
 
-    return cast(NvmlDriver, pynvml)
+    return pynvml
 
 
 def error_code(error: Exception) -> int:
