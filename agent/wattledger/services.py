@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wattledger.clock import TickGrid
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
 RETRY_AFTER_BUG_S = 30.0
+# Reasons for which a meter is simply not part of this machine.
+ABSENT = frozenset({"absent", "no_library", "no_driver", "covered_by_gpu_module"})
 
 
 @dataclass
@@ -36,6 +39,10 @@ class _Health:
     message: str = ""
     hint: str = ""
 
+    def never_there(self) -> bool:
+        """Nothing but its absence is known."""
+        return not self.last_success_ns and bool(self.errors) and ABSENT.issuperset(self.errors)
+
 
 class MeterThread:
     """Runs one meter; implements `ports.MeterFeed`.
@@ -44,8 +51,19 @@ class MeterThread:
     meter's status fall, a turn that comes late is counted as missed.
     """
 
-    def __init__(self, meter: Meter, clock: Clock) -> None:
+    def __init__(
+        self, meter: Meter, clock: Clock, *, required: frozenset[str] | set[str] = frozenset()
+    ) -> None:
+        """A thread that has not started.
+
+        Args:
+            meter: what to read.
+            clock: time.
+            required: names of meters whose absence is reported; others that were never there
+                (no GPU, a virtual machine without RAPL) are facts and no faults.
+        """
         self._meter = meter
+        self._required = required
         self._clock = clock
         self._reports: deque[MeterReport] = deque(maxlen=10_000)
         self._lock = threading.Lock()
@@ -114,7 +132,11 @@ class MeterThread:
             elif self._hanging and not hanging:
                 log.warning("meter %s: the driver call has returned", self.name)
             self._hanging = hanging
-            return tuple(self._status(name, h, busy_ns) for name, h in self._health.items())
+            return tuple(
+                self._status(name, health, busy_ns)
+                for name, health in self._health.items()
+                if name in self._required or not health.never_there()
+            )
 
     def _status(self, name: str, health: _Health, busy_ns: int) -> MeterStatus:
         message, hint = health.message, health.hint
@@ -224,6 +246,36 @@ class MeterThread:
             where = f"{fault.meter} {fault.device}".strip()
             hint = f" ({fault.hint})" if fault.hint else ""
             log.log(level, "meter %s: %s%s", where, fault.message, hint)
+
+
+class PollingThread:
+    """Calls a step again and again, after the pause that it asked for, until stopped."""
+
+    PAUSE_AFTER_BUG_S = 60.0
+
+    def __init__(self, name: str, step: Callable[[], float]) -> None:
+        """Args: step: does one piece of work and returns the seconds to wait before the next."""
+        self._name = name
+        self._step = step
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin at once, in a daemon thread."""
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def stop(self) -> None:
+        """No further step; one in flight is not waited for."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while not self._stop.wait(pause_s):
+            try:
+                pause_s = self._step()
+            except Exception:
+                # Whatever a server sent must not end the polling for good.
+                log.exception("%s: unexpected error, tried again in a minute", self._name)
+                pause_s = self.PAUSE_AFTER_BUG_S
 
 
 class Notifier:

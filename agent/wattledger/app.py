@@ -1,0 +1,277 @@
+"""The wiring: one daemon from its settings, its life from start to end.
+
+The main thread samples and commits; each meter, the grid feed and the HTTP server have threads of
+their own. The end: the meters take a last turn, one last commit, the ledger is closed, and the
+process leaves within 2 s even if a driver call hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from wattledger import __version__, build
+from wattledger.banner import banner
+from wattledger.clock import SystemClock, TickGrid
+from wattledger.config import Config, load_config
+from wattledger.core.footprint import footprint
+from wattledger.errors import MeterUnavailable, WattledgerError
+from wattledger.jobs.node import NodeLoad
+from wattledger.ledger import LedgerReader, open_ledger
+from wattledger.model import Snapshot, TotalsRow
+from wattledger.sampler import Sampler
+from wattledger.services import MeterThread, Notifier, PollingThread, describe_release
+from wattledger.units import NS_PER_S, seconds
+from wattledger_exporters.http import HttpServer, PageStore
+from wattledger_exporters.prometheus import render
+
+log = logging.getLogger(__name__)
+
+FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
+LAST_TURN_S = 0.8  # and the end for their last turn
+RELEASE_WAIT_S = 10.0
+
+
+class App:
+    """The running daemon; implements `ports.Daemon` for the HTTP floor."""
+
+    def __init__(
+        self,
+        config: Config,
+        reload: Callable[[], Config] | None = None,
+        notifier: Notifier | None = None,
+        announce: Callable[[str], None] = print,
+    ) -> None:
+        """A daemon that has not started.
+
+        Args:
+            config: the settings.
+            reload: gives the settings anew at SIGHUP; raises ConfigError.
+            notifier: word to systemd.
+            announce: takes the lines that say what is measured and where to look.
+        """
+        self._config = config
+        self._reload = reload
+        self._notifier = notifier or Notifier()
+        self._announce = announce
+        self._clock = SystemClock(Path(config.path.procfs))
+        self._stop = threading.Event()
+        self._wake = threading.Event()  # the sampling loop has something to do before its time
+        self._reload_asked = threading.Event()
+        self._commit_asked = threading.Event()
+        self._committed = threading.Condition()
+        self._commits = 0
+        self._snapshot: Snapshot | None = None
+
+        path = build.ledger_path(config)
+        self._ledger = open_ledger(
+            path,
+            clock=self._clock,
+            footprint=footprint,
+            volatile=config.ledger.volatile,
+            procfs=Path(config.path.procfs),
+        )
+        try:
+            self._reader = LedgerReader(path)
+            self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
+            self._poller = PollingThread("grid", self._feed.poll_once)
+            known = {record.info.meter for record in self._ledger.books.devices.values()}
+            self._meters = [
+                MeterThread(meter, self._clock, required=build.required_meters(config) | known)
+                for meter in build.meters(config, self._clock)
+            ]
+            self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
+            self._sampler = Sampler(
+                clock=self._clock,
+                feeds=self._meters,
+                grid=self._feed,
+                site=build.site_factors(config),
+                ledger=self._ledger,
+                node_load=NodeLoad(Path(config.path.procfs)).busy_ppm,
+                released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
+                version=__version__,
+                simulated=config.meters.nvml.scenario
+                if config.meters.nvml.backend == "simulated"
+                else "",
+            )
+            self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
+            self._http = HttpServer(
+                self,
+                self._pages,
+                listen=config.http.listen,
+                web_config=Path(config.http.web_config) if config.http.web_config else None,
+                socket=build.socket_path(config),
+                clock=self._clock,
+            )
+            self._http.start()
+        except BaseException:
+            self._ledger.close()
+            raise
+
+    # ── ports.Daemon: called from HTTP threads ──────────────────────────────────────────────────
+
+    def snapshot(self) -> Snapshot | None:
+        """The latest snapshot; None before the first commit attempt."""
+        return self._snapshot
+
+    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+        """Amounts of the slots that begin in [since, until), grouped."""
+        return self._reader.totals(since_ns, until_ns, by)
+
+    def release(self, duration_ns: int) -> str:
+        """Close NVML for a while and commit; 0 takes it up again.
+
+        Raises:
+            MeterUnavailable: there is no NVML meter, or its driver call does not return.
+        """
+        if self._nvml is None:
+            raise MeterUnavailable("disabled", "the NVML meter is switched off by meters.nvml")
+        if not self._nvml.release(duration_ns, RELEASE_WAIT_S):
+            raise MeterUnavailable(
+                "hang",
+                "a driver call has not returned, so NVML cannot be closed",
+                "see dmesg for Xid errors; stopping the service ends the process all the same",
+            )
+        with self._committed:
+            number = self._commits
+            self._commit_asked.set()
+            self._wake.set()
+            self._committed.wait_for(lambda: self._commits > number, timeout=RELEASE_WAIT_S)
+        return describe_release(duration_ns)
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────
+
+    def request_stop(self) -> None:
+        """End soon; safe from signal handlers and any thread."""
+        self._stop.set()
+        self._wake.set()
+
+    def request_reload(self) -> None:
+        """Read the settings again; safe from signal handlers and any thread."""
+        self._reload_asked.set()
+        self._wake.set()
+
+    def install_signals(self) -> None:
+        """SIGTERM and SIGINT end, SIGHUP reloads. Main thread only."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self.request_stop()
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self.request_reload()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+    def run(self) -> None:
+        """Sample and commit until asked to stop, then write everything and close."""
+        for meter in self._meters:
+            meter.start()
+        self._poller.start()
+        deadline = time.monotonic() + FIRST_TURN_S
+        for meter in self._meters:
+            meter.first_turn.wait(max(0.0, deadline - time.monotonic()))
+        self._commit()
+        status = f"metering {len(self._snapshot.books.devices)} devices" if self._snapshot else ""
+        self._notifier.ready(status)
+        self._say_what_is_measured()
+        try:
+            self._loop()
+        finally:
+            self._end()
+
+    def _loop(self) -> None:
+        turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
+        commit_ns = int(self._config.sampling.commit_interval)
+        due_ns = self._clock.now().monotonic_ns // commit_ns * commit_ns + commit_ns
+        while not self._stop.is_set():
+            now_ns = self._clock.now().monotonic_ns
+            # The meters take their turn on the grid; the books follow a third of a turn later.
+            at_ns = turns.next_after(now_ns - turns.interval_ns // 3) + turns.interval_ns // 3
+            if self._wake.wait(seconds(at_ns - now_ns)):
+                self._wake.clear()
+            if self._reload_asked.is_set():
+                self._reload_asked.clear()
+                self._reconfigure()
+            self._sampler.tick()
+            now_ns = self._clock.now().monotonic_ns
+            if now_ns >= due_ns or self._commit_asked.is_set():
+                self._commit_asked.clear()
+                self._commit()
+                due_ns = now_ns // commit_ns * commit_ns + commit_ns
+            self._notifier.alive()
+
+    def _commit(self) -> None:
+        self._sampler.tick()
+        self._snapshot = snapshot = self._sampler.commit()
+        created = self._config.http.created_timestamps
+        rendered_ns = self._clock.now().monotonic_ns
+        self._pages.publish(render(snapshot, rendered_ns, created=created))
+        with self._committed:
+            self._commits += 1
+            self._committed.notify_all()
+
+    def _end(self) -> None:
+        self._notifier.stopping()
+        self._feed.request_stop()
+        self._poller.stop()
+        for meter in self._meters:
+            meter.stop()
+        deadline = time.monotonic() + LAST_TURN_S
+        for meter in self._meters:
+            if not meter.done.wait(max(0.0, deadline - time.monotonic())):
+                log.warning("meter %s does not come to an end; leaving without it", meter.name)
+        self._commit()
+        self._http.stop(0.3)
+        self._reader.close()
+        self._ledger.close()
+        log.info("the books are closed")
+
+    def _say_what_is_measured(self) -> None:
+        if self._snapshot is not None:
+            self._announce(banner(self._snapshot, self._http.address))
+
+    # ── reload ──────────────────────────────────────────────────────────────────────────────────
+
+    def _reconfigure(self) -> None:
+        if self._reload is None:
+            log.warning("no configuration file was given, so there is nothing to read again")
+            return
+        self._notifier.reloading(self._clock.now().monotonic_ns)
+        try:
+            config = self._reload()
+            feed = build.grid_feed(config, self._clock, self._feed.signals())
+            site = build.site_factors(config)
+        except WattledgerError as error:
+            log.error("the configuration was not reloaded, the old one stays in force: %s", error)
+        else:
+            old, self._feed = self._feed, feed
+            self._sampler.reconfigure(grid=feed, site=site)
+            old.request_stop()
+            self._poller.stop()
+            self._poller = PollingThread("grid", feed.poll_once)
+            self._poller.start()
+            logging.getLogger().setLevel(config.log.level.upper())
+            later = [
+                name
+                for name in ("sampling", "meters", "path", "ledger", "http")
+                if getattr(config, name) != getattr(self._config, name)
+            ]
+            if later:
+                log.warning("reloaded; changes of %s need a restart", ", ".join(later))
+            else:
+                log.info("reloaded")
+        self._notifier.ready("metering")
+
+
+def reloader(path: Path | None, overlay: Callable[[Config], Config]) -> Callable[[], Config] | None:
+    """What SIGHUP calls: the file again, with the command line's flags over it."""
+    if path is None:
+        return None
+    return lambda: overlay(load_config(path))

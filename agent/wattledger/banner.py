@@ -1,0 +1,79 @@
+"""What the daemon says when it is ready: what it measures with, how good that is, where to look."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Snapshot
+from wattledger.units import PPM, grams, kwh, liters
+
+_GOODNESS = {
+    "nvml": "metered by the driver",
+    "rapl": "metered by hardware counters",
+    "hwmon": "integrated from measured power",
+    "estimate": "ESTIMATED from utilisation, ±30 % or worse",
+    "constant": "ESTIMATED, a constant from the configuration",
+}
+_LEVELS = {
+    FallbackLevel.LIVE: "live",
+    FallbackLevel.LAST_GOOD: "last good signal",
+    FallbackLevel.TABLE: "yearly mean of the country table",
+}
+
+
+def banner(snapshot: Snapshot, address: str) -> str:
+    """A few lines for the terminal or the journal.
+
+    Args:
+        snapshot: the first one after the start.
+        address: the base URL of the HTTP endpoint.
+    """
+    lines = [f"wattledger {snapshot.version} keeps the books of this node"]
+    lines += _device_lines(snapshot)
+    choice, site = snapshot.grid, snapshot.site
+    signal = choice.signal
+    lines.append(
+        f"  grid   {signal.zone} {grams(signal.intensity_ug_per_kwh):.0f} gCO2e/kWh "
+        f"({signal.basis}), {_LEVELS[choice.level]}"
+    )
+    lines.append(
+        f"  site   PUE {site.pue_ppm / PPM:g} ({site.pue_source}), "
+        f"WUE {liters(site.wue_ul_per_kwh):g} L/kWh ({site.wue_source}), "
+        f"EWIF {liters(site.ewif_ul_per_kwh):g} L/kWh ({site.ewif_source})"
+    )
+    booked = sum(total.amounts.energy_uj for total in snapshot.books.totals.values())
+    lines.append(
+        f"  books  {snapshot.ledger.path} ({snapshot.ledger.storage}), {kwh(booked):.3f} kWh so far"
+    )
+    if snapshot.simulated:
+        lines.append(f"  NOTE   the GPUs are simulated: {snapshot.simulated}")
+    lines += [f"  NOTE   {_sentence(status)}" for status in snapshot.meters if not status.up]
+    if not any(status.up for status in snapshot.meters):
+        lines.append("  NOTE   no meter answers yet; they are tried again")
+    lines.append(f"  look   {address}/   {address}/metrics   wattledger report   wattledger doctor")
+    return "\n".join(lines)
+
+
+def _device_lines(snapshot: Snapshot) -> list[str]:
+    present = [r.info for r in snapshot.books.devices.values() if r.info.present]
+    groups: dict[tuple[str, str, str], list[DeviceInfo]] = {}
+    for info in present:
+        groups.setdefault((info.kind, info.model, info.meter), []).append(info)
+    lines = []
+    for (kind, model, meter), members in sorted(groups.items()):
+        what = model or ", ".join(info.name for info in members)
+        lines.append(f"  {kind:<6} {len(members)} × {what}: {meter}, {_goodness(meter)}")
+    gone = Counter(r.info.kind for r in snapshot.books.devices.values() if not r.info.present)
+    lines += [
+        f"  {kind:<6} {count} known from before, not here now" for kind, count in gone.items()
+    ]
+    return lines
+
+
+def _goodness(meter: str) -> str:
+    return _GOODNESS.get(meter, meter)
+
+
+def _sentence(status: MeterStatus) -> str:
+    hint = f": {status.hint}" if status.hint else ""
+    return f"{status.meter} does not answer: {status.message}{hint}"

@@ -1,0 +1,152 @@
+"""From settings to parts: which meters, which grid, which files."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from wattledger.config import Config
+from wattledger.config.check import source_configs
+from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
+from wattledger.grid import build_sources
+from wattledger.grid.client import HttpClient
+from wattledger.grid.feed import Feed
+from wattledger.grid.table import CountryTable
+from wattledger.meters.constant import ConstantMeter
+from wattledger.meters.estimate import EstimateMeter
+from wattledger.meters.first_of import FirstOf
+from wattledger.meters.hwmon import HwmonMeter
+from wattledger.meters.nvml.binding import NvmlDriver, real_driver
+from wattledger.meters.nvml.meter import NvmlMeter
+from wattledger.meters.rapl import RaplMeter
+from wattledger.model import GridSignal, SiteFactors
+from wattledger.ports import Clock, Meter
+from wattledger.units import micro
+
+
+def nvml_driver(config: Config, clock: Clock) -> NvmlDriver:
+    """pynvml, or the simulated GPUs of a scenario.
+
+    Raises:
+        ScenarioError: names the scenario's file and line.
+    """
+    if config.meters.nvml.backend == "driver":
+        return real_driver()
+    from wattledger.meters.simulated import SimulatedNvml, load_scenario
+
+    return SimulatedNvml(load_scenario(Path(config.meters.nvml.scenario)), clock)
+
+
+def meters(config: Config, clock: Clock) -> list[Meter]:
+    """The meters that the settings allow, each to be run in a thread of its own.
+
+    Raises:
+        ScenarioError: a simulated scenario that cannot be played.
+    """
+    sysfs, procfs = Path(config.path.sysfs), Path(config.path.procfs)
+    interval_ns = int(config.sampling.interval)
+    wanted = config.meters
+    found: list[Meter] = []
+    nvml: NvmlMeter | None = None
+    if wanted.nvml.enabled != "false":
+        nvml = NvmlMeter(
+            nvml_driver(config, clock), clock, sysfs=sysfs, procfs=procfs, interval_ns=interval_ns
+        )
+        found.append(nvml)
+    module_scope = nvml.module_scope if nvml is not None else lambda: False
+    cpu: list[Meter] = []
+    if wanted.rapl.enabled != "false":
+        cpu.append(RaplMeter(clock, sysfs=sysfs, interval_ns=interval_ns, procfs=procfs))
+    if wanted.hwmon.enabled != "false":
+        cpu.append(HwmonMeter(clock, sysfs=sysfs, module_scope=module_scope))
+    if wanted.estimate.enabled != "false":
+        cpu.append(
+            EstimateMeter(
+                clock,
+                procfs=procfs,
+                interval_ns=interval_ns,
+                idle_w=wanted.estimate.idle_watts,
+                max_w=wanted.estimate.max_watts,
+                module_scope=module_scope,
+            )
+        )
+    if cpu:
+        found.append(FirstOf("cpu", cpu, clock))
+    if wanted.other.watts is not None:
+        found.append(ConstantMeter(clock, wanted.other.watts, interval_ns))
+    return found
+
+
+def required_meters(config: Config) -> frozenset[str]:
+    """Meters whose absence is a fault and not a fact: those set to true, not "auto"."""
+    wanted = config.meters
+    switches = {"nvml": wanted.nvml, "rapl": wanted.rapl, "hwmon": wanted.hwmon}
+    return frozenset(name for name, meter in switches.items() if meter.enabled == "true")
+
+
+def grid_feed(config: Config, clock: Clock, remembered: tuple[GridSignal, ...]) -> Feed:
+    """The feed of the settings' sources over the country table.
+
+    Raises:
+        ConfigError: a zone that nothing knows, a source that cannot be.
+    """
+    client = HttpClient(proxy=config.grid.proxy)
+    return Feed(
+        build_sources(source_configs(config), client),
+        CountryTable.load().signal(config.site.zone),
+        clock,
+        max_age_ns=int(config.grid.max_age),
+        remembered=remembered,
+        node=platform.node(),
+    )
+
+
+def site_factors(config: Config) -> SiteFactors:
+    """PUE, WUE and EWIF in force, each with the name of its source.
+
+    Raises:
+        ConfigError: a zone that is not in the country table.
+    """
+    site = config.site
+    pue, wue, ewif = site.pue, site.wue_l_per_kwh, site.ewif_l_per_kwh
+    if ewif is None:
+        row = CountryTable.load().ewif(site.zone)
+        ewif_ul, ewif_source = row.ul_per_kwh, "default" if row.zone == "WORLD" else "table"
+    else:
+        ewif_ul, ewif_source = micro(ewif), "config"
+    return SiteFactors(
+        pue_ppm=micro(DEFAULT_PUE if pue is None else pue),
+        pue_source="default" if pue is None else "config",
+        wue_ul_per_kwh=micro(DEFAULT_WUE_L_PER_KWH if wue is None else wue),
+        wue_source="default" if wue is None else "config",
+        ewif_ul_per_kwh=ewif_ul,
+        ewif_source=ewif_source,
+    )
+
+
+def state_directory() -> Path:
+    """Where the books lie by default: systemd's state directory, else the user's."""
+    if given := os.environ.get("STATE_DIRECTORY", ""):
+        return Path(given.split(":")[0])
+    home = os.environ.get("XDG_STATE_HOME", "") or Path.home() / ".local/state"
+    return Path(home) / "wattledger"
+
+
+def ledger_path(config: Config) -> Path:
+    """The SQLite file. Simulated energy is never written to the real books by default."""
+    if config.ledger.path:
+        return Path(config.ledger.path)
+    simulated = config.meters.nvml.backend == "simulated"
+    return state_directory() / ("simulated.sqlite" if simulated else "ledger.sqlite")
+
+
+def socket_path(config: Config) -> Path | None:
+    """The Unix socket of the command line; None: there is none."""
+    if config.http.socket == "none":
+        return None
+    if config.http.socket:
+        return Path(config.http.socket)
+    if given := os.environ.get("RUNTIME_DIRECTORY", ""):
+        return Path(given.split(":")[0]) / "wattledger.sock"
+    return ledger_path(config).with_suffix(".sock")

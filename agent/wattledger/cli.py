@@ -1,0 +1,270 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wattledger import __version__
+from wattledger.config import Config, load_config
+from wattledger.config.settings import FilePath, Listen
+from wattledger.errors import ConfigError, WattledgerError
+from wattledger.units import parse_duration_ns
+
+USAGE_EXIT = 2  # bad arguments or a bad configuration
+FAILURE_EXIT = 1
+
+log = logging.getLogger("wattledger")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the `wattledger` command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        for path, text in error.faults:
+            print(f"{path}: {text}", file=sys.stderr)
+        return USAGE_EXIT
+    except WattledgerError as error:
+        print(f"wattledger: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return FAILURE_EXIT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+# ── commands ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _config(options)
+    _configure_logging(config.log.level)
+    from wattledger.app import App
+
+    reload = None
+    if options.config is not None:
+        reload = lambda: _overlay(load_config(options.config), options)  # noqa: E731
+    app = App(config, reload, announce=lambda text: print(text, flush=True))
+    app.install_signals()
+    # The start leaves a hundred thousand objects that live as long as the process; taken out of
+    # the collector's sight, its later rounds cost next to nothing.
+    gc.collect()
+    gc.freeze()
+    code = 0
+    try:
+        app.run()
+    except Exception:
+        log.exception("the sampling loop failed; what was committed is safe")
+        code = FAILURE_EXIT
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread in a hung driver call can be neither joined nor cancelled: leave without it.
+    os._exit(code)
+
+
+def _release(options: argparse.Namespace) -> int:
+    try:
+        duration_ns = 0 if options.end else parse_duration_ns(options.duration)
+    except ValueError as error:
+        raise ConfigError([("--for", str(error))]) from error
+    seconds = str(duration_ns // 1_000_000_000)
+    answer = _remote(options).request("/api/v1/release", {"seconds": seconds}, method="POST")
+    print(answer["message"])
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from wattledger.doctor import examine, show
+
+    findings = examine(_config(options), _remote(options))
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        show(findings)
+    return 0 if all(finding.ok for finding in findings) else FAILURE_EXIT
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    load_config(options.file)
+    print(f"{options.file}: ok")
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from wattledger.config.document import effective_toml
+
+    print(effective_toml(_config(options)), end="")
+    return 0
+
+
+def _config_default(_options: argparse.Namespace) -> int:
+    from wattledger.config.document import default_toml
+
+    print(default_toml(), end="")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from wattledger.report import print_report, read_report
+
+    report = read_report(options, lambda: _config(options), _remote(options))
+    print_report(report, options.format)
+    return 0
+
+
+# ── shared by the commands ──────────────────────────────────────────────────────────────────────
+
+
+def _config(options: argparse.Namespace) -> Config:
+    return _overlay(load_config(options.config), options)
+
+
+def _overlay(config: Config, options: argparse.Namespace) -> Config:
+    """The settings with the command line's flags over them."""
+    if getattr(options, "listen", None):
+        from wattledger.config.load import parse_listen
+
+        config = replace(config, http=replace(config.http, listen=Listen(options.listen)))
+        parse_listen(options.listen)
+    if getattr(options, "ledger", None):
+        config = replace(config, ledger=replace(config.ledger, path=FilePath(options.ledger)))
+    if getattr(options, "simulate", None):
+        nvml = replace(
+            config.meters.nvml, backend="simulated", scenario=FilePath(options.simulate)
+        )
+        config = replace(config, meters=replace(config.meters, nvml=nvml))
+    for name in ("sysfs", "procfs"):
+        if given := getattr(options, name, None):
+            config = replace(config, path=replace(config.path, **{name: FilePath(given)}))
+    return config
+
+
+def _remote(options: argparse.Namespace) -> Any:
+    """The running daemon: the socket given, else those where one may listen."""
+    from wattledger import build
+    from wattledger.remote import SYSTEM_SOCKET, Remote
+
+    if options.socket is not None:
+        return Remote([options.socket])
+    own = build.socket_path(_config(options))
+    return Remote(list(dict.fromkeys(path for path in (own, SYSTEM_SOCKET) if path is not None)))
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines; under systemd with the journal's priorities and without a time of our own."""
+
+    PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        journal = "JOURNAL_STREAM" in os.environ
+        super().__init__(
+            "%(message)s" if journal else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+            datefmt="%Y-%m-%dT%H:%M:%SZ",
+        )
+        self._journal = journal
+
+    converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record; no line of it can be mistaken for another record."""
+        text = super().format(record)
+        if self._journal:
+            priority = self.PRIORITIES.get(record.levelname, 6)
+            return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+        return text
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wattledger",
+        description="Energy, carbon and water books of a GPU node.",
+        epilog="Settings and metrics are documented in configs/README.md and "
+        "exporters/METRICS.md of the project.",
+    )
+    parser.add_argument("--version", action="version", version=f"wattledger {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+    settings.add_argument("--ledger", metavar="FILE", help="the SQLite file of the books")
+    settings.add_argument(
+        "--simulate", metavar="SCENARIO", help="meter the simulated GPUs of a scenario file"
+    )
+    settings.add_argument("--path.sysfs", dest="sysfs", metavar="DIR", help="another /sys")
+    settings.add_argument("--path.procfs", dest="procfs", metavar="DIR", help="another /proc")
+    socket = argparse.ArgumentParser(add_help=False)
+    socket.add_argument("--socket", type=Path, metavar="FILE", help="the daemon's Unix socket")
+
+    serve = commands.add_parser("serve", parents=[settings], help="run the daemon")
+    serve.add_argument("--listen", metavar="ADDR:PORT", help="where to serve HTTP")
+    serve.set_defaults(run=_serve)
+
+    release = commands.add_parser(
+        "release",
+        parents=[settings, socket],
+        help="close NVML for a while, for a GPU reset, a MIG change or a driver upgrade",
+    )
+    group = release.add_mutually_exclusive_group()
+    group.add_argument("--for", dest="duration", default="15m", metavar="DURATION")
+    group.add_argument("--end", action="store_true", help="take it up again now")
+    release.set_defaults(run=_release)
+
+    doctor = commands.add_parser(
+        "doctor", parents=[settings, socket], help="what answers, what does not, what to do"
+    )
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor)
+
+    config = commands.add_parser("config", help="check, show or print settings")
+    actions = config.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="name every mistake in a file")
+    check.add_argument("file", type=Path)
+    check.set_defaults(run=_config_check)
+    show = actions.add_parser("show", parents=[settings], help="what is in force")
+    show.set_defaults(run=_config_show)
+    default = actions.add_parser("default", help="the annotated default file")
+    default.set_defaults(run=_config_default)
+
+    report = commands.add_parser(
+        "report", parents=[settings, socket], help="totals by device, kind, payee, hour or day"
+    )
+    report.add_argument(
+        "--by", choices=("all", "device", "kind", "payee", "hour", "day"), default="kind"
+    )
+    report.add_argument(
+        "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
+    )
+    report.add_argument("--until", default="", metavar="TIME")
+    form = report.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="format", action="store_const", const="json")
+    form.add_argument("--csv", dest="format", action="store_const", const="csv")
+    report.set_defaults(run=_report, format="table")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

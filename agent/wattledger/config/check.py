@@ -1,0 +1,115 @@
+"""What a configuration may not say although each value alone is fine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from wattledger.config.settings import Config
+from wattledger.errors import ConfigError
+from wattledger.grid import SourceConfig, build_sources
+from wattledger.grid.client import HttpClient
+from wattledger.grid.table import CountryTable
+from wattledger.model import Basis
+from wattledger.units import NS_PER_MS, NS_PER_S, format_duration
+
+Fault = tuple[str, str]
+
+
+def semantic_faults(config: Config, skip: AbstractSet[str]) -> list[Fault]:
+    """The faults of the sections that could be read.
+
+    Args:
+        config: the settings; sections in `skip` hold defaults.
+        skip: sections with faults of their own.
+    """
+    faults: list[Fault] = []
+    if "sampling" not in skip:
+        faults += _sampling(config)
+    if "meters" not in skip:
+        faults += _meters(config)
+    if not skip & {"grid", "site"}:
+        faults += _grid(config)
+    return faults
+
+
+def _sampling(config: Config) -> list[Fault]:
+    sampling = config.sampling
+    faults: list[Fault] = []
+    lowest_ns = 50 * NS_PER_MS if sampling.allow_fine_grained else NS_PER_S
+    remedy = "" if sampling.allow_fine_grained else "; sampling.allow_fine_grained lifts this"
+    for key, value in (
+        ("interval", sampling.interval),
+        ("commit_interval", sampling.commit_interval),
+    ):
+        if value < lowest_ns:
+            low = format_duration(lowest_ns)
+            faults.append((f"sampling.{key}", f"is shorter than {low}{remedy}"))
+    if sampling.interval > 60 * NS_PER_S:
+        faults.append(("sampling.interval", 'is longer than "1m": CPU counters would wrap unseen'))
+    if sampling.commit_interval > 600 * NS_PER_S:
+        faults.append(("sampling.commit_interval", 'is longer than "10m"'))
+    if sampling.commit_interval < sampling.interval and sampling.interval >= lowest_ns:
+        faults.append(
+            ("sampling.commit_interval", "is shorter than sampling.interval; make it as long")
+        )
+    return faults
+
+
+def _meters(config: Config) -> list[Fault]:
+    meters = config.meters
+    faults: list[Fault] = []
+    if meters.nvml.backend == "simulated" and not meters.nvml.scenario:
+        faults.append(
+            ("meters.nvml.scenario", "is missing; the simulated backend plays a scenario file")
+        )
+    idle, most = meters.estimate.idle_watts, meters.estimate.max_watts
+    if idle is not None and most is not None and idle > most:
+        faults.append(("meters.estimate.idle_watts", "is above meters.estimate.max_watts"))
+    return faults
+
+
+def _grid(config: Config) -> list[Fault]:
+    """The sources, and whether anything can price the site's zone."""
+    faults: list[Fault] = []
+    zone = config.site.zone
+    try:
+        CountryTable.load().row(zone)
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        client = HttpClient(proxy=config.grid.proxy)
+    except ValueError as error:
+        return [*faults, ("grid.proxy", str(error))]
+    try:
+        build_sources(source_configs(config), client)
+    except ConfigError as error:
+        faults += error.faults
+    return faults
+
+
+def source_configs(config: Config) -> list[SourceConfig]:
+    """The grid sources in force: those listed, else the keyless one of the zone."""
+    listed = config.grid.source
+    zone = str(config.site.zone)
+    if listed is None:
+        return [SourceConfig("neso", "GB")] if zone == "GB" else []
+    return [
+        SourceConfig(
+            kind=source.kind,
+            zone=source.zone or zone,
+            url=source.url,
+            token_file=expand_credential(source.token_file),
+            basis=Basis(source.emission_factor_type) if source.emission_factor_type else None,
+        )
+        for source in listed
+    ]
+
+
+def expand_credential(path: str) -> Path | None:
+    """A token file's path; `%d/NAME` lies in systemd's credentials directory."""
+    if not path:
+        return None
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return Path(path.replace("%d", directory, 1) if path.startswith("%d/") else path)

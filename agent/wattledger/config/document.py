@@ -1,0 +1,114 @@
+"""The settings as TOML: the annotated default file, and what is in force."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from wattledger.config import settings
+from wattledger.config.settings import Config, GridSource
+from wattledger.units import format_duration
+
+_HEAD = """\
+# wattledger's settings with their defaults. Generated: `wattledger config default`.
+# Every line may be left out. Times are written "500ms", "5s", "1h30m", "45d".
+# `wattledger config check FILE` names every mistake in a file; SIGHUP reads it again.
+"""
+
+
+def default_toml() -> str:
+    """The annotated default file, `configs/default.toml`."""
+    lines = [_HEAD.rstrip()]
+    for table, instance in _tables(Config()):
+        lines += ["", f"[{table}]"]
+        for item in _leaves(instance):
+            lines += _comment(item.metadata["doc"])
+            value = getattr(instance, item.name)
+            if value is None or value == "":
+                lines.append(f"# {item.name} = {item.metadata['example']}")
+            else:
+                lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
+    lines += ["", "# One table for each live source, in order of preference:", "# [[grid.source]]"]
+    for item in fields(GridSource):
+        lines += _comment(item.metadata["doc"])
+        value = item.metadata["example"] or _toml(item.default, str)
+        lines.append(f"# {item.name} = {value}")
+    return "\n".join(lines) + "\n"
+
+
+def effective_toml(config: Config) -> str:
+    """What is in force, defaults included, without comments. Tokens are in files, never here."""
+    lines: list[str] = []
+    for table, instance in _tables(config):
+        lines += ["", f"[{table}]"]
+        for item in _leaves(instance):
+            value = getattr(instance, item.name)
+            if value is None:
+                lines.append(f"# {item.name} is not set")
+            else:
+                lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
+    if config.grid.source == ():
+        lines[lines.index("[grid]") + 1 : lines.index("[grid]") + 1] = ["source = []"]
+    for source in config.grid.source or ():
+        lines += ["", "[[grid.source]]"]
+        lines += [f"{item.name} = {_toml(getattr(source, item.name))}" for item in fields(source)]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def reference_markdown() -> str:
+    """All settings as Markdown tables, for `configs/README.md`."""
+    parts: list[str] = []
+    for table, instance in [*_tables(Config()), ("[grid.source]", GridSource())]:
+        parts += ["", f"### `[{table}]`", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        for item in _leaves(instance):
+            value = getattr(instance, item.name)
+            unset = value is None or value == ""
+            default = "not set" if unset else f"`{_toml(value, _kind(instance, item))}`"
+            doc = item.metadata["doc"].replace("|", "\\|")
+            parts.append(f"| `{item.name}` | {default} | {doc} |")
+    return "\n".join(parts).lstrip() + "\n"
+
+
+def _tables(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every table with at least one value of its own, by its dotted name."""
+    pending: list[tuple[str, Any]] = [(f.name, getattr(config, f.name)) for f in fields(config)]
+    while pending:
+        name, instance = pending.pop(0)
+        nested = [
+            (f"{name}.{f.name}", getattr(instance, f.name))
+            for f in fields(instance)
+            if is_dataclass(getattr(instance, f.name))
+        ]
+        if len(nested) < len(fields(instance)):
+            yield name, instance
+        pending = nested + pending
+
+
+def _leaves(instance: Any) -> Iterator[Field[Any]]:
+    for item in fields(instance):
+        value = getattr(instance, item.name)
+        if not is_dataclass(value) and not isinstance(value, tuple):
+            yield item
+
+
+def _kind(instance: Any, item: Field[Any]) -> Any:
+    return get_type_hints(type(instance))[item.name]
+
+
+def _toml(value: Any, kind: Any = None) -> str:
+    if kind is settings.DurationNs:
+        return json.dumps(format_duration(value))
+    if kind is settings.Enabled and value != "auto":
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float | int):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(doc: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(doc, 92, break_on_hyphens=False)]

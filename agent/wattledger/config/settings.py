@@ -1,0 +1,274 @@
+"""Every setting with its default and what it means.
+
+This is the one place: `configs/default.toml` and the reference in `configs/README.md` are
+generated from it. Times are ns inside, written as "5s" or "1h30m" in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NewType
+
+from wattledger.units import NS_PER_S
+
+DurationNs = NewType("DurationNs", int)
+Enabled = NewType("Enabled", str)  # "auto", "true" or "false"; written as "auto", true, false
+Listen = NewType("Listen", str)
+FilePath = NewType("FilePath", str)
+Url = NewType("Url", str)
+Pue = NewType("Pue", float)
+LitersPerKwh = NewType("LitersPerKwh", float)
+Watts = NewType("Watts", float)
+Zone = NewType("Zone", str)
+
+DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
+DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
+
+
+def _s(seconds: float) -> DurationNs:
+    return DurationNs(round(seconds * NS_PER_S))
+
+
+def setting(default: Any, doc: str, example: str = "") -> Any:
+    """A setting: its default, one paragraph about it, and an example where the default is empty."""
+    metadata = {"doc": doc, "example": example}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the node stands: what each kWh of IT energy costs the world."""
+
+    zone: Zone = setting(
+        Zone("WORLD"),
+        "Grid zone: a country code of the packaged table (`DE`, `GB`, `US`), or a zone of a grid "
+        "source below (`US-CAR-DUK`). Never guessed from an address. `WORLD` is the world's mean.",
+    )
+    pue: Pue | None = setting(
+        None,
+        "Power usage effectiveness: facility energy over IT energy. Not set: "
+        f"{DEFAULT_PUE}, the mean of the Uptime Institute's survey of 2024, exported as "
+        'source="default".',
+        "1.2",
+    )
+    wue_l_per_kwh: LitersPerKwh | None = setting(
+        None,
+        "Water usage effectiveness: litres evaporated on site per kWh of IT energy. Not set: "
+        f"{DEFAULT_WUE_L_PER_KWH}, the US mean of 2023 (LBNL).",
+        "0.2",
+    )
+    ewif_l_per_kwh: LitersPerKwh | None = setting(
+        None,
+        "Litres of water that the grid consumed per kWh of facility energy. Not set: the zone's "
+        "value of the packaged table (WRI 2020), else the world's.",
+        "2.3",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How often the meters are read, and how often the books are written."""
+
+    interval: DurationNs = setting(
+        _s(1),
+        "How often each meter is read. Energy counters lose nothing in between; a shorter "
+        "interval only sharpens the edges.",
+    )
+    commit_interval: DurationNs = setting(
+        _s(5),
+        "How often the books are written and the page is rendered. Power-only meters lose at "
+        "most this much when the daemon is killed.",
+    )
+    allow_fine_grained: bool = setting(
+        False,
+        "Allow intervals under 1 s. Fine-grained power readings leak secrets of other users' "
+        "programs (PLATYPUS, CVE-2020-8694): for tests and for single-user machines.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Nvml:
+    """NVIDIA GPUs, through the driver's management library."""
+
+    enabled: Enabled = setting(
+        Enabled("auto"),
+        '"auto": where the library answers, now or later; true: its absence is a fault; '
+        "false: never touched.",
+    )
+    backend: Literal["driver", "simulated"] = setting(
+        "driver", '"driver", or "simulated": GPUs that only exist in a scenario.'
+    )
+    scenario: FilePath = setting(
+        FilePath(""),
+        "The scenario file of the simulated backend.",
+        '"configs/scenarios/eight-h100.toml"',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rapl:
+    """Intel and AMD CPUs and DRAM, through powercap."""
+
+    enabled: Enabled = setting(Enabled("auto"), '"auto", true or false, as for nvml.')
+
+
+@dataclass(frozen=True, slots=True)
+class Hwmon:
+    """Power sensors of the board: ACPI power meters of NVIDIA Grace."""
+
+    enabled: Enabled = setting(Enabled("auto"), '"auto", true or false, as for nvml.')
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The last resort for the CPU: a model of power by utilisation, flagged `estimated`."""
+
+    enabled: Enabled = setting(
+        Enabled("auto"), '"auto": where no CPU meter answers; true: likewise; false: never.'
+    )
+    idle_watts: Watts | None = setting(
+        None, "What the CPUs draw when idle, all together. Not set: from their number.", "60"
+    )
+    max_watts: Watts | None = setting(
+        None, "What the CPUs draw when busy, all together. Not set: from their number.", "400"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """The rest of the node: fans, disks, boards, losses of the power supply."""
+
+    watts: Watts | None = setting(
+        None,
+        "A constant that is booked as device `other`, flagged `estimated`. Not set: nothing is.",
+        "350",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """How much: one table per meter."""
+
+    nvml: Nvml = setting(Nvml, "")
+    rapl: Rapl = setting(Rapl, "")
+    hwmon: Hwmon = setting(Hwmon, "")
+    estimate: Estimate = setting(Estimate, "")
+    other: Other = setting(Other, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Other roots of the kernel's file systems: in containers, and for tests."""
+
+    sysfs: FilePath = setting(FilePath("/sys"), "Where sysfs is mounted.")
+    procfs: FilePath = setting(FilePath("/proc"), "Where procfs is mounted.")
+
+
+@dataclass(frozen=True, slots=True)
+class GridSource:
+    """A live source of carbon intensity. The first in the list that answers is used."""
+
+    kind: str = setting("", 'Which API: "neso" or "electricity_maps".', '"electricity_maps"')
+    zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')
+    url: Url = setting(
+        Url(""),
+        "Another address of the same API. Plain http only to loopback.",
+        '"https://api.electricitymaps.com/v3"',
+    )
+    token_file: FilePath = setting(
+        FilePath(""),
+        "A file that holds the token, readable by the daemon only (chmod 600). The name of a "
+        "systemd credential also does: %d/NAME becomes $CREDENTIALS_DIRECTORY/NAME.",
+        '"/etc/wattledger/electricity_maps.token"',
+    )
+    emission_factor_type: Literal["", "lifecycle", "direct"] = setting(
+        "",
+        'What is asked for where the source offers a choice: "lifecycle" (not set) or "direct".',
+        '"lifecycle"',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GridSettings:
+    """How dirty: live sources, then the last good signal, then the packaged country table."""
+
+    max_age: DurationNs = setting(
+        _s(6 * 3600),
+        "How long after its time a signal may still price energy once no source is live; then "
+        "the table does.",
+    )
+    proxy: Url = setting(Url(""), "An HTTP proxy for the sources.", '"http://proxy.local:3128"')
+    source: tuple[GridSource, ...] | None = setting(
+        None,
+        "Live sources, in order of preference, as [[grid.source]] tables. Not set: the keyless "
+        "source of the zone where there is one (NESO for `GB`), else the country table; "
+        "`source = []`: the table alone.",
+        "[]",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Where the books are kept."""
+
+    path: FilePath = setting(
+        FilePath(""),
+        "The SQLite file. Not set: $STATE_DIRECTORY/ledger.sqlite under systemd, else "
+        "~/.local/state/wattledger/ledger.sqlite. Network file systems are refused.",
+        '"/var/lib/wattledger/ledger.sqlite"',
+    )
+    volatile: bool = setting(
+        False,
+        "Say that the books may be lost at a reboot: needed on tmpfs, for diskless nodes.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """What others see."""
+
+    listen: Listen = setting(
+        Listen("127.0.0.1:19400"),
+        'Address and port. ":19400" is every address: then set `web_config` too, since fine power '
+        "readings are sensitive.",
+    )
+    web_config: FilePath = setting(
+        FilePath(""),
+        "TLS, client certificates and basic authentication: the web configuration file of the "
+        "Prometheus exporters (exporter-toolkit).",
+        '"/etc/wattledger/web.yml"',
+    )
+    socket: FilePath = setting(
+        FilePath(""),
+        "The Unix socket of the command line. Not set: $RUNTIME_DIRECTORY/wattledger.sock under "
+        'systemd, else beside the ledger. "none": no socket.',
+        '"/run/wattledger/wattledger.sock"',
+    )
+    created_timestamps: bool = setting(
+        False, "Export `_created` samples in OpenMetrics: when a series was first booked."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "debug, info, warning or error."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings."""
+
+    site: Site = setting(Site, "")
+    sampling: Sampling = setting(Sampling, "")
+    meters: Meters = setting(Meters, "")
+    path: Paths = setting(Paths, "")
+    grid: GridSettings = setting(GridSettings, "")
+    ledger: LedgerSettings = setting(LedgerSettings, "")
+    http: Http = setting(Http, "")
+    log: Log = setting(Log, "")

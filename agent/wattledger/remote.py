@@ -1,0 +1,77 @@
+"""The command line's way to a running daemon: its HTTP API over the Unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from wattledger.errors import DaemonUnreachable, WattledgerError
+
+SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
+        self.sock.connect(str(self._path))
+
+
+class Remote:
+    """A running daemon, asked over its socket."""
+
+    def __init__(self, candidates: list[Path], timeout_s: float = 30.0) -> None:
+        """Args: candidates: sockets to try, in order."""
+        self._candidates = candidates
+        self._timeout_s = timeout_s
+
+    def request(
+        self, path: str, query: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Any:
+        """The JSON that the daemon answers.
+
+        Raises:
+            DaemonUnreachable: no daemon listens on any of the sockets.
+            WattledgerError: the daemon's own words where it refuses.
+        """
+        target = path + (f"?{urlencode(query)}" if query else "")
+        failures: list[str] = []
+        for candidate in self._candidates:
+            connection = _UnixConnection(candidate, self._timeout_s)
+            try:
+                connection.request(method, target, headers={"Accept": "application/json"})
+                reply = connection.getresponse()
+                body = reply.read()
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(f"{candidate}: {getattr(error, 'strerror', None) or error}")
+                continue
+            finally:
+                connection.close()
+            return _answer(reply.status, body)
+        raise DaemonUnreachable(
+            f"no running daemon found ({'; '.join(failures)})",
+            "start it with `wattledger serve` or `systemctl start wattledger`, "
+            "or name its socket with --socket",
+        )
+
+
+def _answer(status: int, body: bytes) -> Any:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = {"error": body.decode(errors="replace").strip()}
+    if status >= 400:
+        error = answer.get("error", answer) if isinstance(answer, dict) else answer
+        message = error.get("message", error) if isinstance(error, dict) else error
+        raise WattledgerError(str(message))
+    return answer
