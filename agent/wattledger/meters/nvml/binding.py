@@ -81,7 +81,7 @@ class NvmlDriver(Protocol):
         self, handle: Any, /
     ) -> Sequence[int]: ...
     def nvmlDeviceGetFieldValues(  # noqa: D102
-        self, handle: Any, fields: Sequence[int | tuple[int, int]], /
+        self, handle: Any, fields: Sequence[tuple[int, int]], /
     ) -> Sequence[Any]: ...
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, /) -> int: ...  # noqa: D102
     def nvmlDeviceGetPowerUsage(self, handle: Any, /) -> int: ...  # noqa: D102

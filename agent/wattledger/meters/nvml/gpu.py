@@ -1,0 +1,150 @@
+"""One GPU: its handle, the ladder of estimators that serves it, and how it is doing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wattledger.meters.nvml import binding as nvml
+from wattledger.meters.nvml.binding import CallFailed, NvmlDriver
+from wattledger.meters.nvml.facts import GpuFacts, runtime_status_file
+from wattledger.meters.nvml.ladder import Ladder
+from wattledger.meters.nvml.processes import ProcessList
+from wattledger.meters.nvml.remedies import METER, Remedy, gpu_fault, remedy
+from wattledger.meters.nvml.session import Session
+from wattledger.model import DeviceInfo, Fault, Kind, Reading
+from wattledger.ports import Clock
+from wattledger.units import NS_PER_S
+
+LOST_AFTER = 2  # "lost" twice in a row is believed
+FIRST_RESOLVE_NS = 5 * NS_PER_S
+LONGEST_RESOLVE_NS = 60 * NS_PER_S
+
+
+class Gpu:
+    """A GPU by its UUID, through losses and returns.
+
+    Attributes:
+        facts: what is fixed about it.
+        info: as the books know it; the same object until something changes.
+        handle: the driver's; None while it is lost or NVML is closed.
+        ladder: its estimators.
+        trouble: the code of the last read if it failed; 0: it answered.
+        failures: failed reads in a row.
+        processes: who uses it.
+    """
+
+    def __init__(
+        self,
+        driver: NvmlDriver,
+        clock: Clock,
+        sysfs: Path,
+        processes: ProcessList,
+        facts: GpuFacts,
+    ) -> None:
+        """A GPU that is known but not yet bound to a handle."""
+        self._driver = driver
+        self._clock = clock
+        self._sysfs = sysfs
+        self.processes = processes
+        self.facts = facts
+        self.info = _describe(facts, present=True)
+        self.handle: Any = None
+        self.ladder = Ladder(driver, clock, facts, "", "")
+        self.trouble = nvml.SUCCESS
+        self.failures = 0
+        self._runtime_status: Path | None = None
+        self._due_ns = 0
+        self._resolve_due_ns = 0
+        self._resolve_wait_ns = FIRST_RESOLVE_NS
+
+    def bind(self, facts: GpuFacts, handle: Any, session: Session) -> None:
+        """Take a handle and what was found out with it; the ladder starts at its top.
+
+        Raises:
+            NVMLError: it fails at once.
+            CallFailed: likewise.
+        """
+        ladder = Ladder(self._driver, self._clock, facts, session.version, session.driver_load)
+        ladder.skip_frozen(handle, self.ladder.frozen_uj)
+        self.facts = facts
+        self.handle = handle
+        self.ladder = ladder
+        self.processes.renew()
+        self._runtime_status = runtime_status_file(self._sysfs, facts.pci)
+        self.trouble = nvml.SUCCESS
+        self.failures = 0
+        self._resolve_wait_ns = FIRST_RESOLVE_NS
+        self._show(present=True)
+
+    def rebind(self, index: int, handle: Any) -> None:
+        """The same GPU with a fresh handle, perhaps under another number."""
+        self.handle = handle
+        self.facts = replace(self.facts, index=index)
+        self._show(present=True)
+
+    def leave(self) -> None:
+        """It has gone from the machine, or does not answer any more: look for it later."""
+        self.handle = None
+        self.processes.count = None
+        self._show(present=False)
+        self.look_later()
+
+    def look_later(self) -> None:
+        """Not found this time; the pauses grow up to a minute."""
+        self._resolve_due_ns = self._clock.now().monotonic_ns + self._resolve_wait_ns
+        self._resolve_wait_ns = min(2 * self._resolve_wait_ns, LONGEST_RESOLVE_NS)
+
+    def _show(self, *, present: bool) -> None:
+        info = _describe(self.facts, present=present)
+        if info != self.info:
+            self.info = info
+
+    def wants_resolving(self, now_ns: int) -> bool:
+        """It is lost, and the time has come to look for it again."""
+        return self.handle is None and now_ns >= self._resolve_due_ns
+
+    def is_due(self, now_ns: int, meter_ns: int, turn_ns: int) -> bool:
+        """Whether this turn is one of its own, where other GPUs need shorter turns.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            meter_ns: the configured interval.
+            turn_ns: the present one.
+        """
+        interval_ns = self.ladder.interval_ns or meter_ns
+        if turn_ns < interval_ns and now_ns + turn_ns // 2 < self._due_ns:
+            return False
+        self._due_ns = now_ns + interval_ns
+        return True
+
+    def is_suspended(self) -> bool:
+        """The kernel has put it to sleep; a question would wake it."""
+        if self._runtime_status is None:
+            return False
+        try:
+            return self._runtime_status.read_text().startswith("suspended")
+        except OSError:
+            return False
+
+    def read(self, faults: list[Fault]) -> list[Reading]:
+        """Its energy or power since the last turn. A failure is added to faults and `trouble`."""
+        try:
+            readings = self.ladder.read(self.handle, faults)
+        except (self._driver.NVMLError, CallFailed) as error:
+            self.trouble = nvml.error_code(error)
+            self.failures += 1
+            faults.append(gpu_fault(self.facts.uuid, self.facts.label, self.trouble))
+            if remedy(self.trouble) is Remedy.LOST and self.failures >= LOST_AFTER:
+                self.leave()
+            return []
+        self.trouble = nvml.SUCCESS
+        self.failures = 0
+        return readings
+
+
+def _describe(facts: GpuFacts, *, present: bool) -> DeviceInfo:
+    return DeviceInfo(
+        facts.uuid, Kind.GPU, METER, str(facts.index), facts.model, facts.pci, present
+    )
