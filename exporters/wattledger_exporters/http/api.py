@@ -1,0 +1,208 @@
+"""The bodies of `/api/v1`: status and totals as plain data. Pure: no clock, no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from wattledger import units
+from wattledger.model import (
+    Amounts,
+    FallbackLevel,
+    GridSignal,
+    Snapshot,
+    SourceStatus,
+    TotalsRow,
+)
+from wattledger.units import NS_PER_S
+from wattledger_exporters import report
+from wattledger_exporters.http.query import BadRequest, instant_ns
+
+LEVELS = {
+    FallbackLevel.LIVE: "live",
+    FallbackLevel.LAST_GOOD: "last good signal",
+    FallbackLevel.TABLE: "country table",
+}
+MAX_HOURS_DAYS = 400
+DEFAULT_HOURS_DAYS = 7
+_DAY_NS = 86_400 * NS_PER_S
+
+
+class TotalsQuery(NamedTuple):
+    """What `/api/v1/totals` was asked for."""
+
+    since_ns: int
+    until_ns: int
+    by: str
+
+
+def iso(wall_ns: int) -> str | None:
+    """UTC to the second as RFC 3339; None for 0, which stands for never."""
+    if wall_ns <= 0:
+        return None
+    return datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> TotalsQuery:
+    """Check the parameters; without `since` the whole epoch is meant (by hour: 7 days).
+
+    Raises:
+        BadRequest: with a sentence.
+    """
+    by = given.get("by", "all")
+    if by not in report.GROUPINGS:
+        raise BadRequest(f"by={by[:64]!r} is not one of: {', '.join(report.GROUPINGS)}.")
+    until_ns = instant_ns("until", given["until"], now_ns) if "until" in given else now_ns
+    if "since" in given:
+        since_ns = instant_ns("since", given["since"], now_ns)
+    else:
+        since_ns = min(epoch_start_ns, until_ns)
+        if by == "hour":
+            since_ns = max(since_ns, until_ns - DEFAULT_HOURS_DAYS * _DAY_NS)
+    if since_ns > until_ns:
+        raise BadRequest(f"since ({iso(since_ns)}) lies after until ({iso(until_ns)}).")
+    if by == "hour" and until_ns - since_ns > MAX_HOURS_DAYS * _DAY_NS:
+        raise BadRequest(f"by=hour covers at most {MAX_HOURS_DAYS} days; ask for by=day.")
+    return TotalsQuery(since_ns, until_ns, by)
+
+
+def totals(asked: TotalsQuery, rows: list[TotalsRow], snapshot: Snapshot | None) -> dict[str, Any]:
+    """The answer of `/api/v1/totals`."""
+    return {
+        "since": iso(asked.since_ns),
+        "until": iso(asked.until_ns),
+        "by": asked.by,
+        "books_complete_until": iso(snapshot.books.books_ns) if snapshot else None,
+        "epoch": snapshot.books.epoch if snapshot else None,
+        "rows": report.table(rows),
+        "total": report.row_dict(report.total_of(rows)),
+    }
+
+
+def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
+    """The answer of `/api/v1/status`."""
+    books, ledger, site = snapshot.books, snapshot.ledger, snapshot.site
+    return {
+        "version": snapshot.version,
+        "simulated": snapshot.simulated or None,
+        "now": iso(now_ns),
+        "started": iso(snapshot.started_ns),
+        "snapshot_taken": iso(snapshot.at_ns),
+        "books_complete_until": iso(books.books_ns),
+        "released_until": iso(snapshot.released_until_ns)
+        if snapshot.released_until_ns > now_ns
+        else None,
+        "totals": report.row_dict(TotalsRow("all", node_amounts(snapshot), estimated_uj(snapshot))),
+        "devices": _devices(snapshot),
+        "meters": [
+            {
+                "meter": meter.meter,
+                "up": meter.up,
+                "last_success": iso(meter.last_success_ns),
+                "errors": dict(sorted(meter.errors.items())),
+                "missed_ticks": meter.missed_ticks,
+                "message": meter.message or None,
+                "hint": meter.hint or None,
+            }
+            for meter in snapshot.meters
+        ],
+        "grid": {
+            **_signal(snapshot.grid.signal, now_ns),
+            "estimated": snapshot.grid.estimated,
+            "level": snapshot.grid.level,
+            "level_name": LEVELS.get(snapshot.grid.level, "unknown"),
+        },
+        "grid_sources": [_source(source, now_ns) for source in snapshot.sources],
+        "site": {
+            "pue": {"value": site.pue_ppm / units.PPM, "source": site.pue_source},
+            "wue_l_per_kwh": {
+                "value": units.liters(site.wue_ul_per_kwh),
+                "source": site.wue_source,
+            },
+            "ewif_l_per_kwh": {
+                "value": units.liters(site.ewif_ul_per_kwh),
+                "source": site.ewif_source,
+            },
+        },
+        "ledger": {
+            "path": ledger.path,
+            "storage": ledger.storage,
+            "epoch": books.epoch,
+            "epoch_start": iso(books.epoch_start_ns),
+            "commits": books.commits,
+            "commit_errors": ledger.errors,
+            "last_commit": iso(ledger.last_commit_ns),
+            "last_commit_seconds": units.seconds(ledger.last_commit_duration_ns)
+            if ledger.last_commit_ns
+            else None,
+            "pending_entries": ledger.pending_entries,
+            "size_bytes": ledger.size_bytes,
+            "quarantined": ledger.quarantined or None,
+            "message": ledger.message or None,
+            "hint": ledger.hint or None,
+        },
+    }
+
+
+def node_amounts(snapshot: Snapshot) -> Amounts:
+    """All cells of the books in one."""
+    whole = Amounts()
+    for total in snapshot.books.totals.values():
+        whole = whole.plus(total.amounts)
+    return whole
+
+
+def estimated_uj(snapshot: Snapshot) -> int:
+    """The part of the node's energy that no meter saw."""
+    totals = snapshot.books.totals.items()
+    return sum(total.amounts.energy_uj for key, total in totals if key.quality == "estimated")
+
+
+def _devices(snapshot: Snapshot) -> list[dict[str, Any]]:
+    energy_uj = dict.fromkeys(snapshot.books.devices, 0)
+    for key, total in snapshot.books.totals.items():
+        energy_uj[key.device] = energy_uj.get(key.device, 0) + total.amounts.energy_uj
+    return [
+        {
+            "device": name,
+            "kind": record.info.kind,
+            "model": record.info.model or None,
+            "meter": record.info.meter,
+            "index": record.info.index or None,
+            "pci": record.info.pci or None,
+            "present": record.info.present,
+            "power_w": units.watts(snapshot.power_uw[name]) if name in snapshot.power_uw else None,
+            "energy_kwh": units.kwh(energy_uj[name]),
+            "energy_uj": str(energy_uj[name]),
+            "unobserved_s": record.unobserved_ms / 1000,
+            "counter_resets": record.resets,
+            "counter_power_ratio": snapshot.counter_power_ratio.get(name),
+        }
+        for name, record in sorted(snapshot.books.devices.items())
+    ]
+
+
+def _signal(signal: GridSignal, now_ns: int) -> dict[str, Any]:
+    return {
+        "intensity_g_per_kwh": units.grams(signal.intensity_ug_per_kwh),
+        "zone": signal.zone,
+        "source": signal.source,
+        "basis": signal.basis,
+        "valid_from": iso(signal.valid_from_ns),
+        "valid_to": iso(signal.valid_to_ns),
+        "age_s": max(0, (now_ns - signal.valid_from_ns) // NS_PER_S),
+        "fetched": iso(signal.fetched_at_ns),
+        "estimated": signal.estimated,
+    }
+
+
+def _source(source: SourceStatus, now_ns: int) -> dict[str, Any]:
+    return {
+        "source": source.source,
+        "requests": dict(sorted(source.outcomes.items())),
+        "last_success": iso(source.last_success_ns),
+        "last_signal": _signal(source.last_signal, now_ns) if source.last_signal else None,
+        "message": source.message or None,
+        "hint": source.hint or None,
+    }

@@ -1,0 +1,241 @@
+"""One client's connection: uvicorn's HTTP/1.1 protocol with deadlines and a cap.
+
+A client owes us a complete request head within a few seconds and takes its answer within the
+request's deadline; each phase has one timer that further bytes do not prolong. `Gate` bounds the
+number of open connections and drops those first that owe us a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+
+class Peer(NamedTuple):
+    """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much a client may take.
+
+    Attributes:
+        head_s: from the first byte of a request, or the connection's begin, to its complete head.
+        request_s: from the head until the answer has been taken.
+        idle_s: how long a connection is kept between requests; a scraper's interval and some.
+        handshake_s: TLS handshake.
+        connections: open at the same time, for each listener.
+        head_bytes: of request line and headers.
+    """
+
+    head_s: float = 5.0
+    request_s: float = 30.0
+    idle_s: float = 90.0
+    handshake_s: float = 5.0
+    connections: int = 64
+    head_bytes: int = 8192
+
+
+class Phase(enum.Enum):
+    """What a connection is doing; decides its deadline and who is dropped first."""
+
+    HANDSHAKE = enum.auto()
+    HEAD = enum.auto()
+    REQUEST = enum.auto()
+    IDLE = enum.auto()
+
+
+class Gate:
+    """Keeps the number of open connections of one listener under a cap."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._connections: dict[Connection, None] = {}  # in order of arrival
+
+    def admit(self, connection: Connection) -> bool:
+        """Take it in; another one may have to go. False: everybody is being served just now."""
+        if len(self._connections) >= self._limit:
+            phases = (Phase.HANDSHAKE, Phase.HEAD), (Phase.IDLE,)
+            victims = [c for some in phases for c in self._connections if c.phase in some]
+            if not victims:
+                return False
+            victims[0].drop()
+            self._connections.pop(victims[0], None)
+        self._connections[connection] = None
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """It is closed."""
+        self._connections.pop(connection, None)
+
+    def open(self) -> list[Connection]:
+        """All that are open."""
+        return list(self._connections)
+
+
+class Connection(H11Protocol):
+    """See the module. `scope["state"]["peer"]` is the `Peer` on a Unix socket, None over TCP."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        gate: Gate,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        allowed_sans: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(config, server_state, {}, loop)
+        self.phase = Phase.HANDSHAKE
+        self.opening: asyncio.Task[None] | None = None
+        self._gate = gate
+        self._limits = limits
+        self._allowed_sans = allowed_sans
+        self._timer: asyncio.TimerHandle | None = None
+        self._watched: object = None
+
+    # ── what the loop calls ─────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Connected, and the TLS handshake is done."""
+        super().connection_made(transport)
+        self.app_state = {"peer": _peer(transport)}
+        if self._allowed_sans and not self._allowed_sans & _sans(transport):
+            self.phase = Phase.HEAD
+            transport.abort()
+            return
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """An answer is written; the next request may already be here."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Closed by either side."""
+        self._disarm()
+        self._unset_keepalive_if_required()
+        self._gate.leave(self)
+        super().connection_lost(exc)
+
+    # ── deadlines ───────────────────────────────────────────────────────────────────────────
+
+    def _cycle(self) -> RequestResponseCycle | None:
+        # uvicorn leaves it None until the first request, and does not say so in its types.
+        return cast("RequestResponseCycle | None", self.cycle)
+
+    def _serving(self) -> bool:
+        cycle = self._cycle()
+        return cycle is not None and not cycle.response_complete
+
+    def _find_phase(self) -> Phase:
+        if self._serving() or self.transport.get_write_buffer_size():
+            return Phase.REQUEST
+        if self._cycle() is None or self.conn.their_state is not h11.IDLE:
+            return Phase.HEAD
+        return Phase.HEAD if self.conn.trailing_data[0] else Phase.IDLE
+
+    def _watch(self) -> None:
+        """Arm the timer of the phase; bytes within the same phase do not buy time."""
+        if self.transport.is_closing():
+            # What is left is to flush the answer; a client that does not read it is cut off.
+            self._arm(Phase.REQUEST, "closing")
+            return
+        phase = self._find_phase()
+        self._arm(phase, (phase, id(self.cycle)))
+
+    def _arm(self, phase: Phase, watched: object) -> None:
+        self.phase = phase
+        if watched == self._watched:
+            return
+        self._watched = watched
+        self._disarm()
+        limits = self._limits
+        delay = {
+            Phase.HEAD: limits.head_s,
+            Phase.REQUEST: limits.request_s,
+            Phase.IDLE: limits.idle_s,
+        }[phase]
+        self._timer = self.loop.call_later(delay, self._expired)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expired(self) -> None:
+        if not self.transport.is_closing() and self._find_phase() is not self.phase:
+            self._watch()  # the last bytes of an answer were taken meanwhile
+            return
+        self.drop()
+
+    def finish(self) -> None:
+        """Close it now, or as soon as the answer in hand is written."""
+        if self.phase is Phase.HANDSHAKE:
+            self.drop()
+        elif self._serving():
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+
+    def drop(self) -> None:
+        """Cut the connection now, whatever is on its way."""
+        if self.phase is not Phase.HANDSHAKE:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+    # ── bad requests ────────────────────────────────────────────────────────────────────────
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, in the same JSON as everything else, and close."""
+        error = sys.exc_info()[1]
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps({"error": f"{msg} {STATUS_PHRASES[status].decode()}."}).encode()
+            head = h11.Response(
+                status_code=status,
+                reason=STATUS_PHRASES[status],
+                headers=[
+                    ("content-type", "application/json"),
+                    ("content-length", str(len(body))),
+                    ("connection", "close"),
+                ],
+            )
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def _peer(transport: asyncio.Transport) -> Peer | None:
+    connected: socket.socket | None = transport.get_extra_info("socket")
+    if connected is None or connected.family != socket.AF_UNIX:
+        return None
+    layout = struct.Struct("3i")  # struct ucred of unix(7)
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+    return Peer(*layout.unpack(raw))
+
+
+def _sans(transport: asyncio.Transport) -> frozenset[str]:
+    certificate: dict[str, Any] = transport.get_extra_info("peercert") or {}
+    return frozenset(value for _, value in certificate.get("subjectAltName", ()))

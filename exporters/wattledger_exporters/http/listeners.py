@@ -1,0 +1,131 @@
+"""Sockets to listen on, bound before the daemon says that it is ready; faults in plain words."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from wattledger.errors import ListenError
+
+_BACKLOG = 128
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Host and port of `"127.0.0.1:19400"`, `"[::1]:0"` or `":19400"` (every address).
+
+    Raises:
+        ListenError: it is not written so.
+    """
+    match = _LISTEN.fullmatch(listen)
+    if match is None or int(match["port"]) > 65535:
+        raise ListenError(
+            f"{listen!r} is not an address to listen on",
+            'write host:port, such as "127.0.0.1:19400" or "[::1]:19400"',
+        )
+    return match["v6"] or match["host"], int(match["port"])
+
+
+def bind_tcp(listen: str) -> socket.socket:
+    """A listening TCP socket.
+
+    Raises:
+        ListenError: the port is taken, not allowed, or the address is not this machine's.
+    """
+    host, port = parse_listen(listen)
+    hint = "choose another with --listen or http.listen"
+    try:
+        if not host:
+            with suppress(OSError):  # both families at once, where there is IPv6
+                return socket.create_server(
+                    ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+                )
+            return socket.create_server(("", port), backlog=_BACKLOG)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise ListenError(f"http.listen: the host {host!r} is not known", hint) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"http.listen: port {port} of {host or 'this machine'} is in use",
+                f"is a wattledger running already? `ss -ltnp 'sport = :{port}'` shows who; {hint}",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise ListenError(
+                f"http.listen: this user may not listen on port {port}",
+                "ports below 1024 are root's; " + hint,
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ListenError(f"http.listen: {host} is not an address of this machine", hint) from (
+                error
+            )
+        raise ListenError(f"http.listen: {listen}: {error.strerror}", hint) from error
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket that everybody may connect to: the kernel tells who asks.
+
+    A socket file that a killed daemon left is replaced; one that answers is not.
+
+    Raises:
+        ListenError: it cannot be made there.
+    """
+    if not path.parent.is_dir():
+        raise ListenError(
+            f"http.socket: the directory {path.parent} does not exist",
+            "create it, or choose another path in http.socket",
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        listener.bind(str(path))
+        # Nobody can connect before `listen`, so the mode is right before anybody could.
+        path.chmod(0o666)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(
+            f"http.socket: {path} cannot be made: {error.strerror or error}",
+            "choose another path in http.socket",
+        ) from error
+    except ListenError:
+        listener.close()
+        raise
+    return listener
+
+
+def unlink_unix(listener: socket.socket, path: Path, inode: int) -> None:
+    """Take the socket's file away, if it is still ours."""
+    listener.close()
+    with suppress(OSError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(
+            f"http.socket: {path} is there already and is not a socket",
+            "remove it, or choose another path in http.socket",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise ListenError(
+                f"http.socket: another daemon answers on {path}",
+                "stop it, or choose another path in http.socket",
+            )

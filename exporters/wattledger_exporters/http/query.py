@@ -1,0 +1,87 @@
+"""Query parameters: read strictly, refused with a sentence that shows how to write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from urllib.parse import parse_qsl
+
+from wattledger.units import NS_PER_S, parse_duration_ns
+
+MAX_PARAMETERS = 16
+_UNIX_SECONDS = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_DURATION = re.compile(r"(\d{1,9}(\.\d{1,9})?(ms|s|m|h|d)){1,5}")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOW = (
+    'write an instant as RFC 3339 ("2027-01-15T08:00:00Z"), as a UTC date ("2027-01-15"), '
+    'as Unix seconds ("1800000000"), or as how long ago ("24h")'
+)
+
+
+class BadRequest(Exception):
+    """What the client asked cannot be answered; the text says why and how to ask."""
+
+
+def parameters(query_string: bytes, allowed: Sequence[str]) -> Mapping[str, str]:
+    """The parameters by name.
+
+    Raises:
+        BadRequest: one is unknown, given twice, or not UTF-8.
+    """
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise BadRequest("The query is not UTF-8 text of at most 16 parameters.") from None
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in allowed:
+            known = f"known here: {', '.join(allowed)}" if allowed else "none is known here"
+            raise BadRequest(f"The parameter {name[:64]!r} is not known; {known}.")
+        if name in found:
+            raise BadRequest(f"The parameter {name!r} is given twice.")
+        found[name] = value
+    return found
+
+
+def instant_ns(name: str, text: str, now_ns: int) -> int:
+    """An instant in ns since 1970.
+
+    Raises:
+        BadRequest: it is not one.
+    """
+    if _UNIX_SECONDS.fullmatch(text):
+        return int(Decimal(text) * NS_PER_S)
+    if _DURATION.fullmatch(text):
+        return max(0, now_ns - parse_duration_ns(text))
+    if _DATE.fullmatch(text):
+        text += "T00:00:00Z"
+    # A "+" that was not escaped arrives as a space.
+    try:
+        when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        raise BadRequest(f"{name}={text[:64]!r} is not an instant; {_HOW}.") from None
+    if when.tzinfo is None:
+        raise BadRequest(f"{name}={text[:64]!r} names no time zone; add Z for UTC.")
+    ns = (when - _EPOCH) // timedelta(microseconds=1) * 1000
+    if ns < 0:
+        raise BadRequest(f"{name}={text[:64]!r} lies before 1970.")
+    return ns
+
+
+def whole_number(name: str, text: str, at_most: int) -> int:
+    """A whole number from 0.
+
+    Raises:
+        BadRequest: it is not one, or too large.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > at_most:
+        raise BadRequest(f"{name}={text[:64]!r} is not a whole number from 0 to {at_most}.")
+    return int(text)

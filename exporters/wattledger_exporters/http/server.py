@@ -1,0 +1,278 @@
+"""The server: its own thread, its own loop, sockets bound before `start` returns."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from wattledger.errors import ListenError
+from wattledger.ports import Clock, Daemon
+from wattledger_exporters.http.app import App
+from wattledger_exporters.http.connection import Connection, Gate, Limits
+from wattledger_exporters.http.listeners import bind_tcp, bind_unix, unlink_unix
+from wattledger_exporters.http.pages import PageStore
+from wattledger_exporters.web_config import LiveWebConfig
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "127.0.0.1:19400"
+_ACCEPTS_AT_ONCE = 32
+_PAUSE_S = 0.2  # no file descriptor left: let others finish
+_TLS_SHUTDOWN_S = 1.0
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(slots=True, eq=False)
+class _Listener:
+    sock: socket.socket
+    secure: bool
+    gate: Gate
+    state: ServerState = field(default_factory=ServerState)
+
+
+class HttpServer:
+    """Serves one daemon over TCP and on a Unix socket.
+
+    `start` may be called once; `stop` any number of times, from any thread.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        pages: PageStore,
+        clock: Clock,
+        *,
+        listen: str = DEFAULT_LISTEN,
+        web_config: Path | None = None,
+        socket: Path | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            daemon: what is asked for snapshots, totals and a release.
+            pages: where the rendered pages are.
+            clock: ages and "now"; deadlines of connections are the loop's own.
+            listen: `host:port`; port 0 takes a free one; empty: no TCP at all.
+            web_config: TLS, passwords and headers over TCP, as for Prometheus exporters.
+            socket: path of the Unix socket; None: there is none.
+            limits: how long and how much a client may take.
+        """
+        self._daemon = daemon
+        self._pages = pages
+        self._clock = clock
+        self._listen = listen
+        self._web_path = web_config
+        self._socket_path = socket
+        self._limits = limits or Limits()
+        self._listeners: list[_Listener] = []
+        self._inode = 0
+        self._web: LiveWebConfig | None = None
+        self._app: App | None = None
+        self._config: Config | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+        self._serving = threading.Event()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """`host:port` as bound, empty without TCP."""
+        for listener in self._listeners:
+            if listener.sock.family != socket.AF_UNIX:
+                host, port = listener.sock.getsockname()[:2]
+                return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return ""
+
+    @property
+    def url(self) -> str:
+        """Where a person looks, empty without TCP."""
+        secure = self._web is not None and self._web.current.context is not None
+        return f"{'https' if secure else 'http'}://{self.address}" if self.address else ""
+
+    def start(self) -> None:
+        """Read the web configuration, bind, and serve from now on.
+
+        Raises:
+            ConfigError: the web configuration has faults.
+            ListenError: a socket cannot be bound.
+        """
+        if self._web_path is not None:
+            self._web = LiveWebConfig(self._web_path)
+        self._app = App(self._daemon, self._pages, self._clock, self._web)
+        self._config = Config(
+            cast(Any, self._app),
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",  # a client's nonsense is not worth a line each
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=3600,  # `Connection` has its own
+            h11_max_incomplete_event_size=self._limits.head_bytes,
+        )
+        self._config.load()
+        try:
+            if self._listen:
+                self._add(bind_tcp(self._listen), secure=True)
+            if self._socket_path is not None:
+                self._add(bind_unix(self._socket_path), secure=False)
+                self._inode = self._socket_path.lstat().st_ino
+        except ListenError:
+            self._close_listeners()
+            raise
+        self._warn_if_open()
+        self._thread = threading.Thread(target=self._run, name="wattledger-http", daemon=True)
+        self._thread.start()
+        self._serving.wait(10)
+
+    def stop(self, deadline_s: float = 1.0) -> None:
+        """Accept nothing more, let answers finish for at most `deadline_s`, close."""
+        loop, ending, thread = self._loop, self._ending, self._thread
+        if thread is None or loop is None or ending is None:
+            return
+        with suppress(RuntimeError):  # the loop has closed
+            loop.call_soon_threadsafe(self._end, deadline_s)
+        thread.join(deadline_s + 0.5)
+
+    # ── before the thread ───────────────────────────────────────────────────────────────────
+
+    def _add(self, sock: socket.socket, *, secure: bool) -> None:
+        sock.setblocking(False)
+        self._listeners.append(_Listener(sock, secure, Gate(self._limits.connections)))
+
+    def _warn_if_open(self) -> None:
+        host = self.address.rpartition(":")[0].strip("[]")
+        if not host or ipaddress.ip_address(host).is_loopback:
+            return
+        if self._web is None or not self._web.current.users:
+            log.warning(
+                "%s is open to the network without a password: energy readings at this grain are "
+                "harmless, but names of devices are not secret; http.web_config adds TLS and users",
+                self.address,
+            )
+
+    # ── in the thread ───────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:
+            log.critical("The HTTP server has died", exc_info=True)
+        finally:
+            self._serving.set()
+            self._close_listeners()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        self._deadline_s = 0.0
+        for listener in self._listeners:
+            self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
+        self._serving.set()
+        await self._ending.wait()
+        await self._drain()
+
+    def _end(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        if self._ending is not None:
+            self._ending.set()
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._deadline_s
+        for listener in self._listeners:
+            loop.remove_reader(listener.sock.fileno())
+        self._close_listeners()
+        if self._app is not None:
+            self._app.stop()
+        for task in self._opening:
+            task.cancel()
+        gates = [listener.gate for listener in self._listeners]
+        for gate in gates:
+            for connection in gate.open():
+                connection.finish()
+        while any(gate.open() for gate in gates) and loop.time() < until:
+            await asyncio.sleep(0.01)
+        for gate in gates:
+            for connection in gate.open():
+                connection.drop()
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            if listener.sock.family == socket.AF_UNIX and self._socket_path is not None:
+                unlink_unix(listener.sock, self._socket_path, self._inode)
+            else:
+                listener.sock.close()
+
+    def _accept(self, listener: _Listener) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, _address = listener.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+                loop.remove_reader(listener.sock.fileno())
+                loop.call_later(_PAUSE_S, self._resume, listener)
+                return
+            sock.setblocking(False)
+            self._open(listener, sock, loop)
+
+    def _resume(self, listener: _Listener) -> None:
+        if listener.sock.fileno() >= 0 and self._ending is not None and not self._ending.is_set():
+            asyncio.get_running_loop().add_reader(listener.sock.fileno(), self._accept, listener)
+
+    def _open(
+        self, listener: _Listener, sock: socket.socket, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        assert self._config is not None  # noqa: S101 - for the type checker: `start` made it
+        web = self._web.current if self._web is not None and listener.secure else None
+        connection = Connection(
+            self._config,
+            listener.state,
+            listener.gate,
+            self._limits,
+            loop,
+            web.tls.allowed_sans if web is not None and web.tls is not None else frozenset(),
+        )
+        if not listener.gate.admit(connection):
+            sock.close()
+            return
+        context = web.context if web is not None else None
+
+        async def connect() -> None:
+            try:
+                await loop.connect_accepted_socket(
+                    lambda: connection,
+                    sock,
+                    ssl=context,
+                    ssl_handshake_timeout=self._limits.handshake_s if context else None,
+                    ssl_shutdown_timeout=_TLS_SHUTDOWN_S if context else None,
+                )
+            except OSError:  # a handshake that failed or took too long
+                listener.gate.leave(connection)
+            except asyncio.CancelledError:
+                listener.gate.leave(connection)
+                raise
+
+        connection.opening = loop.create_task(connect())
+        self._opening.add(connection.opening)
+        connection.opening.add_done_callback(self._opening.discard)

@@ -1,0 +1,299 @@
+"""The metrics page: a snapshot as Prometheus text and as OpenMetrics, plain and gzipped.
+
+It is rendered once for each commit attempt and then served as bytes.
+The encoders are prometheus_client's; its server, its default registry and its metric objects are
+not used. Counters are summed as exact integers and become floats in `wattledger.units` only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha256
+from typing import NamedTuple
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest as text_page
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page
+
+from wattledger import units
+from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
+from wattledger_exporters.metrics import CATALOGUE, help_text
+
+LABEL_CHARS = 128
+_HASH_CHARS = 8
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for a gzip header
+# Our names are plain ASCII, where this escaping changes nothing; it is the encoders' fast path.
+_ESCAPING = "allow-utf-8"
+_PROCESS = ProcessCollector(registry=None)
+_HELP = {name: help_text(spec) for name, spec in CATALOGUE.items()}
+
+
+class Page(NamedTuple):
+    """One rendering, ready to be sent.
+
+    Attributes:
+        text: Prometheus text format 0.0.4.
+        text_gzip: the same, gzipped.
+        openmetrics: OpenMetrics 1.0.0.
+        openmetrics_gzip: the same, gzipped.
+        rendered_ns: monotonic clock at the rendering, so that an old page is not served as new.
+    """
+
+    text: bytes
+    text_gzip: bytes
+    openmetrics: bytes
+    openmetrics_gzip: bytes
+    rendered_ns: int
+
+
+@lru_cache(maxsize=4096)
+def label_value(raw: str) -> str:
+    """A label value that no page, parser or terminal can be hurt by.
+
+    What is not printable (control characters, lone surrogates, bidirectional marks, line
+    separators) becomes U+FFFD, and 128 characters are the most. An altered value ends in a hash
+    of the original, so that two devices never become one series: Prometheus refuses a whole page
+    for one duplicate.
+    """
+    if raw.isprintable() and len(raw) <= LABEL_CHARS:
+        return raw
+    digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
+    kept = raw[: LABEL_CHARS - _HASH_CHARS - 1]
+    return "".join(c if c.isprintable() else "\ufffd" for c in kept) + "~" + digest
+
+
+class _Families:
+    """The families of one page, filled series by series; what stays empty is left out."""
+
+    def __init__(self, created: bool) -> None:
+        self._families: dict[str, Metric] = {}
+        self._created = created
+        for name, spec in CATALOGUE.items():
+            self._families[name] = Metric(spec.family, _HELP[name], spec.type)
+
+    def add(self, name: str, value: float, *labels: str, created_ns: int = 0) -> None:
+        """One sample; `created_ns` (0: unknown) only shows where `_created` is asked for."""
+        spec = CATALOGUE[name]
+        family = self._families[name]
+        cleaned = {key: label_value(raw) for key, raw in zip(spec.labels, labels, strict=True)}
+        family.add_sample(spec.sample, cleaned, value)
+        if self._created and created_ns and spec.type == "counter":
+            family.add_sample(spec.family + "_created", cleaned, units.seconds(created_ns))
+
+    def collect(self) -> Iterable[Metric]:
+        """What the encoders ask for; prometheus_client's `Collector`."""
+        return [family for family in self._families.values() if family.samples]
+
+
+class _Collected:
+    """Families collected once, for two encoders."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """What the encoders ask for."""
+        return self._families
+
+
+class _Cell:
+    """A sum of ledger cells and when the first of them was booked."""
+
+    __slots__ = ("amounts", "first_ns")
+
+    def __init__(self) -> None:
+        self.amounts = Amounts()
+        self.first_ns = 0
+
+    def add(self, amounts: Amounts, first_ns: int) -> None:
+        self.amounts = self.amounts.plus(amounts)
+        if first_ns and (not self.first_ns or first_ns < self.first_ns):
+            self.first_ns = first_ns
+
+
+class _Sums:
+    """The ledger's cells, summed along each of the page's dimensions."""
+
+    def __init__(self, books: Books) -> None:
+        self.devices: dict[str, DeviceInfo] = {n: r.info for n, r in books.devices.items()}
+        self.by_device: defaultdict[str, _Cell] = defaultdict(_Cell)
+        self.by_basis: defaultdict[tuple[str, str], _Cell] = defaultdict(_Cell)
+        self.by_payee: defaultdict[tuple[Kind, PayeeKind], _Cell] = defaultdict(_Cell)
+        self.by_quality: defaultdict[tuple[Kind, Quality], _Cell] = defaultdict(_Cell)
+        for key, total in books.totals.items():
+            device = self.devices.get(key.device)
+            if device is None:  # energy must stay on the page, whatever became of its record
+                device = DeviceInfo(key.device, Kind.OTHER, "", present=False)
+                self.devices[key.device] = device
+            for cell in (
+                self.by_device[key.device],
+                self.by_basis[key.device, key.basis],
+                self.by_payee[device.kind, key.payee],
+                self.by_quality[device.kind, key.quality],
+            ):
+                cell.add(total.amounts, total.first_booked_ns)
+        self.kinds = sorted({device.kind for device in self.devices.values()})
+
+
+def _books(page: _Families, snapshot: Snapshot) -> None:
+    sums = _Sums(snapshot.books)
+    bases = defaultdict(set)
+    for name, basis in sums.by_basis:
+        bases[name].add(basis)
+    for name in sorted(sums.devices):
+        kind = sums.devices[name].kind
+        cell = sums.by_device[name]
+        amounts, first_ns = cell.amounts, cell.first_ns
+        page.add("energy_kwh_total", units.kwh(amounts.energy_uj), name, kind, created_ns=first_ns)
+        page.add(
+            "energy_joules_total", units.joules(amounts.energy_uj), name, kind, created_ns=first_ns
+        )
+        # The basis now in force is there from the first page, so that its counter has a 0.
+        for basis in sorted(bases[name] | {str(snapshot.grid.signal.basis)}):
+            part = sums.by_basis[name, basis]
+            page.add(
+                "co2e_grams_total",
+                units.grams(part.amounts.co2e_ug),
+                name,
+                kind,
+                basis,
+                created_ns=part.first_ns,
+            )
+        for origin, water_ul in (
+            ("onsite", amounts.water_onsite_ul),
+            ("grid", amounts.water_grid_ul),
+        ):
+            page.add(
+                "water_liters_total",
+                units.liters(water_ul),
+                name,
+                kind,
+                origin,
+                created_ns=first_ns,
+            )
+        if name in snapshot.power_uw:
+            page.add("power_watts", units.watts(snapshot.power_uw[name]), name, kind)
+    for kind in sums.kinds:
+        for payee in PayeeKind:
+            part = sums.by_payee[kind, payee]
+            page.add(
+                "payee_energy_joules_total",
+                units.joules(part.amounts.energy_uj),
+                kind,
+                payee,
+                created_ns=part.first_ns,
+            )
+        for quality in Quality:
+            part = sums.by_quality[kind, quality]
+            page.add(
+                "energy_quality_joules_total",
+                units.joules(part.amounts.energy_uj),
+                kind,
+                quality,
+                created_ns=part.first_ns,
+            )
+    if snapshot.books.books_ns:
+        page.add("books_timestamp_seconds", units.seconds(snapshot.books.books_ns))
+    _devices(page, snapshot, sums.devices)
+
+
+def _devices(page: _Families, snapshot: Snapshot, devices: dict[str, DeviceInfo]) -> None:
+    epoch_ns = snapshot.books.epoch_start_ns
+    for name in sorted(devices):
+        info = devices[name]
+        page.add("device_info", 1, name, info.kind, info.index, info.model, info.pci, info.meter)
+        page.add("device_present", int(info.present), name)
+        if name in snapshot.counter_power_ratio:
+            page.add("gpu_counter_power_ratio", snapshot.counter_power_ratio[name], name)
+        record = snapshot.books.devices.get(name)
+        if record is not None:
+            page.add(
+                "unobserved_seconds_total",
+                units.seconds(record.unobserved_ms * units.NS_PER_MS),
+                name,
+                created_ns=epoch_ns,
+            )
+            page.add("counter_resets_total", record.resets, name, created_ns=epoch_ns)
+
+
+def _grid(page: _Families, snapshot: Snapshot) -> None:
+    grid, site = snapshot.grid, snapshot.site
+    signal = grid.signal
+    labels = (signal.zone, signal.source, signal.basis, "true" if grid.estimated else "false")
+    page.add(
+        "grid_carbon_intensity_grams_per_kwh", units.grams(signal.intensity_ug_per_kwh), *labels
+    )
+    if signal.valid_from_ns > 0:
+        page.add("grid_signal_timestamp_seconds", units.seconds(signal.valid_from_ns), *labels)
+    page.add("grid_fallback_level", grid.level)
+    for source in snapshot.sources:
+        for outcome, count in sorted(source.outcomes.items()):
+            page.add(
+                "grid_requests_total",
+                count,
+                source.source,
+                outcome,
+                created_ns=snapshot.started_ns,
+            )
+    page.add("pue_ratio", site.pue_ppm / units.PPM, site.pue_source)
+    page.add("wue_liters_per_kwh", units.liters(site.wue_ul_per_kwh), site.wue_source)
+    page.add("ewif_liters_per_kwh", units.liters(site.ewif_ul_per_kwh), site.ewif_source)
+
+
+def _meters(page: _Families, snapshot: Snapshot) -> None:
+    started_ns = snapshot.started_ns
+    for meter in snapshot.meters:
+        page.add("meter_up", int(meter.up), meter.meter)
+        if meter.last_success_ns:
+            page.add(
+                "meter_last_success_timestamp_seconds",
+                units.seconds(meter.last_success_ns),
+                meter.meter,
+            )
+        for reason, count in sorted(meter.errors.items()):
+            page.add("meter_errors_total", count, meter.meter, reason, created_ns=started_ns)
+        page.add("meter_missed_ticks_total", meter.missed_ticks, meter.meter, created_ns=started_ns)
+
+
+def _ledger(page: _Families, snapshot: Snapshot) -> None:
+    books, ledger = snapshot.books, snapshot.ledger
+    page.add("build_info", 1, snapshot.version, snapshot.simulated)
+    page.add("ledger_info", 1, books.epoch, ledger.storage)
+    page.add("ledger_commits_total", books.commits, created_ns=books.epoch_start_ns)
+    page.add("ledger_commit_errors_total", ledger.errors, created_ns=snapshot.started_ns)
+    if ledger.last_commit_ns:
+        page.add("ledger_last_commit_timestamp_seconds", units.seconds(ledger.last_commit_ns))
+        page.add("ledger_commit_duration_seconds", units.seconds(ledger.last_commit_duration_ns))
+    page.add("ledger_pending_entries", ledger.pending_entries)
+    page.add("ledger_size_bytes", ledger.size_bytes)
+
+
+def _gzip(body: bytes) -> bytes:
+    # Level 1: a thirtieth of the time of level 9, for a page that is a tenth larger.
+    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+    return packer.compress(body) + packer.flush()
+
+
+def render(
+    snapshot: Snapshot, rendered_ns: int, *, created: bool = False, process: bool = True
+) -> Page:
+    """The page of a snapshot, in both formats, plain and gzipped.
+
+    Args:
+        snapshot: what to show; nothing else is read but /proc/self for `process_*`.
+        rendered_ns: now, on the monotonic clock.
+        created: add OpenMetrics' `_created`: when a series was first booked.
+        process: add the `process_*` metrics.
+    """
+    page = _Families(created)
+    for fill in (_books, _grid, _meters, _ledger):
+        fill(page, snapshot)
+    families = [*page.collect(), *(_PROCESS.collect() if process else ())]
+    collected = _Collected(families)
+    text = text_page(collected, escaping=_ESCAPING)
+    openmetrics = openmetrics_page(collected, escaping=_ESCAPING)  # type: ignore[no-untyped-call]
+    return Page(text, _gzip(text), openmetrics, _gzip(openmetrics), rendered_ns)

@@ -1,0 +1,162 @@
+"""A fixed snapshot: four GPUs (one gone), two CPUs, DRAM, an estimated `other`, a grid fallback."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wattledger.model import (
+    Amounts,
+    Basis,
+    Books,
+    DeviceInfo,
+    DeviceRecord,
+    FallbackLevel,
+    GridChoice,
+    GridSignal,
+    Kind,
+    LedgerStatus,
+    MeterStatus,
+    PayeeKind,
+    Quality,
+    SiteFactors,
+    Snapshot,
+    SourceStatus,
+    Total,
+    TotalKey,
+    TotalsRow,
+)
+from wattledger.units import NS_PER_S, UJ_PER_KWH
+
+NOW_NS = 1_800_000_000 * NS_PER_S  # 2027-01-15T08:00:00Z
+EPOCH_NS = NOW_NS - 86_400 * NS_PER_S
+GPU = "GPU-0000000{}-1111-2222-3333-444444444444"
+MODEL = "NVIDIA H100 80GB HBM3"
+
+
+def device(name: str, kind: Kind, meter: str, index: int = 0, **more: object) -> DeviceInfo:
+    return replace(DeviceInfo(name, kind, meter, str(index)), **more)  # type: ignore[arg-type]
+
+
+def devices(gpus: int = 4, gone: int = 3) -> list[DeviceInfo]:
+    """`gpus` GPUs of which number `gone` has left, two CPUs with DRAM, and `other`."""
+    return [
+        *(
+            device(
+                GPU.format(i) if i < 10 else f"GPU-{i}",
+                Kind.GPU,
+                "nvml",
+                i,
+                model=MODEL,
+                pci=f"00000000:{i:02X}:00.0",
+                present=i != gone,
+            )
+            for i in range(gpus)
+        ),
+        *(device(f"cpu{i}", Kind.CPU, "rapl", i, model="package-0") for i in range(2)),
+        *(device(f"dram{i}", Kind.DRAM, "rapl", i) for i in range(2)),
+        device("other", Kind.OTHER, "constant"),
+    ]
+
+
+def amounts(energy_uj: int) -> Amounts:
+    """Amounts at PUE 1.56, 400 g/kWh, WUE 0.36 and EWIF 3.1 L/kWh."""
+    return Amounts(
+        energy_uj,
+        energy_uj * 156 * 400 * 1_000_000 // (100 * UJ_PER_KWH),
+        energy_uj * 360_000 // UJ_PER_KWH,
+        energy_uj * 156 * 3_100_000 // (100 * UJ_PER_KWH),
+    )
+
+
+def books(infos: list[DeviceInfo]) -> Books:
+    totals: dict[TotalKey, Total] = {}
+    records: dict[str, DeviceRecord] = {}
+    for i, info in enumerate(infos):
+        quality = Quality.ESTIMATED if info.kind is Kind.OTHER else Quality.METERED
+        base_uj = (i + 1) * 3_600_000_123_457
+        for payee, share in ((PayeeKind.IDLE, 7), (PayeeKind.UNATTRIBUTED, 2)):
+            key = TotalKey(info.name, payee, quality, Basis.LIFECYCLE)
+            totals[key] = Total(amounts(base_uj * share // 9), EPOCH_NS + i * NS_PER_S)
+        if i == 0:  # recovered after a restart, while another source was in force
+            key = TotalKey(info.name, PayeeKind.UNATTRIBUTED, Quality.RECOVERED, Basis.DIRECT)
+            totals[key] = Total(amounts(1_000_001), EPOCH_NS + 60 * NS_PER_S)
+        records[info.name] = DeviceRecord(info, unobserved_ms=1500 * i, resets=i % 2)
+    return Books(
+        epoch="6f1c0f0e-0000-4000-8000-000000000001",
+        epoch_start_ns=EPOCH_NS,
+        totals=totals,
+        devices=records,
+        signals=(),
+        notes={},
+        books_ns=NOW_NS - 2 * NS_PER_S,
+        commits=17_280,
+    )
+
+
+def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapshot:
+    infos = devices() if infos is None else infos
+    signal = GridSignal(
+        intensity_ug_per_kwh=400_500_000,
+        zone="GB",
+        source="neso",
+        basis=Basis.LIFECYCLE,
+        valid_from_ns=NOW_NS - 7_200 * NS_PER_S,
+        valid_to_ns=NOW_NS - 5_400 * NS_PER_S,
+        estimated=False,
+        fetched_at_ns=NOW_NS - 7_000 * NS_PER_S,
+        cadence_ns=1_800 * NS_PER_S,
+    )
+    whole = Snapshot(
+        at_ns=NOW_NS,
+        books=books(infos),
+        power_uw={info.name: (i + 1) * 61_500_000 for i, info in enumerate(infos) if info.present},
+        counter_power_ratio={
+            info.name: 1.0 + i / 1000
+            for i, info in enumerate(infos)
+            if info.kind is Kind.GPU and info.present
+        },
+        meters=(
+            MeterStatus("nvml", True, NOW_NS - NS_PER_S, {"gpu_is_lost": 1}, missed_ticks=2),
+            MeterStatus("cpu", True, NOW_NS - NS_PER_S, {}),
+            MeterStatus(
+                "hwmon",
+                False,
+                0,
+                {"permission": 3},
+                message="/sys/class/hwmon/hwmon3/power1_average may not be read",
+                hint="run it as root, or grant CAP_DAC_READ_SEARCH",
+            ),
+        ),
+        grid=GridChoice(signal, FallbackLevel.LAST_GOOD, estimated=True),
+        sources=(
+            SourceStatus(
+                "neso",
+                {"ok": 40, "timeout": 3},
+                last_success_ns=NOW_NS - 7_000 * NS_PER_S,
+                last_signal=signal,
+                message="api.carbonintensity.org.uk did not answer within 10 s",
+                hint="check the network, or set grid.proxy",
+            ),
+        ),
+        site=SiteFactors(1_560_000, "default", 360_000, "default", 3_100_000, "table"),
+        ledger=LedgerStatus(
+            storage="disk",
+            path="/var/lib/wattledger/ledger.sqlite",
+            errors=1,
+            last_commit_ns=NOW_NS - NS_PER_S,
+            last_commit_duration_ns=1_750_000,
+            pending_entries=4,
+            size_bytes=1_048_576,
+        ),
+        version="0.1.0",
+        started_ns=NOW_NS - 3_600 * NS_PER_S,
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def rows() -> list[TotalsRow]:
+    """What a daemon's `totals` answers."""
+    return [
+        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0),  # 2^53 + 1: no float64
+        TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000),
+    ]
