@@ -523,11 +523,13 @@ class TotalsRow(NamedTuple):
         group: the device, the kind, or the UTC hour or day in ISO form; `all` for the whole.
         amounts: exact.
         estimated_uj: of the energy, what no meter saw.
+        bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.
     """
 
     group: str
     amounts: Amounts
     estimated_uj: int
+    bases: tuple[Basis, ...] = ()
 
 
 # ── what others see ─────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,84 @@
+"""Do the books balance? The ledger's own invariants, recomputed from its rows."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from wattledger.ledger.draft import Footprint
+from wattledger.model import Amounts, Basis, Price
+
+_SUMS = """
+SELECT device.name, payee.kind, quality, price.basis,
+       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul)
+FROM (
+    SELECT device_id, payee_id, quality, price_id,
+           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul FROM entry
+    UNION ALL
+    SELECT device_id, payee_id, quality, price_id,
+           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul FROM entry_hour
+) JOIN device ON device.id = device_id JOIN payee ON payee.id = payee_id
+  JOIN price ON price.id = price_id
+GROUP BY 1, 2, 3, 4
+"""
+_TOTALS = """
+SELECT device.name, payee_kind, quality, basis,
+       energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
+FROM total JOIN device ON device.id = device_id
+"""
+_ENTRIES = """
+SELECT 'slot ' || slot_s, device_id, payee_id, quality, price_id,
+       energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, 1 FROM entry
+UNION ALL
+SELECT 'hour ' || hour_s, device_id, payee_id, quality, price_id,
+       energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, slots FROM entry_hour
+"""
+MAX_FINDINGS = 100
+
+
+def check_books(connection: sqlite3.Connection, footprint: Footprint) -> list[str]:
+    """Recomputes every entry and every total.
+
+    Σ entries = total for each device, kind of payee, quality and basis, in energy, CO2e and
+    water; each entry's CO2e and water are the floor of its energy at its price; those of an hour
+    of n slots are less than n below it.
+
+    Args:
+        connection: to the ledger.
+        footprint: as handed to `open_ledger`.
+
+    Returns:
+        Sentences, at most `MAX_FINDINGS`; none where the books balance.
+
+    Raises:
+        sqlite3.Error: it could not be read.
+    """
+    return [*_totals(connection), *_floors(connection, footprint)][:MAX_FINDINGS]
+
+
+def _totals(connection: sqlite3.Connection) -> list[str]:
+    sums = {row[:4]: Amounts(*row[4:]) for row in connection.execute(_SUMS)}
+    totals = {row[:4]: Amounts(*row[4:]) for row in connection.execute(_TOTALS)}
+    return [
+        f"{' '.join(cell)}: entries sum to {sums.get(cell, Amounts())}, "
+        f"the total is {totals.get(cell, Amounts())}"
+        for cell in sorted({*sums, *totals})
+        if sums.get(cell, Amounts()) != totals.get(cell, Amounts())
+    ]
+
+
+def _floors(connection: sqlite3.Connection, footprint: Footprint) -> list[str]:
+    columns = ", ".join(Price._fields)
+    prices = {
+        row[0]: Price(*row[1:])._replace(basis=Basis(row[4]), estimated=bool(row[5]))
+        for row in connection.execute(f"SELECT id, {columns} FROM price")  # noqa: S608
+    }
+    findings = []
+    for row in connection.execute(_ENTRIES):
+        *place, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, slots = row
+        booked = (co2e_ug, water_onsite_ul, water_grid_ul)
+        expected = footprint(energy_uj, prices[place[-1]])[1:]
+        if any(not 0 <= e - b < slots for e, b in zip(expected, booked, strict=True)):
+            findings.append(f"{place}: {energy_uj} µJ book {booked}, not {expected}")
+            if len(findings) == MAX_FINDINGS:
+                break
+    return findings

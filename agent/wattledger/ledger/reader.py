@@ -1,0 +1,179 @@
+"""Questions to the books, over a connection that cannot write.
+
+Inside the daemon a reader stands beside the writer. SQLite before 3.51.3 can corrupt a WAL, but
+only through two connections that write or checkpoint at once (https://www.sqlite.org/wal.html,
+"The WAL-reset bug"); this one does neither: it is opened with `mode=ro`, and a read-only
+connection never checkpoints, not even when it is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from time import gmtime, strftime
+
+from wattledger.errors import LedgerError
+from wattledger.ledger import database, migrations
+from wattledger.ledger.check import check_books
+from wattledger.ledger.draft import Footprint
+from wattledger.ledger.storage import Lock, check_file
+from wattledger.model import Amounts, Basis, TotalsRow
+from wattledger.units import NS_PER_S
+
+GROUPS = {
+    "all": ("'all'", ""),
+    "device": ("device.name", "JOIN device ON device.id = device_id"),
+    "kind": ("device.kind", "JOIN device ON device.id = device_id"),
+    "payee": ("payee.kind", "JOIN payee ON payee.id = payee_id"),
+    "hour": ("at_s / 3600 * 3600", ""),
+    "day": ("at_s / 86400 * 86400", ""),
+}
+_TIME_FORMATS = {"hour": "%Y-%m-%dT%H:00:00Z", "day": "%Y-%m-%d"}
+_LAST_S = 253_402_300_800  # the year 10000
+
+# Per price first, so that the joins see a handful of rows.
+_TOTALS = """
+SELECT {group}, price.basis, sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul),
+       sum(water_grid_ul), sum(iif(quality = 'estimated', energy_uj, 0))
+FROM (
+    SELECT slot_s AS at_s, device_id, payee_id, quality, price_id,
+           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
+    FROM entry WHERE slot_s >= :since AND slot_s < :until
+    UNION ALL
+    SELECT hour_s, device_id, payee_id, quality, price_id,
+           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
+    FROM entry_hour WHERE hour_s >= :since AND hour_s < :until
+) JOIN price ON price.id = price_id {join}
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+
+class LedgerReader:
+    """Totals over spans of time. Implements `ports.TotalsReader`; safe from any thread."""
+
+    def __init__(self, path: Path, *, mode: str = "ro", lock: Lock | None = None) -> None:
+        """Remembers where; the file is opened by the first question.
+
+        Args:
+            path: the ledger, which a writer has made.
+            mode: `ro` beside a writer; `rw` where the caller holds the lock.
+            lock: released with the reader.
+        """
+        self._path = Path(os.path.realpath(path))
+        self._mode = mode
+        self._lock = lock
+        self._one_at_a_time = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+        """Amounts of the slots that begin in [since, until), in the order of their groups.
+
+        What is older than the ledger's grain of 5 minutes counts where its hour begins.
+
+        Raises:
+            ValueError: no such grouping.
+            LedgerError: the ledger cannot be read.
+        """
+        if by not in GROUPS:
+            raise ValueError(f"{by!r} is no grouping; there are {', '.join(GROUPS)}")
+        group, join = GROUPS[by]
+        span = {"since": _first_slot_s(since_ns), "until": _first_slot_s(until_ns)}
+        query = _TOTALS.format(group=group, join=join)
+        with self._one_at_a_time:
+            try:
+                found = self._open().execute(query, span).fetchall()
+            except sqlite3.Error as error:
+                self._close_connection()
+                raise LedgerError(*database.explain(error, self._path)) from error
+        merged: dict[str, TotalsRow] = {}
+        for name, basis, *numbers in found:
+            text = strftime(_TIME_FORMATS[by], gmtime(name)) if by in _TIME_FORMATS else str(name)
+            old = merged.get(text, TotalsRow(text, Amounts(), 0))
+            merged[text] = TotalsRow(
+                text,
+                old.amounts.plus(Amounts(*numbers[:4])),
+                old.estimated_uj + numbers[4],
+                (*old.bases, Basis(basis)),
+            )
+        return list(merged.values())
+
+    def check(self, footprint: Footprint) -> list[str]:
+        """See `check_books`.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._one_at_a_time:
+            try:
+                database.check_content(self._open())
+                return check_books(self._open(), footprint)
+            except database.Damaged as error:
+                return [str(error)]
+            except sqlite3.Error as error:
+                self._close_connection()
+                raise LedgerError(*database.explain(error, self._path)) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = database.open_plain(self._path, self._mode)
+            connection.execute("PRAGMA query_only = ON")
+            self._connection = connection
+        return self._connection
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """Closes the connection and lets go of the lock, if it has one."""
+        with self._one_at_a_time:
+            self._close_connection()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _first_slot_s(wall_ns: int) -> int:
+    """The first whole second at or after an instant; slots begin on whole seconds."""
+    return min(max(-(-wall_ns // NS_PER_S), 0), _LAST_S)
+
+
+def open_reader_offline(path: Path) -> LedgerReader:
+    """A reader for when the daemon is stopped; it holds the ledger's lock until it is closed.
+
+    Under the lock it is the only connection, so it may be one that can put the log of a killed
+    daemon in order (a read-only one could leave side files behind); it asks questions only.
+
+    Raises:
+        LedgerLocked: the daemon is running: ask it instead.
+        LedgerError: there is no ledger, it cannot be read, or is of another version.
+    """
+    path = Path(os.path.realpath(path))
+    if not path.is_file():
+        raise LedgerError(
+            f"there is no ledger at {path}", "name it with --ledger, or start the daemon"
+        )
+    check_file(path)
+    lock = Lock(path)
+    try:
+        known = len(migrations.SCRIPTS)
+        connection = database.open_plain(path, "rw")
+        try:
+            migrations.check_ours(connection, path)
+            version = migrations.check_version(connection, path, known)
+        finally:
+            connection.close()
+        if version < known:
+            raise LedgerError(
+                f"the ledger {path} is of an older version (schema {version}, this one is {known})",
+                "start the daemon once: it brings it up to date",
+            )
+    except sqlite3.Error as error:
+        lock.release()
+        raise LedgerError(*database.explain(error, path)) from error
+    except BaseException:
+        lock.release()
+        raise
+    return LedgerReader(path, mode="rw", lock=lock)

@@ -1,0 +1,82 @@
+"""Old slots become hours, a little at a time. Amounts are summed exactly; totals do not change."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+
+from wattledger.model import Instant
+from wattledger.units import NS_PER_S
+
+log = logging.getLogger(__name__)
+
+HOUR_S = 3600
+DAY_S = 86_400
+
+_MERGE = """
+INSERT INTO entry_hour (hour_s, device_id, payee_id, quality, price_id, energy_uj, co2e_ug,
+                        water_onsite_ul, water_grid_ul, slots)
+SELECT :hour, device_id, payee_id, quality, price_id,
+       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul), count(*)
+FROM entry WHERE slot_s >= :hour AND slot_s < :hour + 3600
+GROUP BY device_id, payee_id, quality, price_id
+ON CONFLICT DO UPDATE SET
+    energy_uj = energy_uj + excluded.energy_uj,
+    co2e_ug = co2e_ug + excluded.co2e_ug,
+    water_onsite_ul = water_onsite_ul + excluded.water_onsite_ul,
+    water_grid_ul = water_grid_ul + excluded.water_grid_ul,
+    slots = slots + excluded.slots
+"""
+
+
+def roll_up(connection: sqlite3.Connection, before_slot_s: int) -> bool:
+    """Merges the oldest hour of entries that lies wholly before a slot, in one transaction.
+
+    Args:
+        connection: the one that writes, with no transaction open.
+        before_slot_s: Unix seconds.
+
+    Returns:
+        Whether there was one: another may follow.
+
+    Raises:
+        sqlite3.Error: it could not be written; nothing was changed.
+    """
+    oldest_s = connection.execute("SELECT min(slot_s) FROM entry").fetchone()[0]
+    if oldest_s is None or oldest_s // HOUR_S * HOUR_S + HOUR_S > before_slot_s:
+        return False
+    hour = {"hour": oldest_s // HOUR_S * HOUR_S}
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_MERGE, hour)
+        connection.execute(
+            "DELETE FROM entry WHERE slot_s >= :hour AND slot_s < :hour + 3600", hour
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return True
+
+
+class RollUp:
+    """Rolls up once a day, one hour of entries after each commit until it is through."""
+
+    def __init__(self, keep_days: int) -> None:
+        """Keeps this many days at the grain of 5 minutes; more than any settle window."""
+        self._keep_s = keep_days * DAY_S
+        self._done_day = -1
+
+    def step(self, connection: sqlite3.Connection, now: Instant) -> None:
+        """A bounded piece of work. A failure is logged and left to the next day."""
+        now_s = now.wall_ns // NS_PER_S
+        if now_s // DAY_S == self._done_day:
+            return
+        try:
+            more = roll_up(connection, now_s - self._keep_s)
+        except sqlite3.Error as error:
+            log.warning("old ledger entries could not be rolled up, again tomorrow: %s", error)
+            more = False
+        if not more:
+            self._done_day = now_s // DAY_S
