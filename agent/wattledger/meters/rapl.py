@@ -46,9 +46,10 @@ _ZONE = re.compile(r"intel-rapl(?:-mmio)?:(\d+)(?::(\d+))?")
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")
 
 GRANT = (
-    "give the daemon the capability CAP_DAC_READ_SEARCH, as the shipped systemd unit does "
-    "(AmbientCapabilities=CAP_DAC_READ_SEARCH), or run it as root; do not open the file to "
-    "everybody: CVE-2020-8694"
+    "start it by the shipped systemd unit, which has AmbientCapabilities=CAP_DAC_READ_SEARCH; "
+    "by hand: sudo setpriv --reuid=$USER --init-groups --inh-caps=+dac_read_search "
+    '--ambient-caps=+dac_read_search "$(command -v wattledger)" serve; '
+    "keep the file closed to others (CVE-2020-8694)"
 )
 _NO_RAPL = (
     "on hardware: sudo modprobe intel_rapl_msr (intel_rapl_tpmi on the newest Xeons); "
