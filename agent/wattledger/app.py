@@ -235,7 +235,7 @@ class App:
 
     def _say_what_is_measured(self) -> None:
         if self._snapshot is not None:
-            self._announce(banner(self._snapshot, self._http.address))
+            self._announce(banner(self._snapshot, self._http.url))
 
     # ── reload ──────────────────────────────────────────────────────────────────────────────────
 

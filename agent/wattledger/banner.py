@@ -48,6 +48,11 @@ def banner(snapshot: Snapshot, address: str) -> str:
     if snapshot.simulated:
         lines.append(f"  NOTE   the GPUs are simulated: {snapshot.simulated}")
     lines += [f"  NOTE   {_sentence(status)}" for status in snapshot.meters if not status.up]
+    if any(r.info.meter == "estimate" and r.info.present for r in snapshot.books.devices.values()):
+        lines.append(
+            "  NOTE   no meter of the CPU answers, so it is estimated; "
+            "`wattledger doctor` says why and what to do"
+        )
     if not any(status.up for status in snapshot.meters):
         lines.append("  NOTE   no meter answers yet; they are tried again")
     lines.append(f"  look   {address}/   {address}/metrics   wattledger report   wattledger doctor")

@@ -32,7 +32,8 @@ def nvml_driver(config: Config, clock: Clock) -> NvmlDriver:
         ScenarioError: names the scenario's file and line.
     """
     if config.meters.nvml.backend == "driver":
-        return real_driver()
+        driver: NvmlDriver = real_driver()
+        return driver
     from wattledger.meters.simulated import SimulatedNvml, load_scenario
 
     return SimulatedNvml(load_scenario(Path(config.meters.nvml.scenario)), clock)
@@ -81,8 +82,12 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
 def required_meters(config: Config) -> frozenset[str]:
     """Meters whose absence is a fault and not a fact: those set to true, not "auto"."""
     wanted = config.meters
-    switches = {"nvml": wanted.nvml, "rapl": wanted.rapl, "hwmon": wanted.hwmon}
-    return frozenset(name for name, meter in switches.items() if meter.enabled == "true")
+    enabled = {
+        "nvml": wanted.nvml.enabled,
+        "rapl": wanted.rapl.enabled,
+        "hwmon": wanted.hwmon.enabled,
+    }
+    return frozenset(name for name, switch in enabled.items() if switch == "true")
 
 
 def grid_feed(config: Config, clock: Clock, remembered: tuple[GridSignal, ...]) -> Feed:

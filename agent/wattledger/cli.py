@@ -139,14 +139,15 @@ def _overlay(config: Config, options: argparse.Namespace) -> Config:
     if getattr(options, "listen", None):
         from wattledger.config.load import parse_listen
 
-        config = replace(config, http=replace(config.http, listen=Listen(options.listen)))
-        parse_listen(options.listen)
+        try:
+            listen = Listen(parse_listen(options.listen))
+        except ValueError as error:
+            raise ConfigError([("--listen", str(error))]) from error
+        config = replace(config, http=replace(config.http, listen=listen))
     if getattr(options, "ledger", None):
         config = replace(config, ledger=replace(config.ledger, path=FilePath(options.ledger)))
     if getattr(options, "simulate", None):
-        nvml = replace(
-            config.meters.nvml, backend="simulated", scenario=FilePath(options.simulate)
-        )
+        nvml = replace(config.meters.nvml, backend="simulated", scenario=FilePath(options.simulate))
         config = replace(config, meters=replace(config.meters, nvml=nvml))
     for name in ("sysfs", "procfs"):
         if given := getattr(options, name, None):
@@ -178,7 +179,7 @@ class _Formatter(logging.Formatter):
         )
         self._journal = journal
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         """One record; no line of it can be mistaken for another record."""

@@ -241,7 +241,9 @@ class MeterThread:
             if fault.permanent:
                 first = first or health.up
                 health.up, health.message, health.hint = False, fault.message, fault.hint
-        if first:
+        # What is simply not part of this machine is said once, by the meter as a whole.
+        quiet = fault.reason in ABSENT and fault.meter != self.name and not health.last_success_ns
+        if first and (not quiet or fault.meter in self._required):
             level = logging.WARNING if health.last_success_ns else logging.INFO
             where = f"{fault.meter} {fault.device}".strip()
             hint = f" ({fault.hint})" if fault.hint else ""

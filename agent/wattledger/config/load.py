@@ -111,7 +111,8 @@ def _enabled(value: Any, _: Any = None) -> str:
     raise ValueError(f'{value!r} is not possible here; write "auto", true or false')
 
 
-def _listen(value: Any, _: Any = None) -> str:
+def parse_listen(value: Any, _: Any = None) -> str:
+    """An address and port as `http.listen` takes them. Raises: ValueError."""
     text = _text(value)
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
@@ -155,7 +156,7 @@ def _build_converter() -> cattrs.Converter:
         bool: _boolean,
         settings.DurationNs: _duration,
         settings.Enabled: _enabled,
-        settings.Listen: _listen,
+        settings.Listen: parse_listen,
         settings.FilePath: _text,
         settings.Url: _url,
         settings.Zone: _zone,

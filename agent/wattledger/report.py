@@ -1,0 +1,97 @@
+"""`wattledger report`: totals from the running daemon, or from its ledger while it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wattledger import build
+from wattledger.config import Config
+from wattledger.errors import ConfigError, DaemonUnreachable
+from wattledger.remote import Remote
+from wattledger_exporters import report
+from wattledger_exporters.http.api import totals, totals_query
+from wattledger_exporters.http.query import BadRequest
+
+
+def read_report(
+    options: argparse.Namespace, config: Callable[[], Config], remote: Remote
+) -> Mapping[str, Any]:
+    """What `/api/v1/totals` answers to these options, asked of the daemon or worked out here.
+
+    Raises:
+        ConfigError: an option that cannot be.
+        LedgerError: no daemon runs, and its ledger cannot be read either.
+    """
+    asked = {"by": options.by}
+    asked |= {name: getattr(options, name) for name in ("since", "until") if getattr(options, name)}
+    try:
+        answer: Mapping[str, Any] = remote.request("/api/v1/totals", asked)
+    except DaemonUnreachable:
+        return _from_ledger(asked, build.ledger_path(config()))
+    return answer
+
+
+def _from_ledger(asked: Mapping[str, str], path: Any) -> Mapping[str, Any]:
+    from wattledger.ledger import open_reader_offline
+
+    reader = open_reader_offline(path)
+    try:
+        query = totals_query(asked, 0, time.time_ns())
+        return totals(query, reader.totals(*query), None)
+    except BadRequest as error:
+        raise ConfigError([("report", str(error))]) from error
+    finally:
+        reader.close()
+
+
+def print_report(answer: Mapping[str, Any], form: str) -> None:
+    """To standard output, as a table for people, JSON or CSV."""
+    rows = answer["rows"]
+    if form == "json":
+        import json
+
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    elif form == "csv":
+        sys.stdout.write(report.to_csv(rows))
+    else:
+        _print_table(answer["by"], rows, answer["total"], answer)
+
+
+def _print_table(
+    by: str, rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any], answer: Mapping[str, Any]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(by if by != "all" else "")
+    for title in ("energy kWh", "CO2e g", "water on site L", "water grid L", "estimated"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    if len(rows) != 1 or by != "all":
+        table.add_section()
+        table.add_row(*_cells(total), style="bold")
+    console = Console(highlight=False)
+    console.print(table)
+    until = answer.get("books_complete_until") or answer.get("until")
+    console.print(
+        f"IT energy; CO2e and grid water include PUE. Complete up to {until}.", style="dim"
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    energy = float(row["energy_kwh"])
+    share = float(row["estimated_kwh"]) / energy if energy else 0.0
+    return [
+        str(row["group"]),
+        f"{energy:,.6f}",
+        f"{float(row['co2e_g']):,.3f}",
+        f"{float(row['water_onsite_l']):,.4f}",
+        f"{float(row['water_grid_l']):,.4f}",
+        f"{share:.0%}" if share else "-",
+    ]
