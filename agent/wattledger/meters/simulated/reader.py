@@ -136,13 +136,14 @@ class _Reader:
             values = [getattr(gpu, what) for gpu in gpus]
             for again in sorted({str(v) for v in values if values.count(v) > 1}):
                 self._wrong(("gpu",), f"two cards have {what} {again}")
+        known = None if self._faults else gpus  # else nobody knows how many cards are meant
         faults = [
             fault
             for place, value in enumerate(top.get("fault", ()))
-            if (fault := self._fault(("fault", place), value, gpus)) is not None
+            if (fault := self._fault(("fault", place), value, known)) is not None
         ]
         if self._faults:
-            raise ScenarioError("\n".join(text for _, text in sorted(self._faults)), _HINT)
+            raise ScenarioError("\n".join(text for _, text in sorted(set(self._faults))), _HINT)
         return Scenario(
             name=top.get("name", self._name.removesuffix(".toml")),
             seed=seed,
@@ -184,8 +185,6 @@ class _Reader:
                     mig=mig,
                 )
             )
-            if place == 0 and self._faults:
-                break  # one card's faults are all cards' faults
         return made
 
     def _plausible(self, path: KeyPath, wave: Waveform, sensor: Sensor, limit_uw: int) -> None:
@@ -337,16 +336,15 @@ class _Reader:
             )
         return said.get("enabled", True), tuple(instances)
 
-    def _fault(self, path: KeyPath, value: object, gpus: list[Gpu]) -> FaultSpec | None:
+    def _fault(self, path: KeyPath, value: object, gpus: list[Gpu] | None) -> FaultSpec | None:
         found = self._kind(path, value, {k: keys for k, (_, keys) in schema.FAULTS.items()})
-        if found is None:
+        if found is None or gpus is None:
             return None
         kind, said = found
-        gpu = said.get("gpu")
+        gpu, indices = said.get("gpu"), said.get("indices", [])
         if gpu is not None and gpu >= len(gpus):
             self._wrong((*path, "gpu"), f"there is no card {gpu}; numbers run to {len(gpus) - 1}")
             return None
-        indices = said.get("indices", [])
         if kind == "reorder" and sorted(map(str, indices)) != sorted(map(str, range(len(gpus)))):
             self._wrong((*path, "indices"), f"must name each card 0 to {len(gpus) - 1} once")
         if kind == "mig_on" and any(

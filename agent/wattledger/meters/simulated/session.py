@@ -65,6 +65,12 @@ class Session:
         setattr(self, name, value)  # found at once next time
         return value
 
+    @property
+    def NVMLError(self) -> type[Exception]:  # noqa: N802 - pynvml's name
+        """The base of pynvml's error classes; `value` is the code."""
+        error: type[Exception] = self._nvml.NVMLError
+        return error
+
     # ── for tests and benchmarks: what no real driver tells ─────────────────────────────────────
 
     @property
