@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from wattledger.grid.outcome import Outcome, failure
 
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122: never a destination
+_SHARED = IPv4Network("100.64.0.0/10")  # RFC 6598: carriers' and overlay networks
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 # Metadata and platform services outside the link-local range: AWS (IPv6), Alibaba, Azure, Oracle.
 _METADATA = frozenset(
@@ -124,7 +125,8 @@ def check_address(text: str, url: Url, *, private: bool) -> None:
     elif url.loopback or address in _METADATA or _never_a_host(address):
         allowed = False
     else:
-        allowed = address.is_global or (private and address.is_private)
+        inside = address.is_private or (isinstance(address, IPv4Address) and address in _SHARED)
+        allowed = address.is_global or (private and inside)
     if not allowed:
         raise failure(
             Outcome.BLOCKED,

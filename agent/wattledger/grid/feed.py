@@ -37,7 +37,6 @@ _AHEAD_NS = 90 * NS_PER_S  # a backup is asked this long before the signal above
 _FIRST_RETRY_NS = 60 * NS_PER_S
 _SLOW_RETRY_NS = 900 * NS_PER_S
 _MAX_RETRY_NS = 86_400 * NS_PER_S
-_JITTER_PPM = 100_000
 # Asking again soon cannot help, and may be what the provider objects to.
 _SLOW = frozenset({Outcome.HTTP_401, Outcome.HTTP_403, Outcome.HTTP_404})
 _LEVEL_NAMES = {FallbackLevel.LAST_GOOD: "the last good signal", FallbackLevel.TABLE: "the table"}
@@ -52,7 +51,7 @@ class _Asked:
         self.due_ns = 0  # on CLOCK_BOOTTIME, which runs on while the machine sleeps
         self.polled_ns: int | None = None
         self.polls = 0
-        self.failures = 0
+        self.failures = 0  # in a row
         self.outcomes: dict[str, int] = {}
         self.last_success_ns = 0
         self.message = ""
@@ -260,20 +259,36 @@ class Feed:
         """How long to leave a source alone now."""
         cadence_ns = asked.source.cadence_ns
         if outcome == Outcome.OK:
-            return self._jittered_ns(asked, cadence_ns)
+            wall_ns = self._clock.now().wall_ns
+            rest_ns = self._until_new_ns(asked, wall_ns)
+            newest = asked.signals[-1]
+            # A provider that publishes late is asked once more, before its last signal lapses.
+            lapse_ns = newest.valid_to_ns + self._live_ns(newest) - 2 * _AHEAD_NS - wall_ns
+            return lapse_ns if _FIRST_RETRY_NS <= lapse_ns < rest_ns else rest_ns
         doublings = min(asked.failures - 1, 16)
         rest_ns = min(_FIRST_RETRY_NS << doublings, max(cadence_ns, _FIRST_RETRY_NS))
         if outcome in _SLOW:
             rest_ns = max(rest_ns, _SLOW_RETRY_NS)
-        rest_ns = self._jittered_ns(asked, rest_ns)
+        # Up to 10 % more or less, so that nodes that lost a provider together part ways.
+        rest_ns += rest_ns * (self._hash(f"{asked.source.name}/{asked.polls}") - 500) // 5000
         if retry_after_s is not None:  # never sooner than the provider asks for
             rest_ns = max(rest_ns, min(round(retry_after_s * NS_PER_S), _MAX_RETRY_NS))
         return rest_ns
 
-    def _jittered_ns(self, asked: _Asked, rest_ns: int) -> int:
-        """Up to 10 % more or less, the same for the same node, source and poll."""
-        seed = zlib.crc32(f"{self._node}/{asked.source.name}/{asked.polls}".encode())
-        return rest_ns + rest_ns * (seed % (2 * _JITTER_PPM + 1) - _JITTER_PPM) // 1_000_000
+    def _until_new_ns(self, asked: _Asked, wall_ns: int) -> int:
+        """From an instant until the source should have something newer: one request per cadence.
+
+        A new period begins a whole number of cadences from the end of the newest signal; it is
+        asked for 5 to 25 % of a cadence later, each node at its own time, the same each time.
+        """
+        cadence_ns = asked.source.cadence_ns
+        until_period_ns = (asked.signals[-1].valid_to_ns - wall_ns) % cadence_ns
+        share = 50 + self._hash(asked.source.name) // 5
+        return until_period_ns + cadence_ns * share // 1000
+
+    def _hash(self, text: str) -> int:
+        """0 to 1000, the same for the same node and text."""
+        return zlib.crc32(f"{self._node}/{text}".encode()) % 1001
 
     def _notice_clock_step(self) -> None:
         """After the wall clock was set, what was refused as future or stale may be good."""
@@ -302,9 +317,10 @@ class Feed:
         )
         if asked.signals:
             # A daemon that is restarted over and over asks no more often than one that runs.
-            age_ns = wall_ns - max(signal.fetched_at_ns for signal in asked.signals)
-            if 0 <= age_ns < source.cadence_ns:
-                asked.due_ns = boottime_ns + self._jittered_ns(asked, source.cadence_ns) - age_ns
+            fetched_ns = max(signal.fetched_at_ns for signal in asked.signals)
+            if fetched_ns <= wall_ns:
+                due_wall_ns = fetched_ns + self._until_new_ns(asked, fetched_ns)
+                asked.due_ns = boottime_ns + max(due_wall_ns - wall_ns, 0)
 
     def _publish(self) -> None:
         self._signals = tuple(asked.signals for asked in self._asked)

@@ -75,19 +75,19 @@ def read_token(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         refuse(f"{path} cannot be read ({reason}); it must be readable by the daemon's user")
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             refuse(f"{path} is not a regular file")
-        if credentials_directory is None and (env := os.environ.get("CREDENTIALS_DIRECTORY")):
-            credentials_directory = Path(env)
-        credential = credentials_directory is not None and path.is_relative_to(
-            credentials_directory
-        )
-        if status.st_mode & (0o007 if credential else 0o077):
-            mode = stat.S_IMODE(status.st_mode)
-            refuse(f"others can read {path} (mode {mode:04o}); remedy: chmod 600 {path}")
-        raw = file.read(_MAX_BYTES + 1)
+        raw = os.read(descriptor, _MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if credentials_directory is None and (from_systemd := os.environ.get("CREDENTIALS_DIRECTORY")):
+        credentials_directory = Path(from_systemd)
+    credential = credentials_directory is not None and path.is_relative_to(credentials_directory)
+    if status.st_mode & (0o007 if credential else 0o077):
+        mode = stat.S_IMODE(status.st_mode)
+        refuse(f"others can read {path} (mode {mode:04o}); remedy: chmod 600 {path}")
     token = raw.strip()
     if not token:
         refuse(f"{path} is empty; write the token into it")

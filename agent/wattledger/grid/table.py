@@ -74,6 +74,11 @@ class CountryTable:
             raise FileNotFoundError("wattledger/grid/data/country_factors.csv")
         return cls(raw.decode("utf-8"))
 
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Every zone that has a row of its own."""
+        return tuple(self._rows)
+
     def __contains__(self, zone: str) -> bool:
         return zone.partition("-")[0] in self._rows
 
@@ -87,7 +92,7 @@ class CountryTable:
         if found is None:
             near = ", ".join(f"{row.zone} ({row.name})" for row in self._near(zone))
             meant = f"; did you mean {near}?" if near else "; write an ISO 3166 code such as DE"
-            text = f"{zone!r} is not in the country table{meant} ({WORLD} is the world's mean)"
+            text = f"{zone[:60]!r} is not in the country table{meant} ({WORLD} is the world's mean)"
             raise ConfigError([("site.zone", text)])
         return found
 
@@ -140,9 +145,7 @@ class CountryTable:
         names.update({word: self._rows[zone] for word, zone in _COMMON.items()})
         if exact := names.get(word) or names.get(word.partition("-")[0]):
             return [exact]
-        close = difflib.get_close_matches(
-            word[:60], names, n=3, cutoff=0.6 if len(word) > 3 else 0.5
-        )
+        close = difflib.get_close_matches(word[:60], names, n=3, cutoff=0.7)
         return list(dict.fromkeys(names[spelling] for spelling in close))
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import httpcore
 
+from wattledger.errors import GridError
 from wattledger.grid.address import Url, check_address
 from wattledger.grid.client import Resolver
 from wattledger.grid.outcome import Outcome, failure
@@ -73,8 +74,8 @@ def fetch(
         raise failure(
             Outcome.TIMEOUT, f"{url.origin} did not answer in full within {deadline_s:g} s"
         ) from None
-    except (httpcore.NetworkError, httpcore.ProxyError) as error:
-        raise _network_failure(url, error) from None
+    except (httpcore.NetworkError, httpcore.ProxyError):
+        raise failure(Outcome.CONNECT_ERROR, f"no connection to {url.origin}") from None
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
         # The library's message may quote the reply, so it is not passed on.
         raise failure(Outcome.CONNECT_ERROR, f"{url.origin} does not speak HTTP properly") from None
@@ -98,7 +99,8 @@ def _read(url: Url, response: httpcore.Response, max_bytes: int) -> Reply:
     return Reply(200, retry_after, bytes(body))
 
 
-def _network_failure(url: Url, error: Exception) -> Exception:
+def _network_failure(url: Url, error: httpcore.NetworkError) -> GridError:
+    """The socket's own words; further up, the library drops them."""
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         text = f"the certificate of {url.origin} is not accepted: {cause.verify_message}"
@@ -185,15 +187,19 @@ class _Backend(httpcore.NetworkBackend):
         if not self._through_proxy:
             for address in addresses:
                 check_address(address, self._url, private=self._private)
+        problem: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
         for index, address in enumerate(addresses):
             share_s = self._budget.seconds() / (len(addresses) - index)
             try:
                 stream = self._inner.connect_tcp(address, port, share_s, None, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if index + 1 == len(addresses):
-                    raise
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                problem = error
             else:
-                return _Stream(stream, self._budget)
+                return _Stream(stream, self._budget, self._url)
+        if isinstance(problem, httpcore.ConnectError):
+            raise _network_failure(self._url, problem)
+        if problem is not None:
+            raise problem
         raise failure(Outcome.CONNECT_ERROR, f"{host} has no address")
 
     def _addresses(self, host: str, port: int) -> list[str]:
@@ -225,13 +231,17 @@ def _system_resolve(host: str, port: int) -> list[str]:
 class _Stream(httpcore.NetworkStream):
     """A connection whose every operation ends by the deadline."""
 
-    def __init__(self, inner: httpcore.NetworkStream, budget: _Budget) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, budget: _Budget, url: Url) -> None:
         self._inner = inner
         self._budget = budget
+        self._url = url
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         del timeout
-        data = self._inner.read(max_bytes, self._budget.seconds())
+        try:
+            data = self._inner.read(max_bytes, self._budget.seconds())
+        except httpcore.ReadError as error:
+            raise _network_failure(self._url, error) from None
         self._budget.spend(len(data))
         return data
 
@@ -250,8 +260,11 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         del timeout
         # CPython treats a socket's timeout as the deadline of the whole handshake.
-        inner = self._inner.start_tls(ssl_context, server_hostname, self._budget.seconds())
-        return _Stream(inner, self._budget)
+        try:
+            inner = self._inner.start_tls(ssl_context, server_hostname, self._budget.seconds())
+        except httpcore.ConnectError as error:
+            raise _network_failure(self._url, error) from None
+        return _Stream(inner, self._budget, self._url)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
