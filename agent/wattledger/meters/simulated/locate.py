@@ -61,8 +61,8 @@ class _Scanner:
         path: Path = ()
         for place, key in enumerate(keys):
             path = (*path, key)
+            self._note(path, self._at)
             if of_array and place == len(keys) - 1:
-                self._note(path, self._at)
                 self._counts[path] = self._counts.get(path, -1) + 1
             if path in self._counts:
                 path = (*path, self._counts[path])

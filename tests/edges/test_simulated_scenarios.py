@@ -1,0 +1,398 @@
+"""Scenario files: what is read, what is refused and at which line, and those that are shipped."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import FakeClock
+from wattledger.errors import ScenarioError
+from wattledger.meters.simulated import SimulatedNvml, load_scenario, parse_scenario
+from wattledger.meters.simulated.describe import describe
+from wattledger.meters.simulated.locate import key_lines
+from wattledger.meters.simulated.models import MODELS
+from wattledger.units import NS_PER_S
+
+SCENARIOS = Path(__file__).parents[2] / "configs" / "scenarios"
+SHIPPED = sorted(SCENARIOS.glob("*.toml"))
+
+
+def faults_of(text: str, folder: Path | None = None) -> list[str]:
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(text, "x.toml", folder)
+    assert caught.value.hint
+    return caught.value.message.splitlines()
+
+
+# ── what is refused ─────────────────────────────────────────────────────────────────────────────
+
+GPU = '[[gpu]]\nmodel = "H100 SXM"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "x.toml:1: gpu: is missing"),
+        ("gpu = []", "x.toml:1: gpu: is empty"),
+        ("gpu = 3", "x.toml:1: gpu: 3 is not an array"),
+        ("[gpu]\nmodel = 1", "x.toml:1: gpu: {'model': 1} is not an array"),
+        (GPU + "colour = 1", "x.toml:3: gpu[0].colour: unknown; use one of model, count"),
+        ("[[gpu]]\ncount = 1", "x.toml:1: gpu[0].model: is missing"),
+        ('[[gpu]]\nmodel = "H100"', 'x.toml:2: gpu[0].model: "H100" is none of V100, T4, A100'),
+        (GPU + "count = 0", "x.toml:3: gpu[0].count: 0 is out of range; it must be 1 to 64"),
+        (GPU + "count = 1.5", "x.toml:3: gpu[0].count: 1.5 is not a whole number"),
+        (GPU + "count = true", "x.toml:3: gpu[0].count: True is not a whole number"),
+        (GPU + GPU + "count = 64", "x.toml:1: gpu: 65 cards; at most 64"),
+        (GPU + "power_limit_w = -1", "x.toml:3: gpu[0].power_limit_w: -1 is out of range"),
+        (GPU + "power_limit_w = nan", "x.toml:3: gpu[0].power_limit_w: nan is not a finite number"),
+        (GPU + 'power_limit_w = "1"', 'x.toml:3: gpu[0].power_limit_w: "1" is not a number'),
+        (GPU + 'persistence = "on"', 'x.toml:3: gpu[0].persistence: "on" is not true or false'),
+        (GPU + 'uuid = "GPU-1"', 'x.toml:3: gpu[0].uuid: "GPU-1" is not a UUID'),
+        (GPU + "minor = 1\n" + GPU, "x.toml:1: gpu: two cards have minor 1"),
+        (GPU + "waveform = 1", "x.toml:3: gpu[0].waveform: 1 is not a table"),
+        (GPU + "waveform = {}", "x.toml:3: gpu[0].waveform.kind: is missing; use one of constant"),
+        (
+            GPU + GPU + '# a comment\nwaveform = { kind = "zigzag" }',
+            'x.toml:6: gpu[1].waveform.kind: "zigzag" is unknown; use one of constant, square',
+        ),
+        (
+            GPU + '[gpu.waveform]\nkind = "constant"\nwatts = -3',
+            "x.toml:5: gpu[0].waveform.watts: -3 is out of range",
+        ),
+        (
+            GPU + 'waveform = { kind = "constant", watts = 900 }',
+            "x.toml:3: gpu[0].waveform: draws up to 900 W, more than the power limit of 700 W",
+        ),
+        (
+            GPU + 'waveform = { kind = "square", low_w = 9, high_w = 8, period_s = 1 }',
+            "x.toml:3: gpu[0].waveform.low_w: is above high_w",
+        ),
+        (
+            GPU + 'waveform = { kind = "square", low_w = 1, high_w = 8, period_s = 0 }',
+            "x.toml:3: gpu[0].waveform.period_s: 0 is out of range",
+        ),
+        (
+            GPU + 'waveform = { kind = "sine", mean_w = 1, amplitude_w = 8, period_s = 1 }',
+            "x.toml:3: gpu[0].waveform.amplitude_w: is more than the mean",
+        ),
+        (
+            GPU + 'waveform = { kind = "burst", low_w = 1, high_w = 8, width_s = 2, every_s = 1 }',
+            "x.toml:3: gpu[0].waveform.width_s: is longer than every_s",
+        ),
+        (
+            GPU + 'waveform = { kind = "trace" }',
+            "x.toml:3: gpu[0].waveform: a trace has either file or points",
+        ),
+        (
+            GPU + 'waveform = { kind = "trace", file = "no.csv" }',
+            "x.toml:3: gpu[0].waveform.file: cannot read the trace: [Errno 2]",
+        ),
+        (
+            GPU + 'waveform = { kind = "trace", points = [[0, 1], [0, 2]] }',
+            "x.toml:3: gpu[0].waveform.points: point 1: the time does not increase",
+        ),
+        (
+            GPU + 'waveform = { kind = "trace", points = [[0, 1]] }',
+            "x.toml:3: gpu[0].waveform.points: points: a trace has at least two points",
+        ),
+        (
+            GPU + 'waveform = { kind = "trace", points = [[0, 1], 7] }',
+            "x.toml:3: gpu[0].waveform.points: point 1: a point is a time",
+        ),
+        (GPU + 'sensor = { mode = "x" }', 'x.toml:3: gpu[0].sensor.mode: "x" is none of full'),
+        (GPU + "sensor = { gain = 0 }", "x.toml:3: gpu[0].sensor.gain: 0 is out of range; it must"),
+        (GPU + 'sensor = { gain = "x" }', 'x.toml:3: gpu[0].sensor.gain: "x" is not a number; or'),
+        (GPU + "sensor = { offset_w = -90 }", "x.toml:3: gpu[0].sensor.offset_w: makes the shown"),
+        (
+            GPU
+            + 'sensor = { mode = "window" }\n'
+            + 'waveform = { kind = "square", low_w = 1, high_w = 2, period_s = 1.000001 }',
+            'x.toml:3: gpu[0].sensor.mode: with "window", counter tick and waveform must meet',
+        ),
+        (
+            GPU + "processes = [\n  { pid = 1 },\n  { pid = 0 },\n]",
+            "x.toml:5: gpu[0].processes[1].pid: 0 is out of range",
+        ),
+        (GPU + "[[gpu.processes]]\nname = 1", "x.toml:4: gpu[0].processes[0].name: unknown"),
+        (
+            '[[gpu]]\nmodel = "T4"\nmig = { instances = [] }',
+            "x.toml:3: gpu[0].mig: Tesla T4 has",
+        ),
+        (
+            GPU + 'mig = { instances = [{ profile = "big" }] }',
+            "x.toml:3: gpu[0].mig.instances[0].profile: is no profile",
+        ),
+        (
+            GPU + 'mig = { instances = [{ profile = "4g.40gb" }, { profile = "4g.40gb" }] }',
+            "x.toml:3: gpu[0].mig.instances: take 8 slices; the card has 7",
+        ),
+        (GPU + "[[fault]]\ngpu = 0", "x.toml:3: fault[0].kind: is missing; use one of library"),
+        (
+            GPU + '[[fault]]\nkind = "hang"',
+            "x.toml:3: fault[0].for_s: is missing: lasts so long",
+        ),
+        (
+            GPU + '[[fault]]\nkind = "lost"\ngpu = 1',
+            "x.toml:5: fault[0].gpu: there is no card 1; numbers run to 0",
+        ),
+        (
+            GPU + '[[fault]]\nkind = "reorder"\nindices = [1]',
+            "x.toml:5: fault[0].indices: must name each card 0 to 0 once",
+        ),
+        (
+            GPU + '[[fault]]\nkind = "library_missing"\ngpu = 0',
+            "x.toml:5: fault[0].gpu: unknown; use one of at_s, for_s, since",
+        ),
+        (
+            '[[gpu]]\nmodel = "T4"\n[[fault]]\nkind = "mig_on"',
+            "x.toml:3: fault[0].gpu: the card has no MIG",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str, fault: str) -> None:
+    found = faults_of(text)
+
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_all_mistakes_come_at_once_in_order() -> None:
+    found = faults_of(
+        'seed = "x"\n[[fault]]\nkind = "melt"\n[[gpu]]\nmodel = "T4"\ncount = 4\n'
+        "sensor = { gain = -1, tick_ms = 0 }\ncolour = 1\n"
+    )
+
+    assert [line.split(": ")[:2] for line in found] == [
+        ["x.toml:1", "seed"],
+        ["x.toml:3", "fault[0].kind"],
+        ["x.toml:7", "gpu[0].sensor.gain"],
+        ["x.toml:7", "gpu[0].sensor.tick_ms"],
+        ["x.toml:8", "gpu[0].colour"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("[[gpu]]\nmodel = H100\n", 2), ("[[gpu]]\nmodel = [\n", 3)]
+)
+def test_what_is_not_toml_is_named_with_its_line(text: str, line: int) -> None:
+    with pytest.raises(ScenarioError, match=f"^x.toml:{line}: not TOML"):
+        parse_scenario(text, "x.toml")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+
+    for name in ("absent.toml", "binary.toml", "."):
+        with pytest.raises(ScenarioError, match="cannot read the scenario"):
+            load_scenario(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("csv", "fault"),
+    [
+        ("t_s,watts\n0,1\n1,-2\n", "t.csv:3: -2.0 is out of range"),
+        ("0,1\n1\n", "t.csv:2: a point is a time in seconds and a power in watts"),
+        ("0,1\n1,x\n", "t.csv:2: could not convert"),
+        ("0,1\n\n0,2\n", "t.csv:3: the time does not increase"),
+        ("", "t.csv: a trace has at least two points"),
+    ],
+)
+def test_a_bad_trace_is_named_with_its_own_line(tmp_path: Path, csv: str, fault: str) -> None:
+    (tmp_path / "t.csv").write_text(csv)
+    found = faults_of(GPU + 'waveform = { kind = "trace", file = "t.csv" }', tmp_path)
+
+    assert found[0].startswith(f"x.toml:3: gpu[0].waveform.file: {fault}")
+
+
+# ── what is read ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trace_file_is_played(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("t_s,watts\n10,100\n# a note\n11,300\n12,0\n")
+    text = GPU + 'waveform = {{ kind = "trace", file = "t.csv", interpolation = "{}" }}'
+    step = parse_scenario(text.format("step"), "x", tmp_path).gpus[0].waveform
+    linear = parse_scenario(text.format("linear"), "x", tmp_path).gpus[0].waveform
+
+    assert step.energy_uwns(2 * NS_PER_S) == 400_000_000 * NS_PER_S
+    assert linear.energy_uwns(2 * NS_PER_S) == 350_000_000 * NS_PER_S
+    assert step.power_uw(3_500_000_000) == 300_000_000  # it repeats after 2 s
+
+
+def test_cards_of_one_entry_are_staggered_and_numbered_on() -> None:
+    scenario = parse_scenario(
+        GPU + 'count = 3\nwaveform = { kind = "square", low_w = 0, high_w = 100, period_s = 4, '
+        "stagger_s = 1 }\n" + GPU,
+        "node.toml",
+    )
+
+    assert scenario.name == "node"
+    assert [gpu.number for gpu in scenario.gpus] == [0, 1, 2, 3]
+    assert [gpu.minor for gpu in scenario.gpus] == [0, 1, 2, 3]
+    assert [gpu.waveform.power_uw(0) for gpu in scenario.gpus] == [10**8, 10**8, 0, 70_000_000]
+
+
+def test_uuids_follow_from_the_seed() -> None:
+    one, same, other = (
+        [g.uuid for g in parse_scenario(f"seed = {seed}\n{GPU}count = 8", "x").gpus]
+        for seed in (1, 1, 2)
+    )
+
+    assert one == same
+    assert len({*one, *other}) == 16
+
+
+def test_random_gain_and_offset_differ_from_card_to_card() -> None:
+    text = GPU + 'count = 32\nsensor = { gain = "random", offset_w = "random" }'
+    sensors = [gpu.sensor for gpu in parse_scenario(text, "x").gpus]
+    gains = [s.gain_ppm for s in sensors]
+
+    assert len(set(gains)) == 32
+    assert 940_000 < sum(gains) / 32 < 980_000
+    assert max(abs(s.offset_uw) for s in sensors) <= 5_000_000
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_can_be_simulated(model: str) -> None:
+    driver = SimulatedNvml(parse_scenario(f'[[gpu]]\nmodel = "{model}"', "x"), FakeClock())
+    driver.nvmlInit()
+    handle = driver.nvmlDeviceGetHandleByIndex(0)
+
+    assert driver.nvmlDeviceGetPowerUsage(handle) == pytest.approx(
+        MODELS[model].idle_w * 1000, abs=500
+    )
+
+
+# ── lines ───────────────────────────────────────────────────────────────────────────────────────
+
+INTRICATE = '''# [[gpu]] in a comment
+"quoted key" = 'a # b [x]'
+dotted.inner."deep" = 1
+text = """
+[[not.a.table]]
+key = 1 \\"""  # still text
+"""
+literal = \'\'\'
+x = [
+\'\'\'
+list = [ # comment ]
+  1, "]", { a = 1, b = { c = [2, 3] } },
+
+  4,
+]
+
+[ table . sub ]
+date = 1979-05-27 07:32:00
+[[many]]
+a = 1
+[[many.inner]]
+b = 2
+[[many.inner]]
+b = 3
+[many.single]
+d = 1
+[[many]]
+a = 2
+[[many.inner]]
+b = 4
+'''
+
+
+def paths_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from paths_in(inner, (*path, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from paths_in(inner, (*path, place))
+
+
+@pytest.mark.parametrize("text", [INTRICATE, *(path.read_text() for path in SHIPPED)])
+def test_every_key_has_a_line_and_no_line_a_stranger(text: str) -> None:
+    found = key_lines(text)
+    document = tomllib.loads(text)
+
+    assert set(found) == set(paths_in(document))
+    lines = text.splitlines()
+    for path, line in found.items():
+        if isinstance(path[-1], str):
+            assert path[-1] in lines[line - 1], path
+
+
+def test_lines_by_hand() -> None:
+    found = key_lines(INTRICATE)
+
+    assert found["dotted", "inner", "deep"] == 3
+    assert found["list", 2, "b", "c", 1] == 12
+    assert found["list", 3] == 14
+    assert found["table", "sub", "date"] == 18
+    assert found["many", 0, "inner", 1, "b"] == 24
+    assert found["many", 0, "single", "d"] == 26
+    assert found["many", 1, "inner", 0] == 29
+
+
+# ── shipped ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_is_the_schemas() -> None:
+    """To mend: python -m wattledger.meters.simulated.describe > configs/scenarios/README.md."""
+    assert (SCENARIOS / "README.md").read_text() == describe()
+
+
+def test_the_page_names_every_shipped_scenario() -> None:
+    assert len(SHIPPED) >= 4
+    for path in SHIPPED:
+        assert f"`{path.name}`" in describe()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_scenarios_play(path: Path) -> None:
+    """Five minutes at 1 Hz; whatever fails, fails as an NVML error, and what answers is true."""
+    clock = FakeClock()
+    scenario = load_scenario(path)
+    driver = SimulatedNvml(scenario, clock, clock.advance)
+    numbers = {gpu.uuid: gpu.number for gpu in scenario.gpus}
+    faulty = {fault.gpu for fault in scenario.faults}
+    read = 0
+    for _ in range(300):
+        clock.advance(1)
+        try:
+            driver.nvmlInit()
+        except driver.NVMLError:
+            continue
+        for index in range(len(numbers)):
+            try:
+                handle = driver.nvmlDeviceGetHandleByIndex(index)
+                uuid = driver.nvmlDeviceGetUUID(handle)
+                energy = driver.nvmlDeviceGetFieldValues(handle, [83, 186])[0]
+            except driver.NVMLError:
+                continue
+            gpu = scenario.gpus[numbers[uuid]]
+            if energy.nvmlReturn == 0 and gpu.number not in faulty and None not in faulty:
+                truth_mj = driver.true_energy_uj(uuid) / 1000 * gpu.sensor.gain_ppm / 1e6
+                assert 0 <= truth_mj - energy.value.ullVal <= 100_000
+            read += 1
+        driver.nvmlShutdown()
+
+    assert read > 200 * len(numbers)
+
+
+def test_truth_can_be_asked_by_number_uuid_boot_and_wall_time() -> None:
+    clock = FakeClock()
+    driver = SimulatedNvml(load_scenario(SCENARIOS / "eight-h100.toml"), clock)
+    uuid = driver.scenario.gpus[7].uuid
+    boot_ns, wall_ns = clock.boottime_ns, clock.wall_ns
+    clock.advance(60)
+
+    assert driver.true_energy_uj(7, boottime_ns=boot_ns) == 70_000 * 1_000_000
+    assert driver.true_energy_uj(uuid, wall_ns=wall_ns) == 70_000 * 1_000_000
+    assert driver.true_energy_uj(7) == 70 * 1_060 * 1_000_000
+    assert driver.true_power_uw(7) == 70_000_000
+    assert driver.calls == 0
+    with pytest.raises(KeyError):
+        driver.true_energy_uj(8)
