@@ -68,11 +68,15 @@ class RollUp:
         self._keep_s = keep_days * DAY_S
         self._done_day = -1
 
-    def step(self, connection: sqlite3.Connection, now: Instant) -> None:
-        """A bounded piece of work. A failure is logged and left to the next day."""
+    def step(self, connection: sqlite3.Connection, now: Instant) -> bool:
+        """A bounded piece of work. A failure is logged and left to the next day.
+
+        Returns:
+            Whether entries were moved: what is known of them no longer holds.
+        """
         now_s = now.wall_ns // NS_PER_S
         if now_s // DAY_S == self._done_day:
-            return
+            return False
         try:
             more = roll_up(connection, now_s - self._keep_s)
         except sqlite3.Error as error:
@@ -80,3 +84,4 @@ class RollUp:
             more = False
         if not more:
             self._done_day = now_s // DAY_S
+        return more

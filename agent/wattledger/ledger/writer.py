@@ -86,8 +86,8 @@ class SqliteLedger:
         except (sqlite3.Error, Damaged, LedgerError, OSError, OverflowError, UnicodeError) as error:
             raise self._failed(error, len(batch.energy_uj)) from error
         self._accept(draft, now)
-        if self._connection is not None:
-            self._roll_up.step(self._connection, now)
+        if self._connection is not None and self._roll_up.step(self._connection, now):
+            self._recent.clear()
         if self._status.message:
             log.warning("the ledger %s is written again", self._path)
         self._status = replace(

@@ -1,0 +1,153 @@
+"""Ledgers for tests, and a writer to be killed: `python tests/ledgers.py LEDGER`.
+
+The writer commits batch 1, 2, 3, … and prints each number once it is acknowledged. Batch n adds
+n µJ to each of two devices, so that the number of commits in a file fixes its totals.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fakes import FakeClock
+from wattledger.core.footprint import footprint
+from wattledger.ledger import SqliteLedger, open_ledger
+from wattledger.ledger.database import Connection
+from wattledger.model import (
+    IDLE,
+    SYSTEM,
+    Basis,
+    Batch,
+    Books,
+    CounterReading,
+    DeviceInfo,
+    EntryKey,
+    GridSignal,
+    Instant,
+    Kind,
+    Payee,
+    Price,
+    Quality,
+)
+from wattledger.units import slot_of
+
+GPU = DeviceInfo("GPU-1", Kind.GPU, "nvml", "0", "H100", "0000:01:00.0")
+CPU = DeviceInfo("cpu0", Kind.CPU, "rapl", "0")
+DEVICES = (GPU, CPU)
+PRICE = Price(
+    475_000_000,
+    "WORLD",
+    "table",
+    Basis.LIFECYCLE,
+    True,
+    2,
+    0,
+    10**18,
+    1_560_000,
+    360_000,
+    1_800_000,
+)
+
+
+def opened(
+    path: Path,
+    clock: FakeClock | None = None,
+    *,
+    volatile: bool = False,
+    procfs: Path = Path("/proc"),
+    keep_days: int = 60,
+    factory: type[sqlite3.Connection] = Connection,
+    steps: Sequence[str] | None = None,
+) -> SqliteLedger:
+    """A ledger with the real footprint."""
+    return open_ledger(
+        path,
+        clock=clock or FakeClock(),
+        footprint=footprint,
+        volatile=volatile,
+        procfs=procfs,
+        keep_days=keep_days,
+        factory=factory,
+        steps=steps,
+    )
+
+
+def key(
+    slot_s: int,
+    device: str = GPU.name,
+    payee: Payee = IDLE,
+    quality: Quality = Quality.METERED,
+    price: Price = PRICE,
+) -> EntryKey:
+    return EntryKey(slot_s, device, payee, quality, price)
+
+
+def batch(
+    energy_uj: Mapping[EntryKey, int] | None = None,
+    *,
+    unobserved_ms: Mapping[str, int] | None = None,
+    resets: Mapping[str, int] | None = None,
+    devices: tuple[DeviceInfo, ...] = DEVICES,
+    checkpoints: Mapping[str, CounterReading | None] | None = None,
+    signals: tuple[GridSignal, ...] = (),
+    notes: Mapping[str, str] | None = None,
+    books_ns: int = 0,
+) -> Batch:
+    return Batch(
+        energy_uj or {},
+        unobserved_ms or {},
+        resets or {},
+        devices,
+        checkpoints or {},
+        signals,
+        notes or {},
+        books_ns,
+    )
+
+
+def reading(device: str, at: Instant, raw_uj: int) -> CounterReading:
+    return CounterReading(device, at, raw_uj, 262_143_328_850, 400_000_000, 1_000_000, "boot-1")
+
+
+def energy_uj(books: Books) -> dict[str, int]:
+    """Each device's total."""
+    sums: dict[str, int] = {}
+    for cell, total in books.totals.items():
+        sums[cell.device] = sums.get(cell.device, 0) + total.amounts.energy_uj
+    return sums
+
+
+def numbered_batch(number: int, at: Instant) -> Batch:
+    """Batch n of the writer; its checkpoint is what the counter has shown so far."""
+    return batch(
+        {
+            key(slot_of(at.wall_ns), device.name, payee): share
+            for device in DEVICES
+            for payee, share in ((IDLE, number // 2), (SYSTEM, number - number // 2))
+            if share
+        },
+        checkpoints={d.name: reading(d.name, at, number * (number + 1) // 2) for d in DEVICES},
+        books_ns=at.wall_ns,
+    )
+
+
+def expected_uj(commits: int) -> int:
+    """What each device's total is after so many batches."""
+    return commits * (commits + 1) // 2
+
+
+def main() -> None:
+    """The writer; a volatile ledger may lie anywhere, so that tests can use a tmpfs."""
+    clock = FakeClock()
+    ledger = opened(Path(sys.argv[1]), clock, volatile=True)
+    clock.advance(5 * ledger.books.commits)
+    while True:
+        number = ledger.books.commits + 1
+        ledger.commit(numbered_batch(number, clock.advance(5)), clock.now())
+        print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main()
