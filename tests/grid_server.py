@@ -221,6 +221,26 @@ def reset() -> Script:
     return play
 
 
+def tunnel(port: int) -> Script:
+    """A proxy: whatever CONNECT asks for is led to this port on loopback."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def play(connection: socket.socket, request: Request, stop: threading.Event) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as onward:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=pump, args=(onward, connection), daemon=True)
+            back.start()
+            pump(connection, onward)
+            back.join(5)
+
+    return play
+
+
 def raw(data: bytes) -> Script:
     """Sends these bytes and hangs up."""
 

@@ -480,6 +480,22 @@ def test_a_peer_that_speaks_no_tls_is_a_tls_error() -> None:
     assert caught.value.outcome == "tls_error"
 
 
+def test_a_proxy_carries_tls_from_end_to_end(authority: tuple[trustme.CA, Path]) -> None:
+    tls = _server_context(authority[0], "api.example")
+    with (
+        GridServer(play.reply(body={"ok": 1}), tls=tls) as server,
+        GridServer(play.tunnel(server.port)) as proxy,
+    ):
+        reply = HttpClient(proxy=proxy.url, ca_file=authority[1]).get_json(
+            "https://api.example/x",
+            allow_hosts={"api.example"},
+            secret_headers={"auth-token": Secret(CANARY)},
+        )
+    assert reply == {"ok": 1}
+    assert server.requests[0].headers["auth-token"] == CANARY
+    assert CANARY not in str(proxy.requests)
+
+
 # ── secrecy and footprint ───────────────────────────────────────────────────────────────────────
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import grid_server as play
 from fakes import START_WALL_NS, FakeClock
+from grid_server import GridServer
+from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import HISTORY, Feed
+from wattledger.grid.neso import Neso
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.model import Basis, FallbackLevel, GridSignal
 from wattledger.units import NS_PER_S, UG_PER_G
@@ -516,6 +521,48 @@ def test_transitions_are_logged_once_with_the_reason_and_the_remedy(
         "grid source first answers again",
         "carbon intensity: live from first, zone GB, 100 g/kWh (generation)",
     ]
+
+
+# ── over a real connection ──────────────────────────────────────────────────────────────────────
+
+
+def test_nobody_waits_for_a_provider_that_hangs() -> None:
+    clock = FakeClock()
+    with GridServer(play.silent()) as server:
+        source = Neso(HttpClient(deadline_s=60), url=server.url)
+        grid = Feed([source], TABLE, clock, max_age_ns=MAX_AGE)
+        asking = threading.Thread(target=grid.poll_once)
+        asking.start()
+        while not server.requests:
+            asking.join(0.005)
+        # The request is in flight and will stay so for as long as the server likes.
+        assert grid.at(clock.wall_ns).level == FallbackLevel.TABLE
+        assert grid.statuses()[0].outcomes == {}
+        assert asking.is_alive()
+    asking.join(10)
+    assert grid.statuses()[0].outcomes == {"connect_error": 1}
+
+
+def test_provenance_flips_with_each_reply_and_back() -> None:
+    clock = FakeClock(wall_ns=1_516_451_400 * NS_PER_S + MINUTE)  # 2018-01-20T12:31Z
+    with GridServer(play.reply(503)) as server:
+        source = Neso(HttpClient(deadline_s=5), url=server.url)
+        grid = Feed([source], TABLE, clock, max_age_ns=MAX_AGE)
+        seen = []
+        for script in (
+            play.reply(503),
+            play.reply(body=play.neso_body(actual=5000)),
+            play.reply(body=play.neso_body(actual=None)),
+            play.reply(body=b'{"data": NaN}'),
+            play.reply(body=play.neso_body()),
+        ):
+            server.script = script
+            run(grid, clock, 2400)
+            choice = grid.at(clock.wall_ns)
+            seen.append((choice.signal.source, choice.signal.intensity_ug_per_kwh // UG_PER_G))
+    assert seen == [("table", 217), ("table", 217), ("neso", 266), ("neso", 266), ("neso", 263)]
+    outcomes = grid.statuses()[0].outcomes
+    assert set(outcomes) == {"ok", "http_5xx", "bad_value", "bad_json"}
 
 
 # ── for any sequence of outages ─────────────────────────────────────────────────────────────────

@@ -116,7 +116,8 @@ def _network_failure(url: Url, error: httpcore.NetworkError) -> GridError:
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     """The system's trust store, where a site may have added its own authority; else certifi's.
 
-    On Debian it is a folder that OpenSSL looks into as needed: nothing is loaded ahead.
+    Made anew for each request, which are many minutes apart: its 2 MB are not kept meanwhile, and
+    a certificate that was added is seen.
     """
     if ca_file is not None:
         return ssl.create_default_context(cafile=str(ca_file))
