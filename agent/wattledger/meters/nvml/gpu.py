@@ -18,7 +18,7 @@ from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
 LOST_AFTER = 2  # "lost" twice in a row is believed
-FIRST_RESOLVE_NS = 5 * NS_PER_S
+FIRST_RESOLVE_NS = NS_PER_S
 LONGEST_RESOLVE_NS = 60 * NS_PER_S
 
 

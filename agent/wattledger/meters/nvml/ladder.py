@@ -94,6 +94,7 @@ class Ladder:
             NVMLError: the GPU does not answer.
             CallFailed: one of its sensors does not, which may pass.
         """
+        driver_error = self._driver.NVMLError
         while self._rungs:
             try:
                 if self._estimator is None:
@@ -102,12 +103,15 @@ class Ladder:
             except CounterFrozen:
                 self.frozen_uj = self._raw_uj
                 self._give_up(faults, self._frozen())
-            except (self._driver.NVMLError, CallFailed) as error:
+            except (driver_error, CallFailed) as error:
                 code = nvml.error_code(error)
+                proven = self._answered or self._rungs[0] == "counter"
+                if code == nvml.INVALID_ARGUMENT and proven and isinstance(error, driver_error):
+                    # What was valid a moment ago: the handle is void, not the question.
+                    raise CallFailed(nvml.GPU_NOT_FOUND) from None
                 kind = remedy(code)
                 # A sensor that fails while the GPU answers is given up when it goes on.
-                unproven = not self._answered and self._rungs[0] != "counter"
-                self._failures += unproven or isinstance(error, CallFailed)
+                self._failures += isinstance(error, CallFailed) or not proven
                 final = kind in (Remedy.UNSUPPORTED, Remedy.FORBIDDEN)
                 if not final and (kind is not Remedy.RETRY or self._failures < PATIENCE):
                     raise

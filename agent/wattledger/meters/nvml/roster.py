@@ -135,6 +135,8 @@ class Roster:
             handle = self._driver.nvmlDeviceGetHandleByUUID(uuid)
             facts = read_facts(self._driver, handle, gpu.facts.index, uuid)
             self._bind(gpu, facts, handle)
+            self._count = -1  # who came back may have moved everybody's index
+            self._count_due_ns = 0
         except (self._driver.NVMLError, CallFailed) as error:
             kind = remedy(nvml.error_code(error))
             if kind in (Remedy.REOPEN, Remedy.RESTART, Remedy.WAIT):
