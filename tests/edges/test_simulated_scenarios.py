@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fakes import FakeClock
 from wattledger.errors import ScenarioError
-from wattledger.meters.simulated import SimulatedNvml, load_scenario, parse_scenario
+from wattledger.meters.simulated import SimulatedNvml, load_scenario, parse_scenario, schema
 from wattledger.meters.simulated.describe import describe
 from wattledger.meters.simulated.locate import key_lines
 from wattledger.meters.simulated.models import MODELS
@@ -30,6 +33,15 @@ def faults_of(text: str, folder: Path | None = None) -> list[str]:
 
 # ── what is refused ─────────────────────────────────────────────────────────────────────────────
 
+_FAULT_KEYS = sorted({key for _, keys in schema.FAULTS.values() for key in keys})
+_WORDS = {
+    "kind",
+    *(key for keys in schema.WAVEFORMS.values() for key in keys),
+    *schema.SENSOR,
+    *schema.PROCESS,
+    *schema.MIG,
+    *schema.MIG_INSTANCE,
+}
 GPU = '[[gpu]]\nmodel = "H100 SXM"\n'
 
 
@@ -144,6 +156,10 @@ GPU = '[[gpu]]\nmodel = "H100 SXM"\n'
             "x.toml:5: fault[0].indices: must name each card 0 to 0 once",
         ),
         (
+            GPU + '[[fault]]\nkind = "reorder"\nindices = ["0"]',
+            "x.toml:5: fault[0].indices: must name each card 0 to 0 once",
+        ),
+        (
             GPU + '[[fault]]\nkind = "library_missing"\ngpu = 0',
             "x.toml:5: fault[0].gpu: unknown; use one of at_s, for_s, since",
         ),
@@ -206,6 +222,63 @@ def test_a_bad_trace_is_named_with_its_own_line(tmp_path: Path, csv: str, fault:
     found = faults_of(GPU + 'waveform = { kind = "trace", file = "t.csv" }', tmp_path)
 
     assert found[0].startswith(f"x.toml:3: gpu[0].waveform.file: {fault}")
+
+
+_ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 40)
+    | st.sampled_from([0.5, -1.0, 1e300])
+    | st.sampled_from(
+        ["H100 SXM", "A100", "square", "burst", "trace", "hang", "self", "random", ""]
+    )
+    | st.sampled_from(["reorder", "mig_on", "1g.10gb", "window", "sine", "no.csv", "linear"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(sorted(_WORDS)), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_written_is_read_or_refused(data: st.DataObject) -> None:
+    """Any value at any key: a scenario that plays, or a ScenarioError."""
+    gpu = {"model": "A100"} | data.draw(st.dictionaries(st.sampled_from([*schema.GPU]), _ODD))
+    fault = data.draw(st.dictionaries(st.sampled_from(["kind", *_FAULT_KEYS]), _ODD, max_size=4))
+    document = {"gpu": [gpu], "fault": [fault]} if fault else {"gpu": [gpu]}
+    faults, scenario = "", None
+    try:
+        scenario = parse_scenario(as_toml(document), "x.toml", Path("/nonexistent"))
+    except ScenarioError as error:
+        faults = error.message
+    assert all(line.startswith("x.toml:") for line in faults.splitlines())
+    if scenario is None:
+        assert faults
+        return
+    clock = FakeClock()
+    driver = SimulatedNvml(scenario, clock, clock.advance)
+    clock.advance(1)
+    try:
+        driver.nvmlInit()
+        handle = driver.nvmlDeviceGetHandleByIndex(0)
+        driver.nvmlDeviceGetFieldValues(handle, [83, 185, 186])
+        driver.nvmlDeviceGetComputeRunningProcesses(handle)
+    except driver.NVMLError:
+        pass
+
+
+def as_toml(value: Any, top: bool = True) -> str:
+    """Inline TOML of plain values; what TOML cannot say (null) becomes a text."""
+    if isinstance(value, dict) and top:
+        return "".join(f"{json.dumps(k)} = {as_toml(v, False)}\n" for k, v in value.items())
+    if isinstance(value, dict):
+        inner = ", ".join(f"{json.dumps(k)} = {as_toml(v, False)}" for k, v in value.items())
+        return "{ " + inner + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(as_toml(v, False) for v in value) + "]"
+    return json.dumps("null" if value is None else value)
 
 
 # ── what is read ────────────────────────────────────────────────────────────────────────────────

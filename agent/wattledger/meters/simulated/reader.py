@@ -82,7 +82,8 @@ class _Reader:
     def _wrong(self, path: KeyPath, sentence: str) -> None:
         line = line_of(self._lines, path)
         label = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-        self._faults.append((line, f"{self._name}:{line}: {label}: {sentence}"))
+        text = f"{self._name}:{line}: {label}: {sentence}".replace("\n", "\\n")
+        self._faults.append((line, text))
 
     def _read(self, path: KeyPath, value: object, keys: Mapping[str, schema.Key]) -> _Table:
         """The known, sound values of a table; every other is noted as a fault."""
@@ -345,7 +346,8 @@ class _Reader:
         if gpu is not None and gpu >= len(gpus):
             self._wrong((*path, "gpu"), f"there is no card {gpu}; numbers run to {len(gpus) - 1}")
             return None
-        if kind == "reorder" and sorted(map(str, indices)) != sorted(map(str, range(len(gpus)))):
+        whole = [index for index in indices if type(index) is int]
+        if kind == "reorder" and (whole != indices or sorted(whole) != list(range(len(gpus)))):
             self._wrong((*path, "indices"), f"must name each card 0 to {len(gpus) - 1} once")
         if kind == "mig_on" and any(
             not g.model.mig_slices for g in gpus if gpu in (None, g.number)

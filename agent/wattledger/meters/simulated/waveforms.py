@@ -87,21 +87,22 @@ class Piecewise:
         """∫ P(s) e^(−(t−s)/τ)/τ ds: of each straight piece it is [(P − τP′) e^(−(t−s)/τ)]."""
         end = (t_ns + self._phase_ns) % self.period_ns  # pieces are walked backwards from t
         piece = bisect_right(self._starts, end) - 1
-        lagged, age = 0.0, 0.0
-        while age < _SETTLED:
+        lagged = age = 0.0
+        cycle = self.period_ns / tau_ns
+        for _ in range(len(self._pieces) + 1):
             length, first, last = self._pieces[piece]
             slope = (last - first) / length
-            start = self._starts[piece]
-            older = age + (end - start) / tau_ns
-            at_end = first + slope * (end - start) - slope * tau_ns
-            lagged += at_end * math.exp(-age) - (first - slope * tau_ns) * math.exp(-older)
+            older = min(age + (end - self._starts[piece]) / tau_ns, cycle)
+            at_end = first + slope * (end - self._starts[piece])
+            at_start = at_end - slope * (older - age) * tau_ns
+            lagged += (at_end - slope * tau_ns) * math.exp(-age)
+            lagged -= (at_start - slope * tau_ns) * math.exp(-older)
             age = older
-            piece -= 1
-            if piece < 0:
-                piece, end = len(self._pieces) - 1, self.period_ns
-            else:
-                end = start
-        return lagged
+            if age >= min(_SETTLED, cycle):
+                break
+            end = self._starts[piece] if piece else self.period_ns
+            piece -= 1  # before the first comes the last
+        return lagged / -math.expm1(-cycle)  # all cycles before: a geometric series
 
     def _twice_before(self, into_ns: int) -> int:
         cycles, into = divmod(into_ns, self.period_ns)
