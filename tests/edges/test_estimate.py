@@ -145,6 +145,20 @@ def test_counters_that_fall_are_a_new_baseline(proc: ProcTree, clock: FakeClock)
     assert meter.read().readings == ()
 
 
+@pytest.mark.parametrize(("busy", "idle", "expected_uw"), [(50, 450, 0), (700, 0, 100_000_000)])
+def test_ticks_that_contradict_each_other_stay_within_the_curve(
+    proc: ProcTree, clock: FakeClock, busy: int, idle: int, expected_uw: int
+) -> None:
+    """Idle and busy time may each go back a little when CPUs go offline."""
+    put(proc.procfs / "stat", "cpu  100 0 0 200\n")
+    meter = meter_of(proc, clock, idle_w=0, max_w=100)
+    meter.read()
+    put(proc.procfs / "stat", f"cpu  {busy} 0 0 {idle}\n")
+    clock.advance(1)
+
+    assert power_uw(meter) == expected_uw
+
+
 def test_after_close_the_time_between_is_not_measured(proc: ProcTree, clock: FakeClock) -> None:
     meter = meter_of(proc, clock)
     meter.read()

@@ -64,7 +64,7 @@ class FirstOf:
         now_ns = self._clock.now().monotonic_ns
         faults: list[Fault] = []
         for meter in self._meters:
-            if meter is not self._chosen and now_ns < self._retry_at_ns.get(meter.name, now_ns):
+            if now_ns < self._retry_at_ns.get(meter.name, 0):
                 continue
             try:
                 report = meter.read()
@@ -106,7 +106,6 @@ class FirstOf:
             before.close()
         self._chosen = meter
         self._refused.pop(meter.name, None)
-        self._retry_at_ns.pop(meter.name, None)
         better = self._meters[: self._meters.index(meter)]
         if better:
             why = _sentence(self._refused, better)
@@ -129,13 +128,12 @@ class FirstOf:
     def _none(self, now_ns: int) -> MeterUnavailable:
         """The error for a turn in which nothing answered."""
         self._chosen = None
-        self._known = {name: replace(info, present=False) for name, info in self._known.items()}
         last = self._refused.get(self._meters[-1].name)
-        wait_ns = min(self._retry_at_ns.values(), default=now_ns + self._retry_ns) - now_ns
+        wait_ns = min(self._retry_at_ns.values()) - now_ns
         return MeterUnavailable(
             last.reason if last is not None else "no_reading",
             f"no meter of {self.name} answers: {_sentence(self._refused, self._meters)}",
-            retry_after_s=seconds(max(wait_ns, 0)),
+            retry_after_s=seconds(wait_ns),
         )
 
 
