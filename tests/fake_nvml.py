@@ -3,7 +3,6 @@
 For the meter's remedies, which need precise control. Whole scenarios are the simulated driver's,
 the real library's structs and loading those of `nvml_stub`.
 """
-# ruff: noqa: N802
 
 from __future__ import annotations
 

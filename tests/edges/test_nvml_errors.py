@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from fake_nvml import FakeGpu, FakeNvml
 from fakes import FakeClock
-
 from wattledger.core.intervals import advance
 from wattledger.errors import MeterUnavailable
 from wattledger.meters.nvml.meter import NvmlMeter

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fake_nvml import FakeGpu, FakeNvml
 from fakes import FakeClock
-
 from wattledger.core.intervals import advance
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import CounterReading, MeterReport, PowerReading, Reading
@@ -286,7 +286,7 @@ def test_sensor_that_keeps_failing_while_the_gpu_answers_is_given_up() -> None:
 def test_gpu_without_any_sensor_says_so() -> None:
     clock = FakeClock()
     gpu = FakeGpu(UUID, counter=False, fields=set())
-    meter, driver = meter_over(gpu, clock)
+    meter, _ = meter_over(gpu, clock)
     gpu.power_mw = 0
     reports = turns(meter, clock, 5)
     assert readings(reports) == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_nvml import FakeGpu, FakeNvml
-from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fake_nvml import FakeGpu, FakeNvml
+from fakes import FakeClock
 from wattledger.core.intervals import advance
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import PowerReading, Reading
