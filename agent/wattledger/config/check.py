@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from wattledger.config.settings import Config
@@ -17,21 +16,9 @@ from wattledger.units import NS_PER_MS, NS_PER_S, format_duration
 Fault = tuple[str, str]
 
 
-def semantic_faults(config: Config, skip: AbstractSet[str]) -> list[Fault]:
-    """The faults of the sections that could be read.
-
-    Args:
-        config: the settings; sections in `skip` hold defaults.
-        skip: sections with faults of their own.
-    """
-    faults: list[Fault] = []
-    if "sampling" not in skip:
-        faults += _sampling(config)
-    if "meters" not in skip:
-        faults += _meters(config)
-    if not skip & {"grid", "site"}:
-        faults += _grid(config)
-    return faults
+def semantic_faults(config: Config) -> list[Fault]:
+    """The faults that only two or more settings together make."""
+    return [*_sampling(config), *_meters(config), *_grid(config)]
 
 
 def _sampling(config: Config) -> list[Fault]:

@@ -51,6 +51,23 @@ def parse_config(text: str, source: str = "configuration") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([(source, f"not valid TOML: {error}")], source) from error
     faults: list[Fault] = []
+    _structure(tree, faults)
+    # What is left without the faulty keys can still be looked at as a whole.
+    config = _structure(_without(tree, [path for path, _ in faults]), [])
+    known = {path for path, _ in faults}
+    renumbered = any(path.startswith("grid.source[") for path in known)
+    faults += [
+        (path, text)
+        for path, text in semantic_faults(config)
+        if path not in known and not (renumbered and path.startswith("grid.source["))
+    ]
+    if faults:
+        raise ConfigError(sorted(faults), source)
+    return config
+
+
+def _structure(tree: dict[str, Any], faults: list[Fault]) -> Config:
+    """The settings of the sections that can be read; faults of the others are appended."""
     sections: dict[str, Any] = {}
     hints = get_type_hints(Config)
     for key, value in tree.items():
@@ -61,12 +78,23 @@ def parse_config(text: str, source: str = "configuration") -> Config:
             sections[key] = _CONVERTER.structure(value, hints[key])
         except Exception as error:  # noqa: BLE001  (cattrs raises groups of anything)
             faults.extend(_walk(error, key, hints[key]))
-    faulty = {path.split(".")[0].split("[")[0] for path, _ in faults}
-    config = Config(**sections)
-    faults.extend(semantic_faults(config, skip=faulty))
-    if faults:
-        raise ConfigError(sorted(faults), source)
-    return config
+    return Config(**sections)
+
+
+def _without(tree: Any, paths: list[str]) -> Any:
+    """A tree without the keys at these paths; an element of a list goes as a whole."""
+    if not isinstance(tree, dict):
+        return tree
+    kept = {}
+    for key, value in tree.items():
+        if key in paths:
+            continue
+        below = [path[len(key) + 1 :] for path in paths if path.startswith(f"{key}.")]
+        kept[key] = _without(value, below)
+        if isinstance(value, list):
+            faulty = {path[len(key) + 1 :].split("]")[0] for path in paths if f"{key}[" in path}
+            kept[key] = [item for n, item in enumerate(value) if str(n) not in faulty]
+    return kept
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,169 @@
+"""What is remembered: entries, totals, one commit and the committed state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
+from wattledger.model.paying import Payee, PayeeKind
+from wattledger.model.pricing import Basis, GridSignal, Price
+
+
+class EntryKey(NamedTuple):
+    """Where a booking goes: one row of table `entry`."""
+
+    slot_s: int
+    device: str
+    payee: Payee
+    quality: Quality
+    price: Price
+
+
+class Amounts(NamedTuple):
+    """The quantities of an entry or a total, all exact integers."""
+
+    energy_uj: int = 0
+    co2e_ug: int = 0
+    water_onsite_ul: int = 0
+    water_grid_ul: int = 0
+
+    def plus(self, other: Amounts) -> Amounts:
+        """The sum, quantity by quantity."""
+        return Amounts(
+            self.energy_uj + other.energy_uj,
+            self.co2e_ug + other.co2e_ug,
+            self.water_onsite_ul + other.water_onsite_ul,
+            self.water_grid_ul + other.water_grid_ul,
+        )
+
+
+class TotalKey(NamedTuple):
+    """The cells from which every exported node counter is summed: one row of table `total`."""
+
+    device: str
+    payee: PayeeKind
+    quality: Quality
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A cell's amounts since the ledger's epoch and when it was first booked (wall clock)."""
+
+    amounts: Amounts
+    first_booked_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """What the ledger remembers of a device besides its energy.
+
+    Attributes:
+        info: as last seen.
+        unobserved_ms: time in which nothing measured it.
+        resets: resets of its counter.
+        last_reading: its last reading: the next difference is taken from here; None after a
+            power reading of an earlier process.
+    """
+
+    info: DeviceInfo
+    unobserved_ms: int = 0
+    resets: int = 0
+    last_reading: CounterReading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit writes, in one transaction. Amounts are increments, the rest is state.
+
+    Attributes:
+        energy_uj: entry → µJ to add, above 0.
+        unobserved_ms: device → ms to add.
+        resets: device → count to add.
+        devices: the devices as they are now.
+        checkpoints: device → its last counter reading, None where its last was no counter's.
+        signals: the last good grid signals, so that a restart need not begin without.
+        notes: small state of other rooms by name (learned idle floors, …), JSON text.
+        books_ns: wall clock up to which the books are complete with this commit.
+    """
+
+    energy_uj: Mapping[EntryKey, int]
+    unobserved_ms: Mapping[str, int]
+    resets: Mapping[str, int]
+    devices: tuple[DeviceInfo, ...]
+    checkpoints: Mapping[str, CounterReading | None]
+    signals: tuple[GridSignal, ...]
+    notes: Mapping[str, str]
+    books_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The committed state of the ledger, as the writer holds it in memory.
+
+    Attributes:
+        epoch: a UUID; another one means that counters began again at 0.
+        epoch_start_ns: wall clock when the epoch began.
+        totals: all cells.
+        devices: name → record, gone devices included.
+        signals: the last good grid signals.
+        notes: small state of other rooms.
+        books_ns: wall clock up to which the books are complete; 0 before the first commit.
+        commits: how many commits this epoch holds.
+    """
+
+    epoch: str
+    epoch_start_ns: int
+    totals: Mapping[TotalKey, Total]
+    devices: Mapping[str, DeviceRecord]
+    signals: tuple[GridSignal, ...]
+    notes: Mapping[str, str]
+    books_ns: int
+    commits: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatus:
+    """The ledger's health, for `ledger_*` metrics and `doctor`.
+
+    Attributes:
+        storage: `disk` or `volatile`.
+        path: where it lies.
+        errors: commits that failed since the start of the process.
+        last_commit_ns: wall clock of the last commit; 0: none by this process yet.
+        last_commit_duration_ns: how long it took.
+        pending_entries: bookings kept in memory that no commit has written yet.
+        message: why the last commit failed; empty when it did not.
+        hint: what to do about it.
+        size_bytes: of the database file.
+        quarantined: where a damaged file was set aside by this process; empty: none was.
+    """
+
+    storage: str
+    path: str
+    errors: int = 0
+    last_commit_ns: int = 0
+    last_commit_duration_ns: int = 0
+    pending_entries: int = 0
+    message: str = ""
+    hint: str = ""
+    size_bytes: int = 0
+    quarantined: str = ""
+
+
+class TotalsRow(NamedTuple):
+    """One line of a report: a group and its amounts.
+
+    Attributes:
+        group: the device, the kind, or the UTC hour or day in ISO form; `all` for the whole.
+        amounts: exact.
+        estimated_uj: of the energy, what no meter saw.
+        bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.
+    """
+
+    group: str
+    amounts: Amounts
+    estimated_uj: int
+    bases: tuple[Basis, ...] = ()

@@ -1,0 +1,45 @@
+"""What others see: one immutable snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wattledger.model.books import Books, LedgerStatus
+from wattledger.model.measuring import MeterStatus
+from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The page's content: committed books and present health. Reading it changes nothing.
+
+    Attributes:
+        at_ns: wall clock when it was taken.
+        books: the committed books.
+        power_uw: device → mean power of the commit window; absent where unobserved.
+        counter_power_ratio: device → cross-check of counter against power sensor.
+        meters: health of each meter.
+        grid: what energy is priced with now.
+        sources: health of each grid source.
+        site: PUE, WUE and EWIF in force.
+        ledger: health of the ledger.
+        released_until_ns: NVML is closed on request until then (wall clock); 0: it is not.
+        version: of the program.
+        started_ns: wall clock when the process became ready.
+        simulated: the scenario's name when the GPUs are simulated, else empty.
+    """
+
+    at_ns: int
+    books: Books
+    power_uw: Mapping[str, int]
+    counter_power_ratio: Mapping[str, float]
+    meters: tuple[MeterStatus, ...]
+    grid: GridChoice
+    sources: tuple[SourceStatus, ...]
+    site: SiteFactors
+    ledger: LedgerStatus
+    released_until_ns: int = 0
+    version: str = ""
+    started_ns: int = 0
+    simulated: str = ""

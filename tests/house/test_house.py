@@ -1,0 +1,91 @@
+"""What the house promises about itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*(ROOT / "agent").rglob("*.py"), *(ROOT / "exporters").rglob("*.py")])
+TRACKED = subprocess.run(
+    ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.split("\0")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_outgrows_its_room(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("door", [
+    ("pynvml", "agent/wattledger/meters/nvml/binding.py"),
+    ("httpx", "agent/wattledger/grid"),
+    ("httpcore", "agent/wattledger/grid"),
+    ("sqlite3", "agent/wattledger/ledger"),
+    ("prometheus_client", "exporters/wattledger_exporters"),
+    ("uvicorn", "exporters/wattledger_exporters"),
+    ("yaml", "exporters/wattledger_exporters"),
+    ("bcrypt", "exporters/wattledger_exporters"),
+    ("cattrs", "agent/wattledger/config"),
+])  # fmt: skip
+def test_one_door_per_library(door: tuple[str, str]) -> None:
+    library, room = door
+    pattern = re.compile(rf"^\s*(?:import|from)\s+{library}\b", re.MULTILINE)
+    outside = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if pattern.search(path.read_text()) and not path.is_relative_to(ROOT / room)
+    ]
+
+    assert outside == []
+
+
+def test_the_daemon_imports_no_heavy_library_it_does_not_need() -> None:
+    """httpx, rich, yaml and bcrypt cost tens of MB; only some users need them."""
+    script = (
+        "import sys, wattledger.app, wattledger.cli\n"
+        "heavy = {'httpx', 'httpcore', 'rich', 'yaml', 'bcrypt', 'cryptography'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+    assert loaded == "[]"
+
+
+def test_version_and_changelog_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    from wattledger import __version__
+
+    assert version == __version__
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_dependency_is_pinned_for_the_gate() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    names = {re.match(r"[A-Za-z0-9_.-]+", text)[0].lower().replace("_", "-") for text in wanted}  # type: ignore[index]
+
+    assert names <= pinned
+
+
+def test_readmes_link_to_what_exists() -> None:
+    broken = [
+        f"{name}: {target}"
+        for name in TRACKED
+        if name.endswith(".md")
+        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())
+        if "://" not in target and not (ROOT / name).parent.joinpath(target).exists()
+    ]
+
+    assert broken == []

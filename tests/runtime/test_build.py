@@ -1,0 +1,132 @@
+"""From settings to parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from fakes import SITE, FakeClock, table_choice
+from wattledger import build
+from wattledger.banner import banner
+from wattledger.config import parse_config
+from wattledger.model import (
+    Amounts,
+    Basis,
+    Books,
+    DeviceInfo,
+    DeviceRecord,
+    Kind,
+    LedgerStatus,
+    MeterStatus,
+    PayeeKind,
+    Quality,
+    Snapshot,
+    Total,
+    TotalKey,
+)
+from wattledger.units import UJ_PER_KWH
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_defaults_are_those_of_the_sources() -> None:
+    site = build.site_factors(parse_config(""))
+
+    assert site == SITE
+
+
+def test_a_country_brings_its_water_factor() -> None:
+    site = build.site_factors(parse_config('[site]\nzone = "DE"\npue = 1.1'))
+
+    assert (site.ewif_ul_per_kwh, site.ewif_source) == (1_947_000, "table")
+    assert (site.pue_ppm, site.pue_source) == (1_100_000, "config")
+    unknown = build.site_factors(parse_config('[site]\nzone = "AE"'))
+    assert (unknown.ewif_ul_per_kwh, unknown.ewif_source) == (3_908_000, "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", ["nvml", "cpu"]),
+        ("[meters.nvml]\nenabled = false\n[meters.other]\nwatts = 5", ["cpu", "constant"]),
+        (
+            ("[meters.nvml]\nenabled = false\n[meters.rapl]\nenabled = false\n"
+            "[meters.hwmon]\nenabled = false\n[meters.estimate]\nenabled = false"),
+            [],
+        ),
+    ],
+)
+def test_meters_as_the_settings_allow(text: str, names: list[str]) -> None:
+    assert [meter.name for meter in build.meters(parse_config(text), FakeClock())] == names
+
+
+def test_simulated_energy_has_books_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/wattledger")
+    real = parse_config("")
+    scenario = ROOT / "configs/scenarios/eight-h100.toml"
+    simulated = parse_config(f'[meters.nvml]\nbackend = "simulated"\nscenario = "{scenario}"')
+
+    assert build.ledger_path(real) == tmp_path / "ledger.sqlite"
+    assert build.ledger_path(simulated) == tmp_path / "simulated.sqlite"
+    assert build.socket_path(real) == Path("/run/wattledger/wattledger.sock")
+    assert build.socket_path(parse_config('[http]\nsocket = "none"')) is None
+    assert build.socket_path(parse_config('[http]\nsocket = "/x/y"')) == Path("/x/y")
+
+
+def test_state_lies_in_the_users_home_without_systemd(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    state = tmp_path / ".local/state/wattledger"
+    assert build.ledger_path(parse_config("")) == state / "ledger.sqlite"
+    assert build.socket_path(parse_config("")) == state / "ledger.sock"
+
+
+def test_gb_has_a_keyless_source_and_the_world_has_none() -> None:
+    assert [
+        s.source
+        for s in build.grid_feed(parse_config('[site]\nzone="GB"'), FakeClock(), ()).statuses()
+    ] == ["neso"]
+    for text in ("", '[site]\nzone = "GB"\n[grid]\nsource = []'):
+        assert build.grid_feed(parse_config(text), FakeClock(), ()).statuses() == ()
+
+
+def test_the_banner_says_what_how_good_and_where() -> None:
+    devices = [
+        DeviceInfo(f"GPU-{n}", Kind.GPU, "nvml", str(n), "NVIDIA H100") for n in range(8)
+    ] + [DeviceInfo("cpu0", Kind.CPU, "estimate", model="model")]
+    key = TotalKey("cpu0", PayeeKind.SYSTEM, Quality.ESTIMATED, Basis.LIFECYCLE)
+    books = Books(
+        "epoch", 0, {key: Total(Amounts(UJ_PER_KWH), 0)},
+        {d.name: DeviceRecord(d) for d in devices}, (), {}, 0, 1,
+    )  # fmt: skip
+    snapshot = Snapshot(
+        1, books, {}, {}, (MeterStatus("rapl", False, 0, {}, "no permission", "grant it"),),
+        table_choice(), (), SITE, LedgerStatus("disk", "/x/ledger.sqlite"), version="1.2.3",
+    )  # fmt: skip
+    text = banner(snapshot, "http://127.0.0.1:19400")
+
+    for part in (
+        "8 × NVIDIA H100",
+        "metered",
+        "ESTIMATED",
+        "rapl does not answer: no permission: grant it",
+        "wattledger doctor",
+        "WORLD 473 gCO2e/kWh (lifecycle)",
+        "1.000 kWh so far",
+        "http://127.0.0.1:19400/metrics",
+    ):
+        assert part in text
+    gone = dataclasses.replace(
+        books,
+        devices={d.name: DeviceRecord(dataclasses.replace(d, present=False)) for d in devices},
+    )
+    assert "8 known from before" in banner(dataclasses.replace(snapshot, books=gone), "http://x")
