@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from wattledger import units
-from wattledger.model import Amounts, TotalsRow
+from wattledger.model import Amounts, Basis, TotalsRow
 
 GROUPINGS = ("all", "device", "kind", "payee", "hour", "day")
 
@@ -23,17 +22,22 @@ FIELDS = (
     "water_onsite_l",
     "water_grid_l",
     "estimated_kwh",
+    "basis",
     "energy_uj",
     "co2e_ug",
     "water_onsite_ul",
     "water_grid_ul",
     "estimated_uj",
 )
-"""The columns, in order: the group, five figures for people, five exact ones."""
+"""The columns, in order: the group, five figures for people, what CO2e counts, five exact ones."""
 
 
 def row_dict(row: TotalsRow) -> dict[str, str | float]:
-    """One row by the names of `FIELDS`; `estimated_*` is the part that no meter saw."""
+    """One row by the names of `FIELDS`.
+
+    `estimated_*` is the part that no meter saw. `basis` names what the row's CO2e counts; where it
+    names several ("direct+lifecycle"), the figure adds up unlike things.
+    """
     amounts = row.amounts
     return {
         "group": row.group,
@@ -42,6 +46,7 @@ def row_dict(row: TotalsRow) -> dict[str, str | float]:
         "water_onsite_l": units.liters(amounts.water_onsite_ul),
         "water_grid_l": units.liters(amounts.water_grid_ul),
         "estimated_kwh": units.kwh(row.estimated_uj),
+        "basis": "+".join(sorted(set(row.bases))),
         "energy_uj": str(amounts.energy_uj),
         "co2e_ug": str(amounts.co2e_ug),
         "water_onsite_ul": str(amounts.water_onsite_ul),
@@ -57,28 +62,24 @@ def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float]]:
 
 def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
     """The sum of the rows, exact, as a row named `all`."""
-    amounts, estimated_uj = Amounts(), 0
+    amounts, estimated_uj, bases = Amounts(), 0, set[Basis]()
     for row in rows:
         amounts = amounts.plus(row.amounts)
         estimated_uj += row.estimated_uj
-    return TotalsRow("all", amounts, estimated_uj)
+        bases.update(row.bases)
+    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)))
 
 
-def to_json(rows: Iterable[TotalsRow]) -> str:
-    """The rows as a JSON array, for programs."""
-    return json.dumps(table(rows), indent=2) + "\n"
-
-
-def to_csv(rows: Sequence[TotalsRow]) -> str:
-    """The rows as RFC 4180 CSV with a header line, for spreadsheets.
+def to_csv(rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows of `table` as RFC 4180 CSV with a header line, for spreadsheets.
 
     A group that a spreadsheet would take for a formula is led by an apostrophe: names of devices
     come from outside.
     """
     out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS)
+    writer = csv.DictWriter(out, FIELDS, extrasaction="ignore")
     writer.writeheader()
-    for row in table(rows):
+    for row in rows:
         group = str(row["group"])
         writer.writerow({**row, "group": "'" + group if group[:1] in "=+-@\t\r" else group})
     return out.getvalue()

@@ -13,7 +13,7 @@ from string import Template
 from wattledger import units
 from wattledger.model import DeviceInfo, FallbackLevel, PayeeKind, Snapshot
 from wattledger.units import NS_PER_S, format_duration
-from wattledger_exporters.http.api import LEVELS, estimated_uj, iso, node_amounts
+from wattledger_exporters.http.api import LEVELS, iso, node_total
 
 _PAGE = Path(__file__).parent / "page"
 _STARTING = '<p class="note">The daemon is starting; the first figures come with its first commit.'
@@ -80,9 +80,9 @@ def _notes(snapshot: Snapshot, now_ns: int) -> str:
 
 
 def _figures(snapshot: Snapshot) -> str:
-    whole = node_amounts(snapshot)
+    row = node_total(snapshot)
+    whole = row.amounts
     power_uw = sum(snapshot.power_uw.values())
-    estimated = estimated_uj(snapshot)
     cards = [
         ("power now", f"{units.watts(power_uw):,.0f}" if snapshot.power_uw else "–", "W"),
         ("IT energy", _number(units.kwh(whole.energy_uj)), "kWh"),
@@ -96,7 +96,11 @@ def _figures(snapshot: Snapshot) -> str:
     )
     since = iso(snapshot.books.epoch_start_ns) or "–"
     until = iso(snapshot.books.books_ns) or "–"
-    share = f" {100 * estimated / whole.energy_uj:.1f} % of it estimated." if estimated else ""
+    share = ""
+    if row.estimated_uj:
+        share = f" {100 * row.estimated_uj / whole.energy_uj:.1f} % of it estimated."
+    if len(row.bases) > 1:
+        share += f" CO₂e adds up unlike bases: {', '.join(row.bases)}."
     return (
         f'<dl class="figures">{figures}</dl>'
         f'<p class="quiet">Booked from {since} to {until}.{share}</p>'

@@ -115,7 +115,7 @@ def read_tls(value: object, base: Path, faults: Faults) -> TlsSettings | None:
         faults.append(
             (
                 f"{_AT}.client_allowed_sans",
-                'needs client_auth_type: "RequireAndVerifyClientCert": others ask for no certificate',
+                'needs client_auth_type: "RequireAndVerifyClientCert": others let anybody in',
             )
         )
     min_version = _choice(value, "min_version", _VERSIONS, "TLS12", faults)
@@ -170,7 +170,7 @@ def make_context(tls: TlsSettings, faults: Faults) -> ssl.SSLContext | None:
         faults.append(
             (
                 f"{_AT}.cert_file",
-                f"{tls.cert_file} and {tls.key_file}: not a PEM certificate and its unencrypted key",
+                f"{tls.cert_file} and {tls.key_file}: not a certificate and its unencrypted key",
             )
         )
         return None

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from wattledger import units
 from wattledger.model import (
-    Amounts,
     FallbackLevel,
     GridSignal,
+    Quality,
     Snapshot,
     SourceStatus,
     TotalsRow,
@@ -93,7 +93,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
         "released_until": iso(snapshot.released_until_ns)
         if snapshot.released_until_ns > now_ns
         else None,
-        "totals": report.row_dict(TotalsRow("all", node_amounts(snapshot), estimated_uj(snapshot))),
+        "totals": report.row_dict(node_total(snapshot)),
         "devices": _devices(snapshot),
         "meters": [
             {
@@ -145,18 +145,17 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
     }
 
 
-def node_amounts(snapshot: Snapshot) -> Amounts:
-    """All cells of the books in one."""
-    whole = Amounts()
-    for total in snapshot.books.totals.values():
-        whole = whole.plus(total.amounts)
-    return whole
-
-
-def estimated_uj(snapshot: Snapshot) -> int:
-    """The part of the node's energy that no meter saw."""
-    totals = snapshot.books.totals.items()
-    return sum(total.amounts.energy_uj for key, total in totals if key.quality == "estimated")
+def node_total(snapshot: Snapshot) -> TotalsRow:
+    """All cells of the books in one row."""
+    return report.total_of(
+        TotalsRow(
+            "all",
+            total.amounts,
+            total.amounts.energy_uj if key.quality == Quality.ESTIMATED else 0,
+            (key.basis,),
+        )
+        for key, total in snapshot.books.totals.items()
+    )
 
 
 def _devices(snapshot: Snapshot) -> list[dict[str, Any]]:

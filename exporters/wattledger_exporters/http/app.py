@@ -6,6 +6,7 @@ JSON with a sentence; a traceback is for the log only.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import api, openapi
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
-from wattledger_exporters.http.connection import Peer
+from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
@@ -103,6 +104,8 @@ class App:
         web = self._web.current if self._web is not None and _peer(scope) is None else None
         try:
             response = await self._respond(scope, web)
+        except asyncio.CancelledError:  # the server stops; the connection is cut already
+            return
         except BadRequest as error:
             response = refusal(400, str(error))
         except (Busy, TimeoutError):
@@ -131,6 +134,10 @@ class App:
             part.stop()
 
     async def _respond(self, scope: Scope, web: WebConfig | None) -> Response:
+        # h11 bounds a head that comes in pieces; one that comes whole is bounded here.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+            sentence = f"The headers are longer than {MAX_HEAD_BYTES} bytes."
+            return refusal(431, sentence, ("connection", "close"))
         if web is not None:
             refused = await self._guard(scope, web)
             if refused is not None:

@@ -21,6 +21,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+MAX_HEAD_BYTES = 8192
+"""Of request line and headers."""
+
 
 class Peer(NamedTuple):
     """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED)."""
@@ -40,7 +43,6 @@ class Limits:
         idle_s: how long a connection is kept between requests; a scraper's interval and some.
         handshake_s: TLS handshake.
         connections: open at the same time, for each listener.
-        head_bytes: of request line and headers.
     """
 
     head_s: float = 5.0
@@ -48,7 +50,6 @@ class Limits:
     idle_s: float = 90.0
     handshake_s: float = 5.0
     connections: int = 64
-    head_bytes: int = 8192
 
 
 class Phase(enum.Enum):

@@ -12,7 +12,7 @@ from pathlib import Path
 from wattledger.errors import ListenError
 
 _BACKLOG = 128
-_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

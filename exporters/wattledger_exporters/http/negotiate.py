@@ -16,7 +16,7 @@ OPENMETRICS_TYPES = {
     "0.0.1": "application/openmetrics-text; version=0.0.1; charset=utf-8",
 }
 _TEXT_VERSIONS = ("0.0.4", "1.0.0")
-_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+_QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 class Format(NamedTuple):

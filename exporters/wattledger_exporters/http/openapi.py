@@ -27,7 +27,7 @@ def _query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
     columns: dict[str, Any] = {name: {"type": "number"} for name in report.FIELDS}
-    columns["group"] = text
+    columns["group"] = columns["basis"] = text
     for name in _EXACT:
         columns[name] = {"type": "string", "pattern": "^[0-9]+$", "description": "exact integer"}
     row = {"type": "object", "required": list(report.FIELDS), "properties": columns}

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 from wattledger.units import NS_PER_S, parse_duration_ns
 
 MAX_PARAMETERS = 16
-_UNIX_SECONDS = re.compile(r"\d{1,12}(\.\d{1,9})?")
-_DURATION = re.compile(r"(\d{1,9}(\.\d{1,9})?(ms|s|m|h|d)){1,5}")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_UNIX_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_DURATION = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)){1,5}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOW = (
     'write an instant as RFC 3339 ("2027-01-15T08:00:00Z"), as a UTC date ("2027-01-15"), '

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from wattledger.errors import ListenError
 from wattledger.ports import Clock, Daemon
 from wattledger_exporters.http.app import App
-from wattledger_exporters.http.connection import Connection, Gate, Limits
+from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Connection, Gate, Limits, Phase
 from wattledger_exporters.http.listeners import bind_tcp, bind_unix, unlink_unix
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.web_config import LiveWebConfig
@@ -124,7 +124,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=3600,  # `Connection` has its own
-            h11_max_incomplete_event_size=self._limits.head_bytes,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         self._config.load()
         try:
@@ -212,6 +212,7 @@ class HttpServer:
         for gate in gates:
             for connection in gate.open():
                 connection.drop()
+        await asyncio.sleep(0)  # their ends are told in the loop's next round
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
@@ -234,6 +235,9 @@ class HttpServer:
                 loop.call_later(_PAUSE_S, self._resume, listener)
                 return
             sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                # Head and body are two writes: without this the body waits 40 ms for an ACK.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open(listener, sock, loop)
 
     def _resume(self, listener: _Listener) -> None:
@@ -268,11 +272,14 @@ class HttpServer:
                     ssl_shutdown_timeout=_TLS_SHUTDOWN_S if context else None,
                 )
             except OSError:  # a handshake that failed or took too long
+                log.debug("A TLS handshake failed", exc_info=True)
+
+        def opened(task: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if connection.phase is Phase.HANDSHAKE:  # it came to nothing
+                sock.close()
                 listener.gate.leave(connection)
-            except asyncio.CancelledError:
-                listener.gate.leave(connection)
-                raise
 
         connection.opening = loop.create_task(connect())
         self._opening.add(connection.opening)
-        connection.opening.add_done_callback(self._opening.discard)
+        connection.opening.add_done_callback(opened)

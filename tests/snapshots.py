@@ -160,3 +160,21 @@ def rows() -> list[TotalsRow]:
         TotalsRow("cpu", amounts(9_007_199_254_740_993), 0),  # 2^53 + 1: no float64
         TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000),
     ]
+
+
+def record() -> None:
+    """Record the golden pages anew, after a change that is meant."""
+    from pathlib import Path
+
+    from wattledger_exporters.prometheus import render
+
+    golden = Path(__file__).parent / "golden"
+    page = render(snapshot(), 1, process=False)
+    (golden / "metrics.txt").write_bytes(page.text)
+    (golden / "metrics.openmetrics.txt").write_bytes(page.openmetrics)
+    created = render(snapshot(), 1, process=False, created=True)
+    (golden / "metrics.created.openmetrics.txt").write_bytes(created.openmetrics)
+
+
+if __name__ == "__main__":
+    record()

@@ -1,0 +1,312 @@
+"""The page: golden files, parsers, the catalogue, and labels from a hostile world."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+import snapshots
+from wattledger.model import (
+    Basis,
+    DeviceRecord,
+    FallbackLevel,
+    GridChoice,
+    Kind,
+    PayeeKind,
+    Snapshot,
+    Total,
+)
+from wattledger.units import UJ_PER_KWH
+from wattledger_exporters import metrics
+from wattledger_exporters.metrics import CATALOGUE
+from wattledger_exporters.prometheus import LABEL_CHARS, Page, label_value, render
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def page(snapshot: Snapshot, **how: bool) -> Page:
+    return render(snapshot, 1, process=False, **how)
+
+
+def series(families: Iterable[Metric]) -> Series:
+    found: Series = {}
+    for family in families:
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"duplicate series {key}"
+            found[key] = sample.value
+    return found
+
+
+def text_series(of: Page) -> Series:
+    return series(parse_text(of.text.decode()))
+
+
+def values(of: Page, name: str, **labels: str) -> dict[tuple[tuple[str, str], ...], float]:
+    wanted = set(labels.items())
+    return {
+        key[1]: value
+        for key, value in text_series(of).items()
+        if key[0] == "wattledger_" + name and wanted <= set(key[1])
+    }
+
+
+# ── the golden pages ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "created"),
+    [
+        ("metrics.txt", "text", False),
+        ("metrics.openmetrics.txt", "openmetrics", False),
+        ("metrics.created.openmetrics.txt", "openmetrics", True),
+    ],
+)
+def test_page_is_as_recorded(name: str, field: str, created: bool) -> None:
+    assert getattr(page(snapshots.snapshot(), created=created), field) == (
+        (GOLDEN / name).read_bytes()
+    ), "if the change is meant: `python tests/snapshots.py` records the pages anew"
+
+
+def test_gzipped_pages_are_the_plain_ones() -> None:
+    of = page(snapshots.snapshot())
+    assert gzip.decompress(of.text_gzip) == of.text
+    assert gzip.decompress(of.openmetrics_gzip) == of.openmetrics
+    assert len(of.text_gzip) < len(of.text) / 3
+
+
+def test_rendering_is_repeatable_and_changes_nothing() -> None:
+    snapshot = snapshots.snapshot()
+    assert page(snapshot) == page(snapshot)
+
+
+# ── parsers and the catalogue ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("created", [False, True])
+def test_both_formats_say_the_same(created: bool) -> None:
+    of = page(snapshots.snapshot(), created=created)
+    assert series(parse_openmetrics(of.openmetrics.decode())) == text_series(of)
+
+
+def test_every_metric_of_the_catalogue_is_on_the_page_and_no_other() -> None:
+    names = {name for name, _ in text_series(page(snapshots.snapshot()))}
+    assert names == {spec.sample for spec in CATALOGUE.values()}
+
+
+def test_types_labels_and_help_are_the_catalogues() -> None:
+    families = {
+        f.name: f for f in parse_openmetrics(page(snapshots.snapshot()).openmetrics.decode())
+    }
+    for spec in CATALOGUE.values():
+        family = families[spec.family]
+        assert family.type == spec.type
+        assert metrics.DOCS in family.documentation
+        assert all(set(sample.labels) == set(spec.labels) for sample in family.samples)
+
+
+def test_process_metrics_are_there_unless_left_out() -> None:
+    names = {name for name, _ in text_series(render(snapshots.snapshot(), 1))}
+    assert "process_cpu_seconds_total" in names
+    assert "process_resident_memory_bytes" in names
+    assert not [name for name, _ in text_series(page(snapshots.snapshot())) if "process_" in name]
+
+
+def test_document_is_generated_from_the_catalogue() -> None:
+    document = (ROOT / "exporters" / "METRICS.md").read_text()
+    assert document == metrics.markdown(), (
+        "run `python -m wattledger_exporters.metrics > exporters/METRICS.md`"
+    )
+
+
+# ── what the figures are ────────────────────────────────────────────────────────────────────────
+
+
+def test_energy_is_the_exact_sum_of_the_cells() -> None:
+    snapshot = snapshots.snapshot()
+    of = page(snapshot)
+    for name in snapshot.books.devices:
+        exact_uj = sum(
+            total.amounts.energy_uj
+            for key, total in snapshot.books.totals.items()
+            if key.device == name
+        )
+        assert list(values(of, "energy_kwh_total", device=name).values()) == [exact_uj / UJ_PER_KWH]
+
+
+def test_kinds_balance_over_payees_and_qualities() -> None:
+    of = page(snapshots.snapshot())
+    for kind in Kind:
+        devices = math.fsum(values(of, "energy_joules_total", kind=kind).values())
+        payees = math.fsum(values(of, "payee_energy_joules_total", kind=kind).values())
+        qualities = math.fsum(values(of, "energy_quality_joules_total", kind=kind).values())
+        assert devices == pytest.approx(payees, rel=1e-12)
+        assert devices == pytest.approx(qualities, rel=1e-12)
+
+
+def test_a_new_device_has_counters_at_zero() -> None:
+    infos = snapshots.devices(1, gone=-1)[:1]
+    name = infos[0].name
+    snapshot = snapshots.snapshot(infos)
+    snapshot = replace(snapshot, books=replace(snapshot.books, totals={}))
+    of = page(snapshot)
+    for counter in ("energy_kwh_total", "energy_joules_total", "unobserved_seconds_total"):
+        assert list(values(of, counter, device=name).values()) == [0]
+    assert values(of, "co2e_grams_total", device=name, basis=Basis.LIFECYCLE)
+    assert len(values(of, "water_liters_total", device=name)) == 2
+    assert len(values(of, "payee_energy_joules_total", kind="gpu")) == len(PayeeKind)
+
+
+def test_a_device_that_left_keeps_its_counters() -> None:
+    gone = snapshots.GPU.format(3)
+    of = page(snapshots.snapshot())
+    assert list(values(of, "device_present", device=gone).values()) == [0]
+    assert next(iter(values(of, "energy_kwh_total", device=gone).values())) > 0
+    assert not values(of, "power_watts", device=gone)
+
+
+def test_energy_without_a_device_record_stays_on_the_page() -> None:
+    snapshot = snapshots.snapshot()
+    records = {k: v for k, v in snapshot.books.devices.items() if k != "cpu0"}
+    of = page(replace(snapshot, books=replace(snapshot.books, devices=records)))
+    assert next(iter(values(of, "energy_kwh_total", device="cpu0").values())) > 0
+
+
+def test_what_never_happened_is_absent_and_not_zero() -> None:
+    snapshot = snapshots.snapshot()
+    signal = replace(snapshot.grid.signal, valid_from_ns=0)
+    of = page(
+        replace(
+            snapshot,
+            power_uw={},
+            counter_power_ratio={},
+            grid=GridChoice(signal, FallbackLevel.TABLE, True),
+            books=replace(snapshot.books, books_ns=0),
+            ledger=replace(snapshot.ledger, last_commit_ns=0),
+        )
+    )
+    for name in (
+        "power_watts",
+        "gpu_counter_power_ratio",
+        "grid_signal_timestamp_seconds",
+        "books_timestamp_seconds",
+        "ledger_last_commit_timestamp_seconds",
+        "ledger_commit_duration_seconds",
+    ):
+        assert not values(of, name), name
+    assert list(values(of, "meter_up", meter="hwmon").values()) == [0]
+    assert not values(of, "meter_last_success_timestamp_seconds", meter="hwmon")
+
+
+def test_created_is_the_first_booking_of_the_series() -> None:
+    of = page(snapshots.snapshot(), created=True)
+    created = values(of, "energy_joules_created", device=snapshots.GPU.format(2))
+    assert list(created.values()) == [snapshots.EPOCH_NS / 1e9 + 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 10**19), min_size=1, max_size=20))
+def test_no_counter_falls_while_the_books_grow(steps_uj: list[int]) -> None:
+    snapshot = snapshots.snapshot(snapshots.devices(1, gone=-1)[:1])
+    key, total = next(iter(snapshot.books.totals.items()))
+    before: Series = {}
+    for step_uj in steps_uj:
+        total = Total(total.amounts.plus(snapshots.amounts(step_uj)), total.first_booked_ns)
+        books = replace(snapshot.books, totals={**snapshot.books.totals, key: total})
+        now = text_series(page(replace(snapshot, books=books)))
+        falls = [k for k, v in before.items() if k[0].endswith("_total") and now[k] < v]
+        assert not falls
+        before = now
+
+
+# ── labels ──────────────────────────────────────────────────────────────────────────────────────
+
+hostile = st.one_of(
+    st.text(st.characters(codec=None, exclude_categories=()), max_size=300),
+    st.sampled_from(
+        [
+            'x"} 1\nwattledger_energy_kwh_total{device="forged",kind="gpu"} 9e9',
+            "a\\",
+            '\\"',
+            "\\n",
+            'a\\\\n"',
+            "\r",
+            "\x00",
+            "\u2028",
+            "\x85",
+            "\udcff\ud800",
+            "\u202egnp",
+            "x" * 1_000_000,
+            "# EOF",
+            "{}",
+            ",=",
+            " ",
+            "",
+        ]
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(hostile, hostile, hostile, hostile)
+def test_names_from_outside_cannot_forge_a_line(
+    name: str, other: str, model: str, reason: str
+) -> None:
+    base = snapshots.devices(1, gone=-1)[0]
+    infos = [replace(base, name=n, model=model) for n in {name, other}]
+    snapshot = snapshots.snapshot(infos)
+    meters = tuple(replace(meter, errors={reason: 1}) for meter in snapshot.meters)
+    of = page(replace(snapshot, meters=meters))
+    text = text_series(of)
+    assert series(parse_openmetrics(of.openmetrics.decode())) == text
+    found = {dict(labels)["device"] for n, labels in text if n == "wattledger_device_present"}
+    assert found == {label_value(n) for n in {name, other}}
+    assert len(found) == len({name, other})
+    models = {dict(labels)["model"] for n, labels in text if n == "wattledger_device_info"}
+    assert models == {label_value(model)}
+    errors = {dict(labels)["reason"] for n, labels in text if n == "wattledger_meter_errors_total"}
+    assert errors == {label_value(reason)}
+    plain = page(snapshots.snapshot([replace(base, name=n) for n in ("a", "b")][: len(infos)]))
+    assert of.text.count(b"\n") == plain.text.count(b"\n") + _error_lines(meters)
+
+
+def _error_lines(meters: tuple[object, ...]) -> int:
+    """Lines of `meter_errors_total` more than in the fixed snapshot, which has two."""
+    return len(meters) - 2
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=()), max_size=300))
+def test_a_label_value_is_printable_short_and_stable(raw: str) -> None:
+    cleaned = label_value(raw)
+    assert cleaned.isprintable()
+    assert len(cleaned) <= LABEL_CHARS
+    assert cleaned.encode().decode() == cleaned
+    assert label_value(cleaned) == cleaned
+    if raw.isprintable() and len(raw) <= LABEL_CHARS:
+        assert cleaned == raw
+
+
+def test_different_names_never_become_one_series() -> None:
+    assert label_value("a\n") != label_value("a\r") != label_value("a\ufffd")
+    assert label_value("x" * 200) != label_value("x" * 201)
+
+
+def test_a_device_record_without_reading_is_no_obstacle() -> None:
+    snapshot = snapshots.snapshot()
+    records = {n: DeviceRecord(r.info) for n, r in snapshot.books.devices.items()}
+    assert page(replace(snapshot, books=replace(snapshot.books, devices=records))).text

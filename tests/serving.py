@@ -1,0 +1,131 @@
+"""A fake daemon behind the real HTTP server, and a client of plain sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import snapshots
+from fakes import FakeClock
+from wattledger.model import Snapshot, TotalsRow
+from wattledger.units import NS_PER_S
+from wattledger_exporters.http import HttpServer, PageStore
+from wattledger_exporters.prometheus import Page, render
+
+
+class FakeDaemon:
+    """A `ports.Daemon` that remembers what it was asked."""
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self.state = snapshot
+        self.rows = snapshots.rows()
+        self.asked: list[tuple[int, int, str]] = []
+        self.released: list[int] = []
+        self.on_totals: Callable[[], None] = lambda: None
+        self.on_release: Callable[[], None] = lambda: None
+
+    def snapshot(self) -> Snapshot | None:
+        return self.state
+
+    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+        self.asked.append((since_ns, until_ns, by))
+        self.on_totals()
+        return self.rows
+
+    def release(self, duration_ns: int) -> str:
+        self.released.append(duration_ns)
+        self.on_release()
+        return "The GPUs are released."
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client(NamedTuple):
+    """Where to connect, and how."""
+
+    family: int
+    address: Any
+    context: ssl.SSLContext | None = None
+
+    def connect(self, timeout: float = 10.0) -> socket.socket:
+        plain = socket.socket(self.family, socket.SOCK_STREAM)
+        plain.settimeout(timeout)
+        try:
+            plain.connect(self.address)
+            if self.context is None:
+                return plain
+            return self.context.wrap_socket(plain, server_hostname="localhost")
+        except BaseException:
+            plain.close()
+            raise
+
+    def send(self, raw: bytes, method: str = "GET") -> Answer:
+        """Send these very bytes, read one answer."""
+        with self.connect() as sock:
+            sock.sendall(raw)
+            return read_answer(sock, method)
+
+    def request(self, target: str, method: str = "GET", **headers: str) -> Answer:
+        lines = [f"{method} {target} HTTP/1.1", "Host: localhost", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return self.send("\r\n".join([*lines, "", ""]).encode("latin-1"), method)
+
+
+def read_answer(sock: socket.socket, method: str = "GET") -> Answer:
+    with HTTPResponse(sock, method=method) as response:
+        response.begin()
+        body = response.read()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, body)
+
+
+def page_of(snapshot: Snapshot, clock: FakeClock) -> Page:
+    return render(snapshot, clock.now().monotonic_ns, process=False)
+
+
+class Served(NamedTuple):
+    server: HttpServer
+    daemon: FakeDaemon
+    pages: PageStore
+    clock: FakeClock
+    tcp: Client
+    unix: Client | None
+
+
+@contextlib.contextmanager
+def serving(
+    socket_path: Path | None = None,
+    *,
+    ready: bool = True,
+    tls: ssl.SSLContext | None = None,
+    **more: Any,
+) -> Iterator[Served]:
+    """The server on a free port of loopback."""
+    clock = FakeClock()
+    snapshot = snapshots.snapshot()
+    daemon = FakeDaemon(snapshot if ready else None)
+    pages = PageStore(clock, 5 * NS_PER_S)
+    if ready:
+        pages.publish(page_of(snapshot, clock))
+    server = HttpServer(daemon, pages, clock, listen="127.0.0.1:0", socket=socket_path, **more)
+    server.start()
+    try:
+        host, port = server.address.rsplit(":", 1)
+        tcp = Client(socket.AF_INET, (host, int(port)), tls)
+        unix = Client(socket.AF_UNIX, str(socket_path)) if socket_path else None
+        yield Served(server, daemon, pages, clock, tcp, unix)
+    finally:
+        server.stop(1.0)
