@@ -187,7 +187,9 @@ def test_driver_that_changes_under_the_meter(bench: Bench, code: int, reason: st
 # ── loss and return ─────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("code", "reason"), [(15, "gpu_lost"), (16, "reset_required")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(15, "gpu_lost"), (16, "reset_required"), (4, "no_permission")]
+)
 def test_lost_gpu_is_frozen_and_taken_up_again_by_its_uuid(
     bench: Bench, code: int, reason: str
 ) -> None:

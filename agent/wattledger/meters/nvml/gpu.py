@@ -17,7 +17,7 @@ from wattledger.model import DeviceInfo, Fault, Kind, Reading
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
-LOST_AFTER = 2  # "lost" twice in a row is believed
+LOST_AFTER = 2  # "lost" or "forbidden" twice in a row is believed
 FIRST_RESOLVE_NS = NS_PER_S
 LONGEST_RESOLVE_NS = 60 * NS_PER_S
 
@@ -136,7 +136,8 @@ class Gpu:
             self.trouble = nvml.error_code(error)
             self.failures += 1
             faults.append(gpu_fault(self.facts.uuid, self.facts.label, self.trouble))
-            if remedy(self.trouble) is Remedy.LOST and self.failures >= LOST_AFTER:
+            gone = remedy(self.trouble) in (Remedy.LOST, Remedy.FORBIDDEN)
+            if gone and self.failures >= LOST_AFTER:
                 self.leave()
             return []
         self.trouble = nvml.SUCCESS

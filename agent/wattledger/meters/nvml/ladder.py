@@ -112,7 +112,9 @@ class Ladder:
                 kind = remedy(code)
                 # A sensor that fails while the GPU answers is given up when it goes on.
                 self._failures += isinstance(error, CallFailed) or not proven
-                final = kind in (Remedy.UNSUPPORTED, Remedy.FORBIDDEN)
+                # Forbidden after it has answered: the GPU was taken from us, not the sensor.
+                forbidden = kind is Remedy.FORBIDDEN and not self._answered
+                final = forbidden or kind is Remedy.UNSUPPORTED
                 if not final and (kind is not Remedy.RETRY or self._failures < PATIENCE):
                     raise
                 self._give_up(faults, gpu_fault(self._facts.uuid, self._facts.label, code))
