@@ -25,6 +25,9 @@ BUSY_TIMEOUT_S = 0.25
 # was not in good order.
 CHECK_ALWAYS_BELOW_BYTES = 64 * 2**20
 
+# What a statement over a damaged file may raise: Python fails to decode a text in it, or SQLite's
+# own message where that quotes the damaged text.
+SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _RESULT_CODE = re.compile(r"error code[= ](\d+)")
 
@@ -105,12 +108,12 @@ def primary_code(error: BaseException) -> int:
 
 def is_damage(error: BaseException) -> bool:
     """Whether the error says that the content is damaged, not that it could not be read."""
-    return isinstance(error, Damaged) or primary_code(error) in _DAMAGE
+    return isinstance(error, Damaged | UnicodeDecodeError) or primary_code(error) in _DAMAGE
 
 
 def explain(error: BaseException, path: Path) -> tuple[str, str]:
     """What an error of SQLite means here, and what to do: (message, hint)."""
-    code = primary_code(error)
+    code = sqlite3.SQLITE_CORRUPT if is_damage(error) else primary_code(error)
     if code == sqlite3.SQLITE_IOERR and _is_full(path):
         code = sqlite3.SQLITE_FULL  # the log's shared memory fails to grow in its own words
     match code:
@@ -160,7 +163,7 @@ def check_content(connection: sqlite3.Connection) -> None:
         Damaged: the content is damaged.
         sqlite3.Error: it could not be read; that is not damage.
     """
-    rows = [str(row[0]) for row in connection.execute("PRAGMA quick_check(8)")]
+    rows = [str(row[0]) for row in connection.execute("PRAGMA quick_check(20)")]
     if rows != ["ok"]:
         raise findings_error(rows)
 
@@ -170,13 +173,15 @@ def findings_error(rows: Iterable[str]) -> Exception:
 
     The check lists pages that it could not read among its findings, with the result code.
     """
-    for row in rows:
-        code = _RESULT_CODE.search(row)
+    lines = [line for row in rows for line in row.split("\n") if not line.startswith("***")]
+    for line in lines:
+        code = _RESULT_CODE.search(line)
         if code and int(code[1]) & 0xFF not in _DAMAGE:
-            error = sqlite3.OperationalError(row)
+            error = sqlite3.OperationalError(line)
             error.sqlite_errorcode = int(code[1])
             return error
-    return Damaged("; ".join(rows))
+    more = f" and {len(lines) - 1} findings more" if len(lines) > 1 else ""
+    return Damaged(f"{lines[0] if lines else 'quick_check fails'}{more}")
 
 
 def set_aside(path: Path, wall_ns: int) -> Path:

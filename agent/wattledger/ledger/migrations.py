@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wattledger.errors import LedgerError
-from wattledger.ledger.database import APPLICATION_ID, primary_code
+from wattledger.ledger.database import APPLICATION_ID, SQL_ERRORS, primary_code
 
 HERE = Path(__file__).parent
 # Script n (from 1) makes schema version n of version n − 1. A script that was released is never
@@ -66,7 +66,7 @@ def check_version(connection: sqlite3.Connection, path: Path, known: int) -> int
     if version > known:
         try:
             row = connection.execute("SELECT writable_since FROM meta").fetchone()
-        except sqlite3.DatabaseError:
+        except SQL_ERRORS:
             row = None  # not even its schema can be understood: newer SQLite syntax, say
         if row is None or row[0] > known:
             raise LedgerError(

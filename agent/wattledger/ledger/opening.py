@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations, rows, storage
-from wattledger.ledger.database import Damaged, beside, explain, is_damage
+from wattledger.ledger.database import SQL_ERRORS, Damaged, beside, explain, is_damage, primary_code
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.writer import SqliteLedger
 from wattledger.model import Books, LedgerStatus
@@ -62,7 +62,7 @@ def open_ledger(
         quarantined = ""
         try:
             connection, books = _open_sound(path, clock, steps, factory)
-        except (sqlite3.Error, Damaged) as error:
+        except (*SQL_ERRORS, Damaged) as error:
             quarantined = _set_aside(error, path, clock, lock)
             connection, books = _open_sound(path, clock, steps, factory)
         lock.prove()
@@ -82,7 +82,7 @@ def open_ledger(
             keep_days=keep_days,
             factory=factory,
         )
-    except (sqlite3.Error, Damaged) as error:
+    except (*SQL_ERRORS, Damaged) as error:
         lock.release()
         raise LedgerError(*explain(error, path)) from error
     except OSError as error:
@@ -136,20 +136,28 @@ def _open_sound(
             database.check_content(connection)
         database.configure(connection, path)
         migrations.migrate(connection, path, version, steps)
-        _begin_epoch(connection, clock.now().wall_ns)
         try:
+            _begin_epoch(connection, clock.now().wall_ns)
             books = rows.load(connection)
-        except ValueError as error:
-            if version > len(steps):
-                raise LedgerError(
-                    f"the ledger {path} holds what only a newer wattledger knows: {error}",
-                    "upgrade wattledger, or give another path with ledger.path or --ledger",
-                ) from error
-            raise Damaged(str(error)) from error
+        except (ValueError, sqlite3.Error) as error:
+            raise _unreadable(error, path, newer=version > len(steps)) from error
     except BaseException:
         connection.close()
         raise
     return connection, books
+
+
+def _unreadable(error: Exception, path: Path, *, newer: bool) -> Exception:
+    """What it means that the small tables cannot be read though the file is sound."""
+    # 0: Python's own complaint, of text that is not UTF-8; ERROR: a table or column is gone.
+    if isinstance(error, sqlite3.Error) and primary_code(error) not in {0, sqlite3.SQLITE_ERROR}:
+        return error
+    if newer:
+        return LedgerError(
+            f"the ledger {path} holds what only a newer wattledger knows: {error}",
+            "upgrade wattledger, or give another path with ledger.path or --ledger",
+        )
+    return Damaged(str(error))
 
 
 def _trusted(connection: sqlite3.Connection, size: int) -> bool:

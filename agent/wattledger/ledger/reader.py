@@ -84,7 +84,7 @@ class LedgerReader:
         with self._one_at_a_time:
             try:
                 found = self._open().execute(query, span).fetchall()
-            except sqlite3.Error as error:
+            except database.SQL_ERRORS as error:
                 self._close_connection()
                 raise LedgerError(*database.explain(error, self._path)) from error
         merged: dict[str, TotalsRow] = {}
@@ -111,7 +111,7 @@ class LedgerReader:
                 return check_books(self._open(), footprint)
             except database.Damaged as error:
                 return [str(error)]
-            except sqlite3.Error as error:
+            except database.SQL_ERRORS as error:
                 self._close_connection()
                 raise LedgerError(*database.explain(error, self._path)) from error
 
@@ -170,7 +170,7 @@ def open_reader_offline(path: Path) -> LedgerReader:
                 f"the ledger {path} is of an older version (schema {version}, this one is {known})",
                 "start the daemon once: it brings it up to date",
             )
-    except sqlite3.Error as error:
+    except database.SQL_ERRORS as error:
         lock.release()
         raise LedgerError(*database.explain(error, path)) from error
     except BaseException:

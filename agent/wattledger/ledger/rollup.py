@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 
+from wattledger.ledger.database import SQL_ERRORS
 from wattledger.model import Instant
 from wattledger.units import NS_PER_S
 
@@ -79,7 +80,7 @@ class RollUp:
             return False
         try:
             more = roll_up(connection, now_s - self._keep_s)
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             log.warning("old ledger entries could not be rolled up, again tomorrow: %s", error)
             more = False
         if not more:

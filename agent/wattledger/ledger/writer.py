@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wattledger.errors import CommitFailed, LedgerError
 from wattledger.ledger import rows
-from wattledger.ledger.database import Damaged, connect, explain, size_bytes
+from wattledger.ledger.database import SQL_ERRORS, Damaged, connect, explain, size_bytes
 from wattledger.ledger.draft import Draft, Footprint, Identities
 from wattledger.ledger.rollup import RollUp
 from wattledger.ledger.storage import Lock
@@ -126,13 +126,13 @@ class SqliteLedger:
         """
         # On a full disk or an I/O error SQLite rolls back by itself: then ROLLBACK would raise
         # and hide the cause.
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*SQL_ERRORS):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        with contextlib.suppress(sqlite3.Error, Damaged):
+        with contextlib.suppress(*SQL_ERRORS, Damaged):
             if not connection.in_transaction:
                 return rows.sequence(connection)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*SQL_ERRORS):
             connection.close()
         self._connection = None
         return None
@@ -184,9 +184,9 @@ class SqliteLedger:
             try:
                 connection.execute("UPDATE meta SET clean = 1")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error as error:
+            except SQL_ERRORS as error:
                 # Committed all the same: the log stays, and the next start reads it.
                 log.warning("the ledger %s was not closed in good order: %s", self._path, error)
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*SQL_ERRORS):
                 connection.close()
         self._lock.release()
