@@ -147,8 +147,10 @@ def test_odd_parameters_are_refused(query: bytes, why: str) -> None:
 
 
 def test_without_parameters_the_whole_epoch_is_meant() -> None:
-    asked = api.totals_query({}, snapshots.EPOCH_NS, NOW_NS)
-    assert asked == (snapshots.EPOCH_NS, NOW_NS, "all")
+    hour_ns = 3600 * NS_PER_S
+    epoch_ns = 500_000 * hour_ns + 17 * 60 * NS_PER_S  # within a slot, and within an hour
+    asked = api.totals_query({}, epoch_ns, NOW_NS)
+    assert asked == (500_000 * hour_ns, NOW_NS, "all")
 
 
 def test_hours_are_bounded() -> None:

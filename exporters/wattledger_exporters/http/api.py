@@ -26,7 +26,8 @@ LEVELS = {
 }
 MAX_HOURS_DAYS = 400
 DEFAULT_HOURS_DAYS = 7
-_DAY_NS = 86_400 * NS_PER_S
+_HOUR_NS = 3_600 * NS_PER_S
+_DAY_NS = 24 * _HOUR_NS
 
 
 class TotalsQuery(NamedTuple):
@@ -47,6 +48,9 @@ def iso(wall_ns: int) -> str | None:
 def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> TotalsQuery:
     """Check the parameters; without `since` the whole epoch is meant (by hour: 7 days).
 
+    The epoch begins within a slot, and what is old is kept by the hour: the default reaches back
+    to the start of that hour, or the first amounts would be missing.
+
     Raises:
         BadRequest: with a sentence.
     """
@@ -57,7 +61,7 @@ def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> 
     if "since" in given:
         since_ns = instant_ns("since", given["since"], now_ns)
     else:
-        since_ns = min(epoch_start_ns, until_ns)
+        since_ns = min(epoch_start_ns // _HOUR_NS * _HOUR_NS, until_ns)
         if by == "hour":
             since_ns = max(since_ns, until_ns - DEFAULT_HOURS_DAYS * _DAY_NS)
     if since_ns > until_ns:
