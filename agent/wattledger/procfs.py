@@ -1,41 +1,46 @@
-"""Text of /proc, taken apart: what a meter and the attribution both need. No file is read here.
-
-Formats: Linux `Documentation/filesystems/proc.rst`, section 1.8 (/proc/stat) and /proc/cpuinfo.
-"""
+"""How busy the CPUs were, through psutil, and what they are called."""
 
 from __future__ import annotations
 
-_FIELDS = 8  # user nice system idle iowait irq softirq steal; guest is already inside user
+import os
+from pathlib import Path
+
+import psutil
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def busy_and_total_ticks(text: str) -> tuple[int, int]:
+def busy_and_total_ticks(procfs: Path) -> tuple[int, int]:
     """The clock ticks that all CPUs together spent busy, and those that passed, since boot.
 
     Busy is user (guests included), nice, system, irq and softirq. Idle, iowait and steal (time
     that the hypervisor gave to others) are not; they are in the total.
 
     Args:
-        text: /proc/stat, or as much of it as holds the line `cpu`.
+        procfs: root of procfs.
 
     Raises:
-        ValueError: there is no such line, or it is not what the kernel writes.
+        OSError: its `stat` cannot be read.
+        ValueError: it is not what the kernel writes.
     """
-    for line in text.splitlines():
-        if line.startswith("cpu "):
-            ticks = [int(field) for field in line.split()[1 : 1 + _FIELDS]]
-            break
-    else:
-        raise ValueError("no line 'cpu' in /proc/stat")
-    if len(ticks) < 4 or min(ticks) < 0:
-        raise ValueError(f"unexpected line in /proc/stat: {line!r}")
-    ticks += [0] * (_FIELDS - len(ticks))
-    user, nice, system, _idle, _iowait, irq, softirq, _steal = ticks
-    return user + nice + system + irq + softirq, sum(ticks)
+    psutil.PROCFS_PATH = str(procfs)
+    try:
+        times = psutil.cpu_times()
+        busy_s = times.user + times.nice + times.system + times.irq + times.softirq
+        total_s = busy_s + times.idle + times.iowait + times.steal
+    except (TypeError, IndexError) as error:
+        raise ValueError(f"unexpected first line in {procfs / 'stat'}") from error
+    return round(busy_s * _TICKS_PER_S), round(total_s * _TICKS_PER_S)
 
 
-def logical_cpus(text: str) -> int:
-    """How many CPUs are online: the lines `cpu0`, `cpu1`, … of /proc/stat."""
-    return sum(line[:3] == "cpu" and line[3:4].isdigit() for line in text.splitlines())
+def logical_cpus(procfs: Path) -> int:
+    """How many CPUs are online.
+
+    Raises:
+        OSError: `stat` cannot be read.
+    """
+    psutil.PROCFS_PATH = str(procfs)
+    return len(psutil.cpu_times(percpu=True))
 
 
 def cpu_model(text: str) -> str:

@@ -19,7 +19,7 @@ class NodeLoad:
     """
 
     def __init__(self, procfs: Path) -> None:
-        self._stat = procfs / "stat"
+        self._procfs = procfs
         self._last: tuple[int, int] | None = None
 
     def busy_ppm(self) -> int | None:
@@ -28,7 +28,7 @@ class NodeLoad:
         None at the first call, where no tick has passed, and where /proc/stat does not tell.
         """
         try:
-            busy, total = busy_and_total_ticks(self._stat.read_text("ascii", "replace"))
+            busy, total = busy_and_total_ticks(self._procfs)
         except (OSError, ValueError):
             self._last = None
             return None

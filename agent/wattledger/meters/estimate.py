@@ -21,12 +21,13 @@ from wattledger.meters.hwmon import covered
 from wattledger.model import DeviceInfo, Instant, Kind, MeterReport, PowerReading, Quality
 from wattledger.ports import Clock
 from wattledger.procfs import busy_and_total_ticks, logical_cpus
-from wattledger.units import UW_PER_W
+from wattledger.units import NS_PER_S, UW_PER_W
 
 NAME = "estimate"
 DEVICE = "cpu0"
 IDLE_W_PER_CPU = 0.74
 MAX_W_PER_CPU = 3.5
+_COUNT_NS = 60 * NS_PER_S  # CPUs are seldom plugged
 UNCERTAINTY = 0.30  # at the least; not a standard deviation
 
 
@@ -68,11 +69,12 @@ class EstimateMeter:
             raise ValueError(f"cannot be: idle {idle_w} W, full load {max_w} W")
         self.interval_ns = interval_ns
         self._clock = clock
-        self._stat = procfs / "stat"
+        self._procfs = procfs
         self._idle_w = idle_w
         self._max_w = max_w
         self._module_scope = module_scope
         self._cpus = 0
+        self._count_again_ns = 0
         self._idle_uw = self._span_uw = 0
         self._last: tuple[Instant, int, int] | None = None
         self._devices: tuple[DeviceInfo, ...] = ()
@@ -87,17 +89,18 @@ class EstimateMeter:
             self.close()
             raise covered()
         try:
-            text = self._stat.read_text("ascii", "replace")
-            busy, total = busy_and_total_ticks(text)
+            busy, total = busy_and_total_ticks(self._procfs)
+            at = self._clock.now()
+            if at.boottime_ns >= self._count_again_ns:
+                self._fit(max(logical_cpus(self._procfs), 1))
+                self._count_again_ns = at.boottime_ns + _COUNT_NS
         except (OSError, ValueError) as error:
             self.close()
             raise MeterUnavailable(
                 "no_procfs",
-                f"{self._stat} does not tell the CPU's busy time: {error}",
+                f"{self._procfs / 'stat'} does not tell the CPU's busy time: {error}",
                 "mount /proc, or name its place with --path.procfs",
             ) from error
-        at = self._clock.now()
-        self._fit(max(logical_cpus(text), 1))
         last = self._last
         if last is None or total < last[2]:
             self._last = (at, busy, total)
