@@ -1,0 +1,53 @@
+"""What the end-to-end tests need of the machine. In CI (`CI` is set) a lack of it is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from e2e.daemon import Daemon
+
+Start = Callable[..., Daemon]
+
+
+def lacking(what: str) -> None:
+    """Skip the test, or fail it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (.ci/run installs what the end-to-end tests need)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """Call with the names of programs that the test starts."""
+
+    def check(*programs: str) -> None:
+        missing = [program for program in programs if shutil.which(program) is None]
+        if missing:
+            lacking(f"not installed: {', '.join(missing)}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    """The test needs root."""
+    if os.geteuid():
+        lacking("needs root")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Start]:
+    """Makes daemons (not started) that end with the test; see `Daemon`."""
+    made: list[Daemon] = []
+
+    def make(config: str = "", *, name: str = "d", **more: object) -> Daemon:
+        made.append(Daemon(tmp_path / name, config, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

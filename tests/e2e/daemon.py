@@ -1,0 +1,440 @@
+"""A really running daemon: started, watched, asked, killed, always cleaned up.
+
+    with Daemon(tmp_path, 'site.pue = 1.2', scenario=SCENARIO) as daemon:
+        daemon.start()                       # returns when it has told systemd that it is ready
+        daemon.scrape()["energy_joules_total", "device"]
+        daemon.kill()
+        daemon.start()                       # another process over the same files
+
+All of it lies in one directory: `wattledger.toml`, `ledger.sqlite`, the sockets, the log.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from wattledger.core.footprint import footprint
+from wattledger.ledger import open_reader_offline
+
+READY_S = 30.0  # how long a start may take on a machine that is busy with other tests
+PREFIX = "wattledger_"
+# Counters of the process, not of the books: they begin at 0 with each start.
+OF_PROCESS = (
+    "grid_requests_total",
+    "meter_errors_total",
+    "meter_missed_ticks_total",
+    "ledger_commit_errors_total",
+)
+FINE = 'sampling = { interval = "0.1s", commit_interval = "0.2s", allow_fine_grained = true }\n'
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Reply(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Page:
+    """A scraped metrics page. Names are written without the prefix."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.samples: dict[Series, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                series = (sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items())))
+                assert series not in self.samples, f"{series} is there twice"
+                self.samples[series] = sample.value
+
+    def all(self, name: str, **labels: str) -> dict[Series, float]:
+        """The samples of a metric that carry these labels."""
+        wanted = set(labels.items())
+        return {
+            series: value
+            for series, value in self.samples.items()
+            if series[0] == name and wanted <= set(series[1])
+        }
+
+    def one(self, name: str, **labels: str) -> float:
+        """The only sample of a metric that carries these labels."""
+        found = self.all(name, **labels)
+        assert len(found) == 1, f"{name} {labels}: {found or 'is not on the page'}"
+        return next(iter(found.values()))
+
+    def sum(self, name: str, **labels: str) -> float:
+        return sum(self.all(name, **labels).values())
+
+    def labels(self, name: str, label: str) -> set[str]:
+        """All values of one label."""
+        return {dict(series[1])[label] for series in self.all(name)}
+
+    def counters(self) -> dict[Series, float]:
+        """Every counter of the books: those that must never fall."""
+        return {
+            series: value
+            for series, value in self.samples.items()
+            if series[0].endswith("_total")
+            and series[0] not in OF_PROCESS
+            and not series[0].startswith("process_")
+        }
+
+    def assert_not_below(self, earlier: Page) -> None:
+        """No counter has fallen or gone since an earlier page."""
+        now = self.counters()
+        fallen = {
+            series: (before, now.get(series))
+            for series, before in earlier.counters().items()
+            if series not in now or now[series] < before
+        }
+        assert not fallen, f"counters fell: {fallen}"
+
+
+class NotifySocket:
+    """systemd's end of sd_notify(3), read as it comes: the queue of the kernel is short."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.messages: list[tuple[float, str]] = []  # (monotonic s, line)
+        self._changed = threading.Condition()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._read, name="notify", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while message := self._socket.recv(4096):
+            with self._changed:
+                now = time.monotonic()
+                self.messages += [(now, line) for line in message.decode().splitlines()]
+                self._changed.notify_all()
+
+    def clear(self) -> None:
+        with self._changed:
+            self.messages.clear()
+
+    def lines(self) -> list[str]:
+        with self._changed:
+            return [line for _, line in self.messages]
+
+    def wait_for(self, line: str, timeout_s: float, alive: Callable[[], bool]) -> bool:
+        """Whether the line came while the process was alive."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not any(found == line for _, found in self.messages):
+                if time.monotonic() > deadline or not alive():
+                    return False
+                self._changed.wait(0.05)
+        return True
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.connect(str(self.path))
+            end.send(b"")
+        self._thread.join(5)
+        self._socket.close()
+        self.path.unlink()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+    """The first true value of a condition; fails the test when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {what or condition}"
+        time.sleep(0.05)
+
+
+class Daemon:
+    """`wattledger serve` in a directory of its own, on a free port of loopback.
+
+    Args:
+        home: the directory.
+        config: TOML; a `[path]` of its own keeps the host's meters out where there is none.
+        scenario: text of a simulated scenario, played in the place of NVML.
+        env: more environment.
+        prefix: a command that starts the command, such as `setpriv …`.
+        ledger: another place for the ledger.
+        cwd: the working directory.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        config: str = "",
+        *,
+        scenario: str = "",
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        ledger: Path | None = None,
+    ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self.port = free_port()
+        self.ledger = ledger or home / "ledger.sqlite"
+        self.config_file = home / "wattledger.toml"
+        self.log_file = home / "daemon.log"
+        self.prefix = list(prefix)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.notify = NotifySocket(home / "notify")
+        (home / "sys").mkdir(exist_ok=True)
+        self.arguments = ["--ledger", str(self.ledger), "--path.sysfs", str(home / "sys")]
+        if scenario:
+            (home / "scenario.toml").write_text(scenario)
+            self.arguments += ["--simulate", str(home / "scenario.toml")]
+        kept = {
+            name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ
+        }
+        self.env = {
+            **kept,
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        }
+        self.configure(config)
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────
+
+    def configure(self, config: str) -> None:
+        """Write the settings; a running daemon takes them up at SIGHUP."""
+        self.config_file.write_text(config)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a `wattledger` command."""
+        return [*self.prefix, sys.executable, "-m", "wattledger.cli", *arguments]
+
+    def spawn(self, *more: str) -> subprocess.Popen[bytes]:
+        """Start the process, without waiting for anything."""
+        assert self.process is None or self.process.poll() is not None, "it still runs"
+        self.notify.clear()
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(
+                    "serve",
+                    "--config",
+                    str(self.config_file),
+                    "--listen",
+                    f"127.0.0.1:{self.port}",
+                    *self.arguments,
+                    *more,
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                env={**self.env, "NOTIFY_SOCKET": str(self.notify.path)},
+                start_new_session=True,
+            )
+        return self.process
+
+    def start(self, *more: str) -> Daemon:
+        """Start the process and wait until it is ready."""
+        process = self.spawn(*more)
+        ready = self.notify.wait_for("READY=1", READY_S, lambda: process.poll() is None)
+        assert ready, f"not ready (exit code {process.poll()}):\n{self.log()}"
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def terminate(self, timeout_s: float = 10.0, number: int = signal.SIGTERM) -> float:
+        """SIGTERM; returns how long it took to end, in s. The exit code must be 0."""
+        assert self.process is not None
+        begun = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout_s)
+        took_s = time.monotonic() - begun
+        assert code == 0, f"exit code {code}:\n{self.log()}"
+        return took_s
+
+    def reload(self) -> None:
+        """SIGHUP; returns when the daemon has said that it is through."""
+        self.notify.clear()
+        self.send(signal.SIGHUP)
+        alive = lambda: self.process is not None and self.process.poll() is None  # noqa: E731
+        assert self.notify.wait_for("READY=1", READY_S, alive), self.log()
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def assert_no_traceback(self) -> None:
+        assert "Traceback" not in self.log(), self.log()
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait(10)
+        self.notify.close()
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── questions ───────────────────────────────────────────────────────────────────────────────
+
+    def get(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+        method: str = "GET",
+    ) -> Reply:
+        """One request over TCP."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        got = {name.lower(): value for name, value in answer.getheaders()}
+        if got.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        return Reply(answer.status, got, body)
+
+    def scrape(self, timeout_s: float = 10.0) -> Page:
+        """The metrics page now."""
+        reply = self.get("/metrics", timeout_s=timeout_s)
+        assert reply.status == 200, reply
+        return Page(reply.body.decode())
+
+    def scrape_when(
+        self, condition: Callable[[Page], Any], timeout_s: float = 15.0, what: str = ""
+    ) -> Page:
+        """The first page that fulfils a condition."""
+        deadline = time.monotonic() + timeout_s
+        while not condition(page := self.scrape()):
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{page.text}"
+            time.sleep(0.05)
+        return page
+
+    def next_commit(self, timeout_s: float = 15.0) -> Page:
+        """A page of a commit that began after this call did."""
+        now = self.scrape().one("ledger_commits_total")
+        return self.scrape_when(
+            lambda page: page.one("ledger_commits_total") >= now + 2, timeout_s, "two commits"
+        )
+
+    def api(self, path: str) -> Any:
+        """The JSON of `/api/v1/…`."""
+        reply = self.get(f"/api/v1/{path}")
+        assert reply.status == 200, reply
+        return reply.json
+
+    def cli(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Another `wattledger` command, run to its end in the same surroundings."""
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=self.home,
+            env=self.env,
+            timeout=timeout_s,
+        )
+
+    # ── the ledger, while no daemon runs ────────────────────────────────────────────────────────
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a copy of the ledger: what lies there is not touched, not even its log."""
+        copy = self.home / "copy.sqlite"
+        for suffix in ("", "-wal"):
+            beside = Path(f"{self.ledger}{suffix}")
+            target = Path(f"{copy}{suffix}")
+            if beside.exists():
+                target.write_bytes(beside.read_bytes())
+            else:
+                target.unlink(missing_ok=True)
+        Path(f"{copy}-shm").unlink(missing_ok=True)
+        connection = sqlite3.connect(copy)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def assert_books_balance(self) -> None:
+        """The ledger's own check: every row recomputed, every total summed, with `==`."""
+        reader = open_reader_offline(self.ledger)
+        try:
+            assert reader.check(footprint) == []
+        finally:
+            reader.close()
+
+
+def balanced(daemon: Daemon) -> dict[str, dict[str, int]]:
+    """Totals by device, payee and kind as exact integers, of one state of the books.
+
+    Fails the test where they do not all sum to the node's.
+    """
+    quantities = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul")
+
+    def read(by: str) -> dict[str, dict[str, int]]:
+        answer = daemon.api(f"totals?by={by}")
+        rows = {row["group"]: {q: int(row[q]) for q in quantities} for row in answer["rows"]}
+        for quantity in quantities:
+            total = sum(row[quantity] for row in rows.values())
+            assert total == int(answer["total"][quantity])
+        return rows
+
+    def whole(rows: Mapping[str, Mapping[str, int]]) -> list[int]:
+        return [sum(row[q] for row in rows.values()) for q in quantities]
+
+    for _ in range(50):  # until no commit fell between the first and the last question
+        node = read("all")
+        devices, payees, kinds = read("device"), read("payee"), read("kind")
+        page = daemon.scrape()
+        if read("all") == node:
+            assert whole(devices) == whole(payees) == whole(kinds) == whole(node)
+            shown_j = page.sum("energy_joules_total")
+            assert abs(shown_j * 1e6 - whole(node)[0]) < 1 + whole(node)[0] * 1e-12
+            return devices
+    raise AssertionError("commits fell between all the questions")
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """Non-empty lines."""
+    return (line for line in text.splitlines() if line.strip())

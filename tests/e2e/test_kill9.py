@@ -1,0 +1,210 @@
+"""Killed two hundred times: no counter falls, no joule is lost, none is booked twice.
+
+Four simulated GPUs, whose counters follow the time since boot and so move on while the daemon is
+down, and two RAPL packages with DRAM that this test keeps moving. `KILLS` is the number of kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from e2e.daemon import FINE, Daemon, Page, balanced
+from sysfs import RANGE_DRAM_UJ, RANGE_INTEL_UJ, RaplTree, Wave
+
+from wattledger.clock import SystemClock
+from wattledger.meters.simulated import SimulatedNvml, load_scenario
+from wattledger.units import NS_PER_S
+
+KILLS = int(os.environ.get("KILLS", "200"))
+OTHER_W = 90
+INTERVAL_S = 0.1
+SCENARIO = """
+[[gpu]]
+model = "H100 SXM"
+count = 3
+waveform = { kind = "square", low_w = 60, high_w = 600, period_s = 0.7, stagger_s = 0.2 }
+processes = [{ pid = "self" }]
+
+[[gpu]]
+model = "A100"
+waveform = { kind = "square", low_w = 50, high_w = 390, period_s = 7.3 }
+"""
+CONFIG = f"""
+{FINE}
+meters.other.watts = {OTHER_W}
+"""
+GPU_PEAK_W = 600
+GPU_TICK_S = 0.1
+CPU_WAVES = {
+    "package-0": Wave(180_000_000, 60_000_000, 900_000_000, 300_000_000),
+    "package-1": Wave.constant(120),
+    "package-0/dram": Wave.constant(12),
+    "package-1/dram": Wave(20_000_000, 4_000_000, 500_000_000, 250_000_000),
+}
+CPU_DEVICES = {
+    "cpu0": "package-0",
+    "cpu1": "package-1",
+    "dram0": "package-0/dram",
+    "dram1": "package-1/dram",
+}
+CPU_PEAK_W = 180
+RAPL_STEP_S = 0.05  # the test's thread moves the counters every few ms, or later on a busy machine
+
+Checkpoint = tuple[str, int, int | None, int, int, int]  # name, raw, range, boottime, wall, booked
+
+
+def checkpoints(daemon: Daemon) -> dict[str, Checkpoint]:
+    """Of each counted device: what the ledger last read and what it has booked."""
+    rows = daemon.query(
+        "SELECT name, raw_uj, range_uj, at_boottime_ns, at_wall_ns,"
+        " (SELECT coalesce(sum(energy_uj), 0) FROM total WHERE device_id = id)"
+        " FROM device WHERE raw_uj IS NOT NULL"
+    )
+    return {row[0]: row for row in rows}
+
+
+def assert_exact(first: dict[str, Checkpoint], now: dict[str, Checkpoint]) -> None:
+    """What was booked is what the counter moved by, to the µJ: nothing twice, nothing lost."""
+    assert now.keys() == first.keys()
+    for name, (_, raw_uj, range_uj, _, _, booked_uj) in now.items():
+        moved_uj = raw_uj - first[name][1]
+        if range_uj is not None:
+            moved_uj %= range_uj  # at most one wrap in the minutes of this test
+        assert booked_uj - first[name][5] == moved_uj, name
+
+
+@pytest.mark.timeout(900)
+def test_no_counter_falls_and_no_joule_is_lost_over_kills(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    chance = random.Random(20)
+    node = daemon(CONFIG, scenario=SCENARIO)
+    tree = RaplTree(
+        node.home / "sys",
+        packages=2,
+        waves=CPU_WAVES,
+        start_uj=min(RANGE_INTEL_UJ, RANGE_DRAM_UJ) - 1_000_000_000,  # DRAM wraps on the way
+    )
+    with tree, tree.follow(0.005):
+        # The counters' own clock starts with `follow`; the simulated GPUs' is the machine's.
+        truth = SimulatedNvml(load_scenario(node.home / "scenario.toml"), SystemClock())
+        node.start()
+        node.next_commit()
+        node.kill()
+        first = checkpoints(node)
+        assert len(first) == 8  # 4 GPUs, 2 packages, 2 DRAMs; `other` has no counter
+        first_page: Page | None = None
+        last: Page | None = None
+        for kill in range(KILLS):
+            node.start()
+            page = node.scrape()
+            first_page = first_page or page
+            last = last or page
+            page.assert_not_below(last)
+            # At least one commit of this process, then any moment of the next three.
+            last = node.scrape_when(
+                lambda now, at=page: (
+                    now.one("ledger_commits_total") > at.one("ledger_commits_total")
+                )  # type: ignore[misc]
+            )
+            last.assert_not_below(page)
+            if kill % 20 == 0:
+                balanced(node)
+            time.sleep(chance.uniform(0, 0.6))
+            page = node.scrape()
+            page.assert_not_below(last)
+            last = page
+            node.kill()
+            assert_exact(first, checkpoints(node))
+            if kill % 10 == 5:  # and some that die while they start
+                node.spawn()
+                time.sleep(chance.uniform(0.05, 0.7))
+                node.kill()
+                assert_exact(first, checkpoints(node))
+        node.start()
+        end_page = node.next_commit()
+        assert last is not None and first_page is not None
+        end_page.assert_not_below(last)
+        booked = balanced(node)
+        node.terminate()
+        node.assert_no_traceback()
+        node.assert_books_balance()
+
+        now = checkpoints(node)
+        assert_exact(first, now)
+        _compare_with_truth(truth, tree, first, now)
+        _compare_pages_with_truth(truth, tree, first_page, end_page)
+
+        assert all(end_page.one("counter_resets_total", device=name) == 0 for name in now)
+        assert all(end_page.one("unobserved_seconds_total", device=name) == 0 for name in now)
+        assert end_page.sum("energy_quality_joules_total", quality="recovered") > 0
+        _constant_is_booked_or_said(end_page, booked["other"]["energy_uj"], first, now)
+
+
+def _compare_with_truth(
+    truth: SimulatedNvml,
+    tree: RaplTree,
+    first: dict[str, Checkpoint],
+    now: dict[str, Checkpoint],
+) -> None:
+    """Each device's books against the closed form, at the instants of its own readings."""
+    for name, (_, _, _, boottime_ns, _, booked_uj) in now.items():
+        begun_ns, begun_uj = first[name][3], first[name][5]
+        true_uj = _truth_uj(truth, tree, name, begun_ns, boottime_ns)
+        assert true_uj > 0
+        assert abs(booked_uj - begun_uj - true_uj) <= _tick_uj(name), name
+
+
+def _compare_pages_with_truth(truth: SimulatedNvml, tree: RaplTree, first: Page, end: Page) -> None:
+    """The same as a scrape shows it, from one books_timestamp to the other."""
+    offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    instants = [
+        round(page.one("books_timestamp_seconds") * NS_PER_S) - offset_ns for page in (first, end)
+    ]
+    for name in end.labels("energy_joules_total", "device") - {"other"}:
+        shown_uj = 1e6 * (
+            end.one("energy_joules_total", device=name)
+            - first.one("energy_joules_total", device=name)
+        )
+        true_uj = _truth_uj(truth, tree, name, *instants)
+        # The timestamp is the earliest of the devices'; this one may be a turn ahead of it.
+        peak_w = CPU_PEAK_W if name in CPU_DEVICES else GPU_PEAK_W
+        edge_uj = 2 * INTERVAL_S * peak_w * 1e6
+        assert abs(shown_uj - true_uj) <= _tick_uj(name) + edge_uj, name
+
+
+def _truth_uj(truth: SimulatedNvml, tree: RaplTree, name: str, begun_ns: int, ended_ns: int) -> int:
+    """The energy of a device between two instants on CLOCK_BOOTTIME."""
+    if name not in CPU_DEVICES:
+        return truth.true_energy_uj(name, boottime_ns=ended_ns) - truth.true_energy_uj(
+            name, boottime_ns=begun_ns
+        )
+    ahead_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    zone, zero_ns = CPU_DEVICES[name], tree.start_monotonic_ns + ahead_ns
+    ended_uj = tree.true_energy_uj(zone, ended_ns - zero_ns)
+    return ended_uj - tree.true_energy_uj(zone, begun_ns - zero_ns)
+
+
+def _tick_uj(name: str) -> int:
+    """What the counter may lag behind the truth."""
+    if name in CPU_DEVICES:
+        return round(CPU_PEAK_W * RAPL_STEP_S * 1e6)
+    return round(GPU_PEAK_W * GPU_TICK_S * 1e6)
+
+
+def _constant_is_booked_or_said(
+    page: Page, booked_uj: int, first: dict[str, Checkpoint], now: dict[str, Checkpoint]
+) -> None:
+    """Of a meter that has no counter, the downtime is missing, and said in seconds."""
+    starts, ends = [row[4] for row in first.values()], [row[4] for row in now.values()]
+    elapsed_s = (max(ends) - min(starts)) / NS_PER_S
+    unobserved_s = page.one("unobserved_seconds_total", device="other")
+    observed_s = booked_uj / 1e6 / OTHER_W
+    assert observed_s <= elapsed_s + 2 * INTERVAL_S
+    assert 0 < unobserved_s < elapsed_s + 2
+    assert observed_s + unobserved_s >= elapsed_s - 4 * INTERVAL_S - 2
