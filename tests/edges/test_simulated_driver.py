@@ -282,6 +282,20 @@ def test_a_trembling_or_stepped_wall_clock_moves_no_past_tick() -> None:
     assert driver.nvmlDeviceGetFieldValues(handle, [83])[0].timestamp < min(stamps)  # an hour back
 
 
+def test_ticks_keep_their_distance_while_the_clock_trembles() -> None:
+    """Microseconds of jitter between two clock reads do not reach the stamps."""
+    clock = FakeClock()
+    driver = driver_of(clock=clock)
+    handle = driver.nvmlDeviceGetHandleByIndex(0)
+    stamps = []
+    for jitter_s in (0.0, 3e-6, -5e-6, 2e-6, 4e-6):
+        clock.advance(0.1)
+        clock.step_wall(jitter_s)
+        stamps.append(driver.nvmlDeviceGetFieldValues(handle, [83])[0].timestamp)
+
+    assert {b - a for a, b in pairwise(stamps)} == {100_000}
+
+
 # ── samples ─────────────────────────────────────────────────────────────────────────────────────
 
 

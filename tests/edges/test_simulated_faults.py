@@ -288,3 +288,26 @@ def test_a_reset_while_frozen_is_not_negative() -> None:
     assert rig.energy_mj(handle) == 0
     clock.advance(5)
     assert rig.energy_mj(handle) == pytest.approx(2_100_000, abs=6_001)
+
+
+def test_the_last_of_several_resets_counts() -> None:
+    rig = Rig(
+        'kind = "reset_counter"\ngpu = 0\nat_s = 2\n'
+        '[[fault]]\nkind = "reset_counter"\ngpu = 0\nat_s = 6'
+    )
+    handle = rig.init()[0]
+    rig.clock.advance(10)
+
+    assert rig.energy_mj(handle) == pytest.approx(1_200_000, abs=6_001)
+
+
+@pytest.mark.parametrize("at_ms", range(10_001, 10_021, 3))
+def test_a_reset_counter_never_shows_more_than_was_used_since(at_ms: int) -> None:
+    """Wherever in the tick the reset falls: the part of the tick before it is gone."""
+    rig = Rig(f'kind = "reset_counter"\ngpu = 0\nat_s = {at_ms / 1000}')
+    handle = rig.init()[0]
+    rig.clock.advance(at_ms / 1000)
+    for _ in range(8):
+        rig.clock.advance(0.005)
+        used_uj = rig.driver.true_energy_uj(0) - 300 * (1_000_000 + at_ms) * 1_000
+        assert rig.energy_mj(handle) * 1_000 <= used_uj
