@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wattledger.errors import ListenError
 
-_BACKLOG = 128
+_BACKLOG = 1024  # a full queue costs the next scrape a second: the kernel drops its SYN
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 

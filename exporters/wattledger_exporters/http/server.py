@@ -27,7 +27,7 @@ from wattledger_exporters.web_config import LiveWebConfig
 log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "127.0.0.1:19400"
-_ACCEPTS_AT_ONCE = 32
+_ACCEPTS_AT_ONCE = 8  # few, so that who has asked is read before the cap turns on them
 _PAUSE_S = 0.2  # no file descriptor left: let others finish
 _TLS_SHUTDOWN_S = 1.0
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
