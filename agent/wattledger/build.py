@@ -52,7 +52,12 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
     nvml: NvmlMeter | None = None
     if wanted.nvml.enabled != "false":
         nvml = NvmlMeter(
-            nvml_driver(config, clock), clock, sysfs=sysfs, procfs=procfs, interval_ns=interval_ns
+            nvml_driver(config, clock),
+            clock,
+            sysfs=sysfs,
+            # The processes of simulated GPUs are nowhere to be found.
+            procfs=procfs if wanted.nvml.backend == "driver" else None,
+            interval_ns=interval_ns,
         )
         found.append(nvml)
     module_scope = nvml.module_scope if nvml is not None else lambda: False

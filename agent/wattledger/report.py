@@ -68,7 +68,7 @@ def _print_table(
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(by if by != "all" else "")
+    table.add_column(by if by != "all" else "", overflow="fold")
     for title in ("energy kWh", "CO2e g", "water on site L", "water grid L", "estimated"):
         table.add_column(title, justify="right")
     for row in rows:
@@ -76,7 +76,8 @@ def _print_table(
     if len(rows) != 1 or by != "all":
         table.add_section()
         table.add_row(*_cells(total), style="bold")
-    console = Console(highlight=False)
+    # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     until = answer.get("books_complete_until") or answer.get("until")
     console.print(
