@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from e2e.daemon import FINE, Daemon, Page, balanced
 from sysfs import RANGE_DRAM_UJ, RANGE_INTEL_UJ, RaplTree, Wave
-
 from wattledger.clock import SystemClock
 from wattledger.meters.simulated import SimulatedNvml, load_scenario
 from wattledger.units import NS_PER_S
