@@ -614,3 +614,33 @@ def _http_threads() -> set[threading.Thread]:
 def test_json_is_readable_by_people(served: Served) -> None:
     body = served.tcp.request("/healthz").body
     assert body == (json.dumps({"status": "ok"}, indent=2) + "\n").encode()
+
+
+def test_an_address_open_to_the_network_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    for listen, warnings in (("127.0.0.1:0", 0), ("[::1]:0", 0), (":0", 1)):
+        caplog.clear()
+        try:
+            server = _server(listen)
+            server.start()
+        except ListenError:
+            assert listen == "[::1]:0"  # a machine without IPv6
+            continue
+        server.stop()
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+
+
+def test_the_page_for_people_is_well_formed(served: Served) -> None:
+    from html.parser import HTMLParser
+
+    opened: list[str] = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag != "meta":
+                opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Balance().feed(served.tcp.request("/").body.decode())
+    assert opened == []

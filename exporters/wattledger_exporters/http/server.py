@@ -79,6 +79,7 @@ class HttpServer:
         self._listeners: list[_Listener] = []
         self._inode = 0
         self._web: LiveWebConfig | None = None
+        self._scheme = "http"
         self._app: App | None = None
         self._config: Config | None = None
         self._thread: threading.Thread | None = None
@@ -99,8 +100,7 @@ class HttpServer:
     @property
     def url(self) -> str:
         """Where a person looks, empty without TCP."""
-        secure = self._web is not None and self._web.current.context is not None
-        return f"{'https' if secure else 'http'}://{self.address}" if self.address else ""
+        return f"{self._scheme}://{self.address}" if self.address else ""
 
     def start(self) -> None:
         """Read the web configuration, bind, and serve from now on.
@@ -111,6 +111,7 @@ class HttpServer:
         """
         if self._web_path is not None:
             self._web = LiveWebConfig(self._web_path)
+            self._scheme = "https" if self._web.current.context is not None else "http"
         self._app = App(self._daemon, self._pages, self._clock, self._web)
         self._config = Config(
             cast(Any, self._app),
@@ -162,8 +163,8 @@ class HttpServer:
             return
         if self._web is None or not self._web.current.users:
             log.warning(
-                "%s is open to the network without a password: energy readings at this grain are "
-                "harmless, but names of devices are not secret; http.web_config adds TLS and users",
+                "%s is open to the network without a password: whoever reaches it reads this "
+                "node's energy and devices; http.web_config adds TLS and users",
                 self.address,
             )
 
