@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import grid_server as play
 from grid_server import GridServer, Script
 from wattledger.errors import GridError
+from wattledger.grid.address import check_url
 from wattledger.grid.client import HttpClient, check_proxy, retry_after_s
 from wattledger.grid.outcome import Outcome
 from wattledger.grid.secret import Secret
@@ -176,6 +179,25 @@ def test_a_redirect_is_not_followed_and_the_token_stays(status: int) -> None:
         assert second.requests == []
 
 
+@pytest.mark.parametrize("where", ["https://[::1", "https://x:y/", "\xff", "", "//\x7f"])
+def test_a_redirect_to_nowhere_is_a_redirect_too(where: str) -> None:
+    assert outcome(play.reply(302, headers={"Location": where})).outcome == "redirect"
+
+
+def test_what_a_reply_wants_of_its_client_is_not_done() -> None:
+    wishes = {
+        "Set-Cookie": "a=b; Path=/",
+        "Refresh": "0; url=/elsewhere",
+        "Content-Type": "application/json; charset=utf-16",
+        "Content-Encoding": "identity",
+    }
+    with GridServer(play.reply(body={"a": 1}, headers=wishes)) as server:
+        assert ask(server) == {"a": 1}
+        ask(server)
+    assert [request.target for request in server.requests] == ["/x?zone=GB"] * 2
+    assert all("cookie" not in request.headers for request in server.requests)
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -304,6 +326,31 @@ def test_a_url_that_must_not_be_asked(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@given(st.from_regex(r"[!-.0-~]{1,30}", fullmatch=True), st.from_regex(r"[!-~]{0,30}"))
+@example("1.2.3.999", "")
+@example("xn--zz--zz", "/")
+@example("a..b", "/%zz/../x?a=%")
+@example("[fe80::1%25eth0]", "/")
+@example("x", "/" + "x" * 70_000)
+def test_no_url_that_passes_the_check_ends_in_anything_but_ours(host: str, rest: str) -> None:
+    url = f"https://{host}/{rest}"
+    try:
+        allowed = {check_url(url).host}
+    except ValueError:
+        return
+    client = HttpClient(resolve=lambda host, port: [])
+    with pytest.raises(GridError) as caught:
+        client.get_json(url, allow_hosts=allowed)
+    assert caught.value.outcome in ("blocked", "connect_error")
+
+
+@pytest.mark.parametrize("target", ["/", "/a%20b", "/x?a=1&b=%2C,:;[]'|", "//x", "/v3/a?z=US-X"])
+def test_a_target_is_asked_for_as_it_was_written(target: str) -> None:
+    with GridServer(play.reply(body={})) as server:
+        HttpClient().get_json(server.url + target, allow_hosts=LOOPBACK)
+    assert server.requests[0].target == target
+
+
 def test_a_host_that_is_not_the_sources_own() -> None:
     with pytest.raises(GridError) as caught:
         HttpClient().get_json("https://evil.example/", allow_hosts={"api.example"})
@@ -345,7 +392,7 @@ def test_a_name_that_leads_inside_is_refused(address: str, private: bool) -> Non
     "address", ["10.1.2.3", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fc00::1"]
 )
 def test_a_private_address_is_for_urls_of_the_operators_choice(address: str) -> None:
-    from wattledger.grid.address import check_address, check_url
+    from wattledger.grid.address import check_address
 
     url = check_url("https://carbon.corp.example/")
     check_address(address, url, private=True)
@@ -501,7 +548,7 @@ def test_a_proxy_carries_tls_from_end_to_end(authority: tuple[trustme.CA, Path])
 
 def test_the_token_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    for level in ("httpcore", "httpcore.http11", "httpcore.connection"):
+    for level in ("httpx", "httpcore", "httpcore.http11", "httpcore.connection"):
         caplog.set_level(logging.DEBUG, logger=level)
     echo = {"X-Echo": CANARY, "Content-Length": "2"}
     with GridServer(play.in_turn(play.reply(body={}), play.reply(401, {"e": CANARY}))) as server:
@@ -529,3 +576,19 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_request_brings_no_terminal_library() -> None:
+    """httpx's command line would, and they cost more than httpx itself."""
+    code = """
+import sys
+from wattledger.grid.client import HttpClient
+print(HttpClient().get_json(sys.argv[1], allow_hosts={"127.0.0.1"}))
+import httpx
+print([name for name in ("rich", "pygments", "click") if name in sys.modules])
+"""
+    with GridServer(play.reply(body={})) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", code, server.url], capture_output=True, text=True, check=True
+        )
+    assert done.stdout == "{}\n[]\n"

@@ -3,8 +3,8 @@
     total deadline · bounded body · no redirects · no compression · https, or loopback ·
     addresses checked after resolution · no proxy but the configured one · strict JSON
 
-The HTTP library (httpcore, the engine under httpx) and `ssl` are imported by the first request:
-a daemon that lives on the country table alone never pays for them.
+httpx and `ssl` are imported by the first request: a daemon that lives on the country table alone
+never pays for them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class HttpClient:
             raise failure(Outcome.BLOCKED, str(error)) from None
         if where.host not in allow_hosts:
             raise failure(Outcome.BLOCKED, f"{where.host} is not a host of this source")
-        from wattledger.grid import wire  # imports httpcore and ssl
+        from wattledger.grid import wire  # imports httpx and ssl
 
         reply = wire.fetch(
             where,
@@ -105,9 +105,9 @@ class HttpClient:
             ca_file=self._ca_file,
             proxy="" if where.loopback else self._proxy,
         )
-        if reply.status != 200:
-            raise _refusal(where, reply.status, reply.retry_after)
-        return strict_json(reply.body)
+        if reply.status_code != 200:
+            raise _refusal(where, reply.status_code, reply.headers.get("retry-after", ""))
+        return strict_json(reply.content)
 
 
 def check_proxy(text: str) -> None:
