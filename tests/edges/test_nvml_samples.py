@@ -216,6 +216,20 @@ def test_process_list_that_fails_is_unknown_and_one_not_found_is_empty(
     assert counts(FakeGpu(UUID, pids=[1], process_error=code), None) == count
 
 
+def test_driver_before_510_is_asked_in_its_own_form() -> None:
+    clock = FakeClock()
+
+    class Old(FakeNvml):
+        def nvmlDeviceGetComputeRunningProcesses_v2(self, handle: FakeGpu) -> list[object]:
+            return self._processes("compute", handle, [7, 8])
+
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu) -> list[object]:
+            raise self.NVMLError(13)
+
+    meter = NvmlMeter(Old(clock, FakeGpu(UUID)), clock, sysfs=Path("/nonexistent"), procfs=None)
+    assert meter.read().processes == {UUID: 2}
+
+
 def test_process_list_is_asked_for_every_five_seconds() -> None:
     clock = FakeClock()
     gpu = FakeGpu(UUID, pids=[1])

@@ -189,6 +189,9 @@ class NvmlMeter:
         if estimators != self._estimators:
             if not self._estimators:
                 log.info("GPU energy by: %s", ", ".join(sorted(set(estimators.values()))))
+            for uuid, name in estimators.items():
+                if name == "counter" and self._estimators.get(uuid, name) != name:
+                    log.info("%s: by its energy counter again", gpus[uuid].facts.label)
             self._estimators = estimators
         shortest_ns = min(
             (gpu.ladder.interval_ns or self._base_interval_ns for gpu in gpus.values()),

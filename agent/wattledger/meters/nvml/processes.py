@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from wattledger.meters.nvml.binding import NvmlDriver
 from wattledger.meters.nvml.remedies import Remedy, remedy
 from wattledger.units import NS_PER_S
 
+_COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
+_GRAPHICS = "nvmlDeviceGetGraphicsRunningProcesses"
+_UNSUPPORTED, _FAILED = "unsupported", "failed"
 GRAPHICS_INTERVAL_NS = 60 * NS_PER_S  # desktops only, and there it is always somebody
 
 
@@ -55,29 +59,37 @@ class ProcessList:
         first = not self._due_ns
         slack_ns = self._interval_ns // 20  # turns are not held to the nanosecond
         self._due_ns = now_ns + self._interval_ns - slack_ns + (delay_ns if first else 0)
-        self._compute = self._ask(self._driver.nvmlDeviceGetComputeRunningProcesses, handle)
-        if now_ns >= self._graphics_due_ns:
+        compute = self._ask(_COMPUTE, handle)
+        self._supported = compute is not _UNSUPPORTED  # with MIG, for one: not asked again
+        self._compute = compute if isinstance(compute, set) else None
+        if now_ns >= self._graphics_due_ns and self._supported:
             self._graphics_due_ns = now_ns + GRAPHICS_INTERVAL_NS + (delay_ns if first else 0)
-            graphics = self._ask(self._driver.nvmlDeviceGetGraphicsRunningProcesses, handle)
-            self._graphics = graphics or set()
+            graphics = self._ask(_GRAPHICS, handle)
+            self._graphics = graphics if isinstance(graphics, set) else set()
         if self._compute is None:
             self.count = None
         else:
             self.count = self._living(self._compute | self._graphics)
 
-    def _ask(self, call: Any, handle: Any) -> set[int] | None:
+    def _ask(self, name: str, handle: Any) -> set[int] | str:
+        """The ids in one of the lists, or why there is none."""
         try:
-            return {int(process.pid) for process in call(handle)}
+            return {int(process.pid) for process in self._call(name, handle)}
         except self._driver.NVMLError as error:
             kind = remedy(nvml.error_code(error))
             if kind is Remedy.EMPTY:
                 return set()
-            if kind in (Remedy.UNSUPPORTED, Remedy.FORBIDDEN) and self._is_compute(call):
-                self._supported = False  # as with MIG: not asked again with this handle
-            return None
+            return _UNSUPPORTED if kind in (Remedy.UNSUPPORTED, Remedy.FORBIDDEN) else _FAILED
 
-    def _is_compute(self, call: Any) -> bool:
-        return bool(call == self._driver.nvmlDeviceGetComputeRunningProcesses)
+    def _call(self, name: str, handle: Any) -> Sequence[Any]:
+        """The list in the driver's present form, or in that of drivers before 510."""
+        try:
+            return getattr(self._driver, name)(handle)  # type: ignore[no-any-return]
+        except self._driver.NVMLError as error:
+            older = getattr(self._driver, f"{name}_v2", None)
+            if nvml.error_code(error) != nvml.FUNCTION_NOT_FOUND or older is None:
+                raise
+        return older(handle)  # type: ignore[no-any-return]
 
     def _living(self, pids: set[int]) -> int:
         """Their number, without ids that are listed but dead.
