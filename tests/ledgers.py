@@ -138,6 +138,19 @@ def expected_uj(commits: int) -> int:
     return commits * (commits + 1) // 2
 
 
+def filled(path: Path, commits: int = 40) -> str:
+    """Leaves a closed ledger of several dozen pages; returns its epoch."""
+    clock = FakeClock()
+    ledger = opened(path, clock)
+    for number in range(1, commits + 1):
+        ledger.commit(numbered_batch(number, clock.advance(300)), clock.now())
+    old_s = slot_of(clock.now().wall_ns) - 300 * commits
+    ledger.commit(batch({key(old_s - 300 * n): 5 for n in range(1, 800)}), clock.now())
+    epoch = ledger.books.epoch
+    ledger.close()
+    return epoch
+
+
 def main() -> None:
     """The writer; a volatile ledger may lie anywhere, so that tests can use a tmpfs."""
     clock = FakeClock()

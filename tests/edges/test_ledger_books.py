@@ -262,6 +262,18 @@ def test_old_slots_become_hours_and_nothing_is_lost(path: Path) -> None:
     reader.close()
 
 
+def test_a_booking_in_a_slot_that_was_just_rolled_up_counts_once(path: Path) -> None:
+    clock = FakeClock(START_WALL_NS + 300 * NS_PER_S)
+    ledger = opened(path, clock, keep_days=0)
+    reader = LedgerReader(path)
+    for _ in range(3):
+        ledger.commit(batch({key(SLOT_S - 300): 10**12}), clock.now())
+
+        assert reader.check(footprint) == []
+    ledger.close()
+    reader.close()
+
+
 def test_a_balance_that_is_off_is_found(path: Path) -> None:
     ledger = opened(path)
     ledger.commit(batch({key(SLOT_S): 10**12, key(SLOT_S, CPU.name): 10**12}), FakeClock().now())

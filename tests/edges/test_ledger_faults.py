@@ -29,11 +29,14 @@ from wattledger.units import NS_PER_S
 SLOT_S = START_WALL_NS // NS_PER_S
 
 
+COMMIT = 10_000
+
+
 class Disk:
     """Makes one statement fail, before or after it took effect, and perhaps all that follow.
 
     Attributes:
-        fail_at: statements until the one that fails; below 0: none does.
+        fail_at: statements until the one that fails; below 0: none does; `COMMIT`: that one.
         after: it takes effect all the same.
         sticky: the connection answers nothing any more.
     """
@@ -54,6 +57,8 @@ class Disk:
             broken = False
 
             def execute(self, *args: Any) -> sqlite3.Cursor:
+                if args == ("COMMIT",) and disk.fail_at > COMMIT // 2:
+                    disk.fail_at = 0
                 return self.attempt(lambda: super(Failing, self).execute(*args))
 
             def executemany(self, *args: Any) -> sqlite3.Cursor:
@@ -83,7 +88,7 @@ KEYS = st.builds(
     st.integers(0, 3).map(lambda n: SLOT_S + 300 * n),
     st.sampled_from([device.name for device in DEVICES]),
 )
-FAULTS = st.tuples(st.integers(-1, 16), st.booleans(), st.booleans())
+FAULTS = st.tuples(st.one_of(st.just(COMMIT), st.integers(-1, 16)), st.booleans(), st.booleans())
 STEPS = st.tuples(st.dictionaries(KEYS, st.integers(1, 10**12), max_size=3), FAULTS, st.booleans())
 
 
@@ -197,6 +202,27 @@ def test_a_commit_that_reported_an_error_and_was_done_counts(tmp_path: Path) -> 
     assert energy_uj(ledger.books) == {GPU.name: 30}
     assert ledger.books.commits == 3
     ledger.close()
+
+
+def test_a_doubtful_commit_leaves_nothing_that_the_next_one_did_not_write(tmp_path: Path) -> None:
+    """Done, but reported as failed over a connection that is lost; the caller drops a booking."""
+    path, disk = tmp_path / "ledger.sqlite", Disk()
+    ledger = opened(path, factory=disk.factory())
+    ledger.commit(batch({key(SLOT_S): 10}), FakeClock().now())
+    disk.arm(COMMIT, after=True, sticky=True)
+    with pytest.raises(CommitFailed):
+        ledger.commit(batch({key(SLOT_S): 5, key(SLOT_S, CPU.name): 7}), FakeClock().now())
+    ledger.commit(batch({key(SLOT_S): 1}), FakeClock().now())
+
+    assert energy_uj(ledger.books) == {GPU.name: 11}
+    reader = LedgerReader(path)
+    assert reader.check(footprint) == []
+    reader.close()
+    written = ledger.books
+    ledger.close()
+    again = opened(path)
+    assert again.books == written
+    again.close()
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(

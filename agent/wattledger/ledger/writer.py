@@ -166,8 +166,9 @@ class SqliteLedger:
             message, hint = error.message, error.hint
         else:
             message, hint = explain(error, self._path)
+        failure = CommitFailed(message, hint)
         if message != self._status.message:
-            log.error("not written: %s (%s)", message, hint)
+            log.error("not written: %s", failure)
         self._status = replace(
             self._status,
             errors=self._status.errors + 1,
@@ -175,7 +176,7 @@ class SqliteLedger:
             message=message,
             hint=hint,
         )
-        return CommitFailed(message, hint)
+        return failure
 
     def close(self) -> None:
         """Checkpoints, closes and unlocks; harmless when done twice."""
