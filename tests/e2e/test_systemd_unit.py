@@ -1,0 +1,89 @@
+"""The unit as systemd's own tools judge it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy/systemd"
+UNIT = DEPLOY / "wattledger.service"
+WORST = 25  # 2.5 of 10
+
+
+def placed(tmp_path: Path, *drop_ins: str) -> Path:
+    """The unit with drop-ins, its program in a place that exists here."""
+    program = shutil.which("true")
+    text = UNIT.read_text()
+    assert text.count("ExecStart=/opt/wattledger/bin/wattledger ") == 1
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace("/opt/wattledger/bin/wattledger", str(program)))
+    for name in drop_ins:
+        folder = tmp_path / f"{UNIT.name}.d"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(DEPLOY / name, folder / name)
+    return unit
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",)])
+def test_the_unit_is_sound(
+    tmp_path: Path, need: Callable[..., None], drop_ins: tuple[str, ...]
+) -> None:
+    need("systemd-analyze")
+    answer = analyze("verify", "--man=no", str(placed(tmp_path, *drop_ins)))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+
+
+def test_a_mistake_in_the_unit_would_be_seen(tmp_path: Path, need: Callable[..., None]) -> None:
+    need("systemd-analyze")
+    unit = placed(tmp_path)
+    unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystem=strickt"))
+    assert "protect system" in analyze("verify", "--man=no", str(unit)).stderr
+
+
+@pytest.mark.parametrize("drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",)])
+def test_the_sandbox_is_rated_well(
+    tmp_path: Path, need: Callable[..., None], drop_ins: tuple[str, ...]
+) -> None:
+    need("systemd-analyze")
+    unit = placed(tmp_path, *drop_ins)
+    answer = analyze("security", "--offline=yes", f"--threshold={WORST}", str(unit))
+    assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize(("drop_ins", "rating"), [((), "1.9"), (("without-rapl.conf",), "1.6")])
+def test_the_rating_is_what_the_papers_say(
+    tmp_path: Path, need: Callable[..., None], drop_ins: tuple[str, ...], rating: str
+) -> None:
+    need("systemd-analyze")
+    unit = placed(tmp_path, *drop_ins)
+    answer = analyze("security", "--offline=yes", str(unit))
+    assert f"exposure level for {UNIT.name}: {rating} " in answer.stdout
+    papers = (DEPLOY / (drop_ins[0] if drop_ins else UNIT.name), DEPLOY / "README.md")
+    assert all(rating in paper.read_text() for paper in papers)
+    # The gate can fail.
+    assert analyze("security", "--offline=yes", "--threshold=10", str(unit)).returncode == 1
+
+
+def test_every_line_carries_its_reason() -> None:
+    """Each setting, or the run of like settings it belongs to, stands below a comment."""
+    explained = ""
+    for line in UNIT.read_text().splitlines():
+        if line.startswith("#"):
+            explained = "comment"
+        elif not line or line.startswith("["):
+            explained = ""
+        else:
+            key = line.split("=")[0]
+            plain = key in ("Description", "WantedBy", "Type")
+            assert explained or plain, f"{line}: why?"
