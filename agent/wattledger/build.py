@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from wattledger.config import Config
-from wattledger.config.check import source_configs
+from wattledger.config.check import source_configs, table_zone
 from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
@@ -104,7 +104,7 @@ def grid_feed(config: Config, clock: Clock, remembered: tuple[GridSignal, ...]) 
     client = HttpClient(proxy=config.grid.proxy)
     return Feed(
         build_sources(source_configs(config), client),
-        CountryTable.load().signal(config.site.zone),
+        CountryTable.load().signal(table_zone(config)),
         clock,
         max_age_ns=int(config.grid.max_age),
         remembered=remembered,
@@ -116,12 +116,12 @@ def site_factors(config: Config) -> SiteFactors:
     """PUE, WUE and EWIF in force, each with the name of its source.
 
     Raises:
-        ConfigError: a zone that is not in the country table.
+        ConfigError: a zone that nothing knows.
     """
     site = config.site
     pue, wue, ewif = site.pue, site.wue_l_per_kwh, site.ewif_l_per_kwh
     if ewif is None:
-        row = CountryTable.load().ewif(site.zone)
+        row = CountryTable.load().ewif(table_zone(config))
         ewif_ul, ewif_source = row.ul_per_kwh, "default" if row.zone == "WORLD" else "table"
     else:
         ewif_ul, ewif_source = micro(ewif), "config"

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from wattledger import build
 from wattledger.clock import SystemClock
 from wattledger.config import Config
-from wattledger.config.check import source_configs
+from wattledger.config.check import source_configs, table_zone
 from wattledger.core.footprint import footprint
 from wattledger.errors import (
     DaemonUnreachable,
@@ -212,7 +212,7 @@ def _cpus(config: Config) -> Iterator[Finding]:
 
 
 def _grid(config: Config, status: Mapping[str, Any] | None) -> Iterator[Finding]:
-    row = CountryTable.load().signal(config.site.zone)
+    row = CountryTable.load().signal(table_zone(config))
     sources = source_configs(config)
     if not sources:
         year = time.gmtime(row.valid_from_ns // 1_000_000_000).tm_year

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wattledger.config.settings import Config
 from wattledger.errors import ConfigError
-from wattledger.grid import SourceConfig, build_sources
+from wattledger.grid import KINDS, SourceConfig, build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.table import CountryTable
 from wattledger.model import Basis
@@ -60,9 +60,8 @@ def _meters(config: Config) -> list[Fault]:
 def _grid(config: Config) -> list[Fault]:
     """The sources, and whether anything can price the site's zone."""
     faults: list[Fault] = []
-    zone = config.site.zone
     try:
-        CountryTable.load().row(zone)
+        table_zone(config)
     except ConfigError as error:
         faults += error.faults
     try:
@@ -74,6 +73,22 @@ def _grid(config: Config) -> list[Fault]:
     except ConfigError as error:
         faults += error.faults
     return faults
+
+
+def table_zone(config: Config) -> str:
+    """The row of the country table that is the site's last resort, and names its water factor.
+
+    A zone that the table lacks needs a source that serves it; then the world's row stands in.
+
+    Raises:
+        ConfigError: a zone that nothing knows; names the ones that may be meant.
+    """
+    table, zone = CountryTable.load(), str(config.site.zone)
+    served = any(
+        source.zone == zone and source.kind in KINDS and KINDS[source.kind].serves(zone)
+        for source in source_configs(config)
+    )
+    return table.stand_in(zone) if served else table.row(zone).zone
 
 
 def source_configs(config: Config) -> list[SourceConfig]:

@@ -96,6 +96,17 @@ class CountryTable:
             raise ConfigError([("site.zone", text)])
         return found
 
+    def stand_in(self, zone: str) -> str:
+        """The row that stands in for a zone that a provider serves: its country, else `WORLD`.
+
+        Raises:
+            ConfigError: the zone is another spelling of a country that is here, as `UK` and `DEU`
+                are: no provider is asked for those.
+        """
+        if zone not in self and self._spelt(zone) is None:
+            return WORLD
+        return self.row(zone).zone
+
     def signal(self, zone: str) -> GridSignal:
         """The country's yearly mean as a signal: valid for its year, used beyond it.
 
@@ -132,21 +143,29 @@ class CountryTable:
                 return Ewif(row.ewif_ul_per_kwh, row.zone)
         raise AssertionError("the world row has a water factor")
 
+    def _spellings(self) -> dict[str, CountryRow]:
+        """What people write for each row, in capitals: its code, alpha-3, a name, a common word."""
+        rows = self._rows.values()
+        spellings = {text: row for row in rows for text in (row.zone, row.alpha3, row.name.upper())}
+        spellings.pop("", None)
+        return spellings | {word: self._rows[zone] for word, zone in _COMMON.items()}
+
+    def _spelt(self, text: str) -> CountryRow | None:
+        """The row that a text is another spelling of, or a part of its country."""
+        spellings = self._spellings()
+        word = text.strip().upper()
+        return spellings.get(word) or spellings.get(word.partition("-")[0])
+
     def _near(self, text: str) -> list[CountryRow]:
-        """The rows that may be meant by a word: its code in lower case, alpha-3, a name."""
+        """The rows that may be meant by a text."""
+        if exact := self._spelt(text):
+            return [exact]
         import difflib
 
-        word = text.strip().upper()
-        names: dict[str, CountryRow] = {}
-        for row in self._rows.values():
-            for spelling in (row.zone, row.alpha3, row.name.upper()):
-                if spelling:
-                    names[spelling] = row
-        names.update({word: self._rows[zone] for word, zone in _COMMON.items()})
-        if exact := names.get(word) or names.get(word.partition("-")[0]):
-            return [exact]
-        close = difflib.get_close_matches(word[:60], names, n=3, cutoff=0.7)
-        return list(dict.fromkeys(names[spelling] for spelling in close))
+        spellings = self._spellings()
+        word = text.strip().upper()[:60]
+        close = difflib.get_close_matches(word, spellings, n=3, cutoff=0.7)
+        return list(dict.fromkeys(spellings[spelling] for spelling in close))
 
 
 def _row(fields: dict[str, str]) -> CountryRow:
