@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
+RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
 
 
 class App:
@@ -66,6 +67,7 @@ class App:
         self._commit_asked = threading.Event()
         self._committed = threading.Condition()
         self._commits = 0
+        self._exit_code = 0
         self._snapshot: Snapshot | None = None
 
         path = build.ledger_path(config)
@@ -169,8 +171,12 @@ class App:
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGHUP, reload)
 
-    def run(self) -> None:
-        """Sample and commit until asked to stop, then write everything and close."""
+    def run(self) -> int:
+        """Sample and commit until asked to stop, then write everything and close.
+
+        Returns:
+            The exit code: 0, or `RESTART_EXIT` where only a new process can go on.
+        """
         for meter in self._meters:
             meter.start()
         self._poller.start()
@@ -185,6 +191,7 @@ class App:
             self._loop()
         finally:
             self._end()
+        return self._exit_code
 
     def _loop(self) -> None:
         turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
@@ -206,6 +213,13 @@ class App:
                 self._commit()
                 due_ns = now_ns // commit_ns * commit_ns + commit_ns
             self._notifier.alive()
+            for meter in self._meters:
+                if meter.wants_restart():
+                    log.error(
+                        "meter %s needs a new process; ending, to be started again", meter.name
+                    )
+                    self._exit_code = RESTART_EXIT
+                    self._stop.set()
 
     def _commit(self) -> None:
         self._sampler.tick()

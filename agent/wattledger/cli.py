@@ -66,7 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
     gc.freeze()
     code = 0
     try:
-        app.run()
+        code = app.run()
     except Exception:
         log.exception("the sampling loop failed; what was committed is safe")
         code = FAILURE_EXIT

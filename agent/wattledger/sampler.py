@@ -42,6 +42,7 @@ from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_dura
 log = logging.getLogger(__name__)
 
 FLOORS_NOTE = "idle_floors"
+SILENT_NS = 60 * NS_PER_S
 
 
 class Sampler:
@@ -277,11 +278,17 @@ class Sampler:
         return (*self._devices.values(), *gone)
 
     def _books_ns(self, now: Instant) -> int:
-        """The earliest last reading of the devices that are here: complete up to then."""
+        """The earliest last reading of the devices that are here: complete up to then.
+
+        A device that has been silent for over a minute (asleep, failing) does not hold it back:
+        its silence is told by its meter, and what its counter counted is booked when it answers.
+        """
         instants = [
             self._last[name].at.wall_ns
             for name, info in self._devices.items()
-            if info.present and name in self._last
+            if info.present
+            and name in self._last
+            and now.boottime_ns - self._last[name].at.boottime_ns <= SILENT_NS
         ]
         return min(instants, default=now.wall_ns)
 

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
 RETRY_AFTER_BUG_S = 30.0
+# Reasons that only a new process can mend: a loaded driver library cannot be exchanged.
+NEEDS_RESTART = frozenset({"driver_mismatch"})
+RESTART_PATIENCE_NS = 600 * NS_PER_S
 # Reasons for which a meter is simply not part of this machine.
 ABSENT = frozenset({"absent", "no_library", "no_driver", "covered_by_gpu_module"})
 
@@ -71,6 +74,7 @@ class MeterThread:
         self._busy_since_ns = 0
         self._hanging = False
         self._missed = 0
+        self._restart_since_ns = 0
         self._wake = threading.Event()
         self._stopping = False
         self._release_until_ns = 0  # monotonic
@@ -113,6 +117,18 @@ class MeterThread:
     def released_until_ns(self) -> int:
         """Until when the meter is closed on request (wall clock); 0: it is not."""
         return self._release_wall_ns
+
+    def wants_restart(self) -> bool:
+        """The meter can only be mended by a new process.
+
+        At once where it worked before (the driver was upgraded under us), else after ten
+        minutes: half an installed driver is no reason to restart again and again.
+        """
+        since_ns = self._restart_since_ns
+        if not since_ns:
+            return False
+        worked = any(health.last_success_ns for health in tuple(self._health.values()))
+        return worked or self._clock.now().monotonic_ns - since_ns >= RESTART_PATIENCE_NS
 
     def drain(self) -> list[MeterReport]:
         """The reports since the last call, oldest first."""
@@ -203,6 +219,10 @@ class MeterThread:
         try:
             report = self._meter.read()
         except MeterUnavailable as error:
+            if error.reason not in NEEDS_RESTART:
+                self._restart_since_ns = 0
+            elif not self._restart_since_ns:
+                self._restart_since_ns = self._clock.now().monotonic_ns
             self._failed(Fault(self.name, error.reason, error.message, error.hint, permanent=True))
             return round(error.retry_after_s * NS_PER_S)
         except Exception as error:
@@ -220,6 +240,7 @@ class MeterThread:
         down = {fault.meter for fault in report.faults if fault.permanent}
         answering = {info.meter for info in report.devices if info.present} - down
         wall_ns = self._clock.now().wall_ns
+        self._restart_since_ns = 0
         with self._lock:
             for name in answering:
                 health = self._health.setdefault(name, _Health())

@@ -52,8 +52,10 @@ def test_a_country_brings_its_water_factor() -> None:
         ("", ["nvml", "cpu"]),
         ("[meters.nvml]\nenabled = false\n[meters.other]\nwatts = 5", ["cpu", "constant"]),
         (
-            ("[meters.nvml]\nenabled = false\n[meters.rapl]\nenabled = false\n"
-            "[meters.hwmon]\nenabled = false\n[meters.estimate]\nenabled = false"),
+            (
+                "[meters.nvml]\nenabled = false\n[meters.rapl]\nenabled = false\n"
+                "[meters.hwmon]\nenabled = false\n[meters.estimate]\nenabled = false"
+            ),
             [],
         ),
     ],

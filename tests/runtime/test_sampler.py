@@ -163,6 +163,10 @@ def test_books_are_complete_up_to_the_earliest_last_reading(tmp_path: Path) -> N
     node.sampler.tick()
 
     assert node.sampler.commit().books.books_ns == complete_ns
+    now = node.clock.advance(60)  # silent for over a minute: it is not waited for
+    node.feed.put(replace(late, readings=(node.report(now, 0).readings[1],)))
+    node.sampler.tick()
+    assert node.sampler.commit().books.books_ns == now.wall_ns
 
 
 def test_a_device_that_left_is_frozen_and_stays_over_a_restart(tmp_path: Path) -> None:

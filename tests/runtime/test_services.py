@@ -141,6 +141,27 @@ def test_absence_is_a_fact_unless_the_meter_is_required() -> None:
         assert thread.done.wait(10)
 
 
+def test_a_driver_upgraded_under_us_asks_for_a_new_process() -> None:
+    clock = FakeClock()
+    answers = [lambda: REPORT, unavailable("driver_mismatch")]
+    meter = ScriptedMeter(lambda: answers.pop(0)() if len(answers) > 1 else answers[0]())
+    thread = MeterThread(meter, clock)
+    thread._turn()
+    assert not thread.wants_restart()
+    thread._turn()
+    assert thread.wants_restart()
+
+
+def test_half_an_installed_driver_is_given_ten_minutes() -> None:
+    clock = FakeClock()
+    thread = MeterThread(ScriptedMeter(unavailable("driver_mismatch")), clock)
+    thread._turn()
+    clock.advance(599)
+    assert not thread.wants_restart()
+    clock.advance(1)
+    assert thread.wants_restart()
+
+
 def test_no_permission_is_no_fact_but_a_fault() -> None:
     thread = MeterThread(ScriptedMeter(unavailable("no_permission")), SystemClock())
     thread.start()
