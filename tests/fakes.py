@@ -97,6 +97,4 @@ class ListFeed:
         return self.status
 
 
-SITE = SiteFactors(
-    micro(1.56), "default", micro(0.36), "default", micro(3.908), "default"
-)
+SITE = SiteFactors(micro(1.56), "default", micro(0.36), "default", micro(3.908), "default")
