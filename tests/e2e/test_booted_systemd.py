@@ -1,0 +1,377 @@
+"""The unit under a real systemd: a Debian booted in a container, the program installed as a wheel.
+
+The root file system is made by mmdebstrap and booted by systemd-nspawn without a network of its
+own; the program is installed from the wheel that the checkout builds, its libraries come from the
+tests' own environment. GPUs are simulated, RAPL is a tree of files that only root may read. The
+tests run in the order in which they stand here, on one boot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import site
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.conftest import lacking
+from e2e.daemon import Page, wait_until
+from sysfs import RaplTree
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy/systemd"
+UNIT = "wattledger.service"
+CANARY = "s3cr3t-canary-token"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,util-linux"
+SETTINGS = """
+path.sysfs = "/srv/sys"
+sampling = { interval = "1s", commit_interval = "1s" }
+meters.nvml = { backend = "simulated", scenario = "/etc/wattledger/scenario.toml" }
+meters.rapl.enabled = true
+site = { pue = PUE }
+"""
+SCENARIO = """
+[[gpu]]
+model = "H100 SXM"
+count = 2
+waveform = { kind = "square", low_w = 100, high_w = 600, period_s = 3 }
+"""
+# The watchdog of the unit waits for 30 s; a test needs not wait as long.
+QUICK = "[Service]\nWatchdogSec=3\n"
+WRAPPER = """#!/opt/wattledger/bin/python3
+import sys
+from wattledger.cli import main
+sys.exit(main())
+"""
+
+pytestmark = pytest.mark.timeout(400)
+
+
+class Machine:
+    """A booted container; commands run inside of all of its namespaces."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        self.root = root
+        self._log = log.open("wb")
+        self._nspawn = subprocess.Popen(
+            [
+                "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
+                "--keep-unit", "--link-journal=no", "--private-network", "--console=pipe",
+                f"--bind-ro={site.getsitepackages()[0]}:/srv/libraries", "--boot",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            # Without it, systemd 252 asks for the hierarchy that the host's is not.
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            start_new_session=True,
+        )  # fmt: skip
+        self.leader = wait_until(self._find_leader, 30, "the container's first process")
+        wait_until(self._running, 60, f"it boots; see {log}")
+
+    def _find_leader(self) -> int:
+        assert self._nspawn.poll() is None, "systemd-nspawn has ended"
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
+        return int((children.read_text().split() or ["0"])[0])
+
+    def _running(self) -> bool:
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
+
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["nsenter", "-t", str(self.leader), "-m", "-p", "-u", "-n", "-i", "-C", "--", *command],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            timeout=timeout_s,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def show(self, name: str) -> str:
+        return self.run("systemctl", "show", UNIT, f"--property={name}", "--value").stdout.strip()
+
+    def journal(self) -> str:
+        return self.run("journalctl", "-u", UNIT, "--no-pager", "-o", "cat").stdout
+
+    def scrape(self) -> Page:
+        """The page as a scrape from inside of the container gets it."""
+        fetch = (
+            "import sys, urllib.request as r;"
+            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=5).read();"
+            "sys.stdout.write(page.decode())"
+        )
+        return Page(self.run("python3", "-c", fetch).stdout)
+
+    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 20) -> Page:
+        pages: list[Page] = []
+
+        def fulfilled() -> bool:
+            pages[:] = [self.scrape()]
+            return condition(pages[0])
+
+        wait_until(fulfilled, timeout_s, "the page shows it")
+        return pages[0]
+
+    def close(self) -> None:
+        try:
+            self.run("systemctl", "poweroff", check=False)
+            self._nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            os.kill(self.leader, signal.SIGKILL)
+            self._nspawn.kill()
+            self._nspawn.wait(10)
+        finally:
+            self._log.close()
+
+
+def make_root(root: Path) -> None:
+    """A minimal Debian of the host's release, from the host's own mirror."""
+    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+    )
+    mirrors = [
+        line.split()[0] for line in targets.stdout.splitlines() if line.endswith(f" {release}")
+    ]
+    mirror = mirrors[0] if mirrors else "http://deb.debian.org/debian"
+    made = subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(root),
+         mirror],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+
+
+def install(root: Path, wheels: Path) -> None:
+    """The program from its wheel in /opt/wattledger, the unit and its settings."""
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels),
+         str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("wattledger-*.whl")
+    chroot = ["chroot", str(root), "python3"]
+    subprocess.run([*chroot, "-m", "venv", "--without-pip", "/opt/wattledger"], check=True)
+    (packages,) = (root / "opt/wattledger/lib").glob("python3.*/site-packages")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*pip, str(packages), str(wheel)], check=True, timeout=200)
+    (packages / "libraries.pth").write_text("/srv/libraries\n")
+    program = root / "opt/wattledger/bin/wattledger"
+    program.write_text(WRAPPER)
+    program.chmod(0o755)
+    folder = root / "etc/systemd/system"
+    (folder / UNIT).write_text((DEPLOY / UNIT).read_text())
+    (folder / f"{UNIT}.d").mkdir()
+    (folder / f"{UNIT}.d/quick.conf").write_text(QUICK)
+    (root / "etc/wattledger").mkdir()
+    (root / "etc/wattledger/scenario.toml").write_text(SCENARIO)
+    configure(root)
+
+
+def configure(root: Path, pue: str = "1.25", more: str = "") -> None:
+    (root / "etc/wattledger/wattledger.toml").write_text(SETTINGS.replace("PUE", pue) + more)
+
+
+@pytest.fixture(scope="module")
+def machine(
+    tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None], as_root: None
+) -> Iterator[Machine]:
+    need("systemd-nspawn", "mmdebstrap", "nsenter", "chroot")
+    if not Path("/etc/debian_version").exists():
+        lacking("the container's Debian is made from the host's")
+    folder = tmp_path_factory.mktemp("booted")
+    root = folder / "root"
+    make_root(root)
+    install(root, folder / "wheels")
+    with RaplTree(root / "srv/sys", packages=1) as tree:
+        for zone in tree.counted:
+            tree.set_mode(zone, 0o400)
+        with tree.follow(0.02):
+            booted = Machine(root, folder / "boot.log")
+            try:
+                yield booted
+            finally:
+                booted.close()
+
+
+def test_it_starts_and_is_ready(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)  # returns when the daemon has said READY
+    assert machine.show("ActiveState") == "active"
+    assert machine.show("StatusText").startswith("metering ")
+    page = machine.scrape()
+    assert page.one("meter_up", meter="nvml") == 1
+    # energy_uj is root's alone (0400): the ambient capability reads it.
+    assert page.one("meter_up", meter="rapl") == 1
+    assert page.labels("device_info", "device") >= {"cpu0", "dram0"}
+    assert page.one("pue_ratio", source="config") == 1.25
+    moved = machine.scrape_when(lambda now: now.sum("energy_joules_total", kind="cpu") > 0)
+    assert moved.sum("energy_joules_total", kind="gpu") > 0
+    moved.assert_not_below(page)
+
+
+def test_it_is_confined(machine: Machine) -> None:
+    pid = machine.show("MainPID")
+    status = dict(
+        line.split(":", 1) for line in machine.run("cat", f"/proc/{pid}/status").stdout.splitlines()
+    )
+    assert "0" not in status["Uid"].split()
+    dac_read_search = f"{1 << 2:016x}"
+    for held in ("CapEff", "CapBnd", "CapAmb", "CapPrm"):
+        assert status[held].strip() == dac_read_search, held
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    books = machine.run("stat", "-Lc", "%a", "/var/lib/wattledger").stdout.strip()
+    assert books == "700"
+    inside = ["nsenter", "-t", pid, "-m", "--"]
+    for place in ("/etc/x", "/opt/wattledger/x", "/sys/x", "/home/x"):
+        assert machine.run(*inside, "touch", place, check=False).returncode != 0, place
+
+
+def test_users_reach_it_by_its_socket(machine: Machine) -> None:
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    program = "/opt/wattledger/bin/wattledger"
+    report = json.loads(machine.run(*as_nobody, program, "report", "--by", "kind", "--json").stdout)
+    assert {row["group"] for row in report["rows"]} >= {"gpu", "cpu"}
+    assert int(report["total"]["energy_uj"]) == sum(int(row["energy_uj"]) for row in report["rows"])
+    assert machine.run(*as_nobody, "ls", "/var/lib/wattledger/", check=False).returncode != 0
+
+
+def test_a_killed_daemon_comes_back_with_all_it_had(machine: Machine) -> None:
+    before = machine.scrape_when(lambda page: page.one("ledger_commits_total") > 3)
+    pid = machine.show("MainPID")
+    machine.run("kill", "-KILL", pid)
+    wait_until(
+        lambda: (
+            machine.show("MainPID") not in ("0", pid) and machine.show("ActiveState") == "active"
+        ),
+        15,
+        "a restart",
+    )
+    after = machine.scrape()
+    after.assert_not_below(before)
+    assert after.sum("energy_quality_joules_total", quality="recovered") > 0
+    assert after.sum("unobserved_seconds_total") == 0
+    assert machine.show("NRestarts") == "1"
+
+
+def test_the_watchdog_ends_one_that_hangs(machine: Machine) -> None:
+    before = machine.scrape()
+    pid = machine.show("MainPID")
+    machine.run("kill", "-STOP", pid)
+    wait_until(
+        lambda: machine.show("NRestarts") == "2" and machine.show("ActiveState") == "active",
+        30,
+        "the watchdog's restart",
+    )
+    assert "Watchdog timeout" in machine.run("journalctl", "-u", UNIT, "--no-pager").stdout
+    assert machine.show("MainPID") != pid
+    machine.scrape().assert_not_below(before)
+    # One that works is left alone for longer than the watchdog waits.
+    time.sleep(4)
+    assert machine.show("NRestarts") == "2"
+
+
+def test_reload(machine: Machine) -> None:
+    before = machine.scrape()
+    pid = machine.show("MainPID")
+    configure(machine.root, pue="1.5")
+    machine.run("systemctl", "reload", UNIT)
+    page = machine.scrape_when(lambda page: page.one("pue_ratio", source="config") == 1.5)
+    page.assert_not_below(before)
+    configure(machine.root, pue="0.5")
+    machine.run("systemctl", "reload", UNIT)
+    wait_until(lambda: "site.pue: 0.5 is out of range" in machine.journal(), 10, "it is said")
+    assert machine.scrape().one("pue_ratio", source="config") == 1.5
+    assert machine.show("MainPID") == pid
+
+
+def test_a_mistake_in_the_settings_is_said_once(machine: Machine) -> None:
+    machine.run("systemctl", "stop", UNIT)
+    configure(machine.root, pue="0.5")
+    assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+    time.sleep(3)  # longer than RestartSec
+    assert machine.show("ActiveState") == "failed"
+    assert machine.show("ExecMainStatus") == "2"
+    configure(machine.root)
+    machine.run("systemctl", "reset-failed", UNIT)
+
+
+def test_stopping_takes_less_than_two_seconds_and_keeps_all(machine: Machine) -> None:
+    machine.run("systemctl", "start", UNIT)
+    before = machine.scrape_when(lambda page: page.sum("energy_joules_total", kind="gpu") > 0)
+    begun = time.monotonic()
+    machine.run("systemctl", "stop", UNIT)
+    assert time.monotonic() - begun < 2.0
+    assert machine.show("Result") == "success"
+    machine.run("systemctl", "start", UNIT)
+    machine.scrape().assert_not_below(before)
+
+
+def test_a_token_comes_as_a_credential(machine: Machine) -> None:
+    """A local server stands for the provider; the token reaches it and nothing else."""
+    token = machine.root / "etc/wattledger/electricity_maps.token"
+    token.write_text(CANARY + "\n")
+    token.chmod(0o600)
+    folder = machine.root / f"etc/systemd/system/{UNIT}.d"
+    (folder / "credentials.conf").write_text((DEPLOY / "credentials.conf").read_text())
+    provider = (
+        "import datetime, http.server, json\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        now = datetime.datetime.now(datetime.timezone.utc)\n"
+        "        at = now.replace(minute=0, second=0, microsecond=0).isoformat()\n"
+        f"        ok = self.headers['auth-token'] == {CANARY!r}\n"
+        "        body = json.dumps({'zone': 'DE', 'carbonIntensity': 321, 'datetime': at,\n"
+        "            'updatedAt': at, 'emissionFactorType': 'lifecycle', 'isEstimated': False})\n"
+        "        self.send_response(200 if ok else 401)\n"
+        "        self.send_header('Content-Length', str(len(body)))\n"
+        "        self.end_headers()\n"
+        "        self.wfile.write(body.encode())\n"
+        "http.server.HTTPServer(('127.0.0.1', 8123), H).serve_forever()\n"
+    )
+    (machine.root / "srv/provider.py").write_text(provider)
+    server = threading.Thread(
+        target=machine.run,
+        args=("timeout", "60", "python3", "/srv/provider.py"),
+        kwargs={"check": False, "timeout_s": 90},
+        daemon=True,
+    )
+    server.start()
+    more = (
+        '[[grid.source]]\nkind = "electricity_maps"\nzone = "DE"\n'
+        'url = "http://127.0.0.1:8123/v3"\ntoken_file = "%d/electricity_maps.token"\n'
+    )
+    configure(machine.root, more=more)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", UNIT)
+    page = machine.scrape_when(lambda page: page.one("grid_fallback_level") == 0, 70)
+    assert page.one("grid_carbon_intensity_grams_per_kwh", source="electricity_maps") == 321
+    everything = machine.journal() + page.text
+    assert CANARY not in everything
+    assert CANARY not in machine.run("cat", f"/proc/{machine.show('MainPID')}/environ").stdout
+
+
+def test_the_journal_holds_no_traceback(machine: Machine) -> None:
+    journal = machine.journal()
+    assert "keeps the books of this node" in journal
+    assert "Traceback" not in journal, journal
+    machine.run("systemctl", "stop", UNIT)
