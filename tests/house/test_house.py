@@ -12,9 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "agent").rglob("*.py"), *(ROOT / "exporters").rglob("*.py")])
-TRACKED = subprocess.run(
-    ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-).stdout.split("\0")
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "*/*.md", "*/*/*.md")
+    for path in ROOT.glob(pattern)
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -82,11 +85,11 @@ def test_every_dependency_is_pinned_for_the_gate() -> None:
 
 def test_readmes_link_to_what_exists() -> None:
     broken = [
-        f"{name}: {target}"
-        for name in TRACKED
-        if name.endswith(".md")
-        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())
-        if "://" not in target and not (ROOT / name).parent.joinpath(target).exists()
+        f"{path}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text())
+        if "://" not in target and not path.parent.joinpath(target).exists()
     ]
 
+    assert DOCUMENTS
     assert broken == []
