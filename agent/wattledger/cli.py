@@ -16,6 +16,7 @@ from typing import Any
 
 from wattledger import __version__
 from wattledger.config import Config, load_config
+from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.units import parse_duration_ns
@@ -51,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = _config(options)
+    config = _config_of_daemon(options)
     _configure_logging(config.log.level)
     from wattledger.app import App
 
     reload = None
     if options.config is not None:
-        reload = lambda: _overlay(load_config(options.config), options)  # noqa: E731
+        reload = lambda: _config_of_daemon(options)  # noqa: E731
     app = App(config, reload, announce=lambda text: print(text, flush=True))
     app.install_signals()
     # The start leaves a hundred thousand objects that live as long as the process; taken out of
@@ -100,7 +101,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    load_config(options.file)
+    check_tokens(load_config(options.file))
     print(f"{options.file}: ok")
     return 0
 
@@ -128,6 +129,13 @@ def _report(options: argparse.Namespace) -> int:
 
 
 # ── shared by the commands ──────────────────────────────────────────────────────────────────────
+
+
+def _config_of_daemon(options: argparse.Namespace) -> Config:
+    """Its settings, and with them what it alone must be able to read."""
+    config = _config(options)
+    check_tokens(config)
+    return config
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from wattledger.config import Config, load_config, parse_config
+from wattledger.config.check import check_tokens
 from wattledger.config.document import default_toml, effective_toml, reference_markdown
 from wattledger.errors import ConfigError
 from wattledger.units import NS_PER_S
@@ -181,3 +182,28 @@ def test_shipped_examples_are_valid() -> None:
     assert examples
     for path in examples:
         load_config(path)
+
+
+def test_tokens_are_looked_at_by_the_daemon_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    source = '[[grid.source]]\nkind = "electricity_maps"\nzone = "DE"\ntoken_file = "{}"\n'
+    missing, credential = source.format(token), source.format("%d/token")
+    config = parse_config(missing + missing + credential)  # a user of the command line may
+
+    with pytest.raises(ConfigError) as caught:
+        check_tokens(config)
+    keys = [path for path, _ in caught.value.faults]
+    assert keys == ["grid.source[0].token_file", "grid.source[1].token_file"]
+
+    token.write_text("canary-5e1f\n")
+    token.chmod(0o600)
+    check_tokens(config)  # the credential is systemd's to make
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"grid.source\[2\].token_file: .*/none/token does not"):
+        check_tokens(config)
+    token.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600") as caught:
+        check_tokens(config)
+    assert "canary" not in str(caught.value)

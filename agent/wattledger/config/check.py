@@ -9,11 +9,13 @@ from wattledger.config.settings import Config
 from wattledger.errors import ConfigError
 from wattledger.grid import KINDS, SourceConfig, build_sources
 from wattledger.grid.client import HttpClient
+from wattledger.grid.secret import read_token
 from wattledger.grid.table import CountryTable
 from wattledger.model import Basis
 from wattledger.units import NS_PER_MS, NS_PER_S, format_duration
 
 Fault = tuple[str, str]
+_CREDENTIAL = "%d/"
 
 
 def semantic_faults(config: Config) -> list[Fault]:
@@ -109,9 +111,33 @@ def source_configs(config: Config) -> list[SourceConfig]:
     ]
 
 
+def check_tokens(config: Config) -> None:
+    """Whether this user can read the sources' tokens, now.
+
+    Apart from the other checks, since the daemon alone has to be able to, and not everybody who
+    asks it by the command line. Credentials are left out where no systemd has made them.
+
+    Raises:
+        ConfigError: tokens that are missing, unsafe or none, each with its key's path.
+    """
+    faults: list[Fault] = []
+    for index, source in enumerate(config.grid.source or ()):
+        path = expand_credential(source.token_file)
+        if path is None or str(path).startswith(_CREDENTIAL):
+            continue
+        try:
+            read_token(path, key=f"grid.source[{index}].token_file")
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
 def expand_credential(path: str) -> Path | None:
-    """A token file's path; `%d/NAME` lies in systemd's credentials directory."""
+    """A token file's path; `%d/NAME` lies in systemd's credentials directory, if there is one."""
     if not path:
         return None
     directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    return Path(path.replace("%d", directory, 1) if path.startswith("%d/") else path)
+    if directory and path.startswith(_CREDENTIAL):
+        return Path(directory, path.removeprefix(_CREDENTIAL))
+    return Path(path)
