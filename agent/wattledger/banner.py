@@ -8,10 +8,10 @@ from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Snapshot
 from wattledger.units import PPM, grams, kwh, liters
 
 _GOODNESS = {
-    "nvml": "metered by the driver",
-    "rapl": "metered by hardware counters",
-    "hwmon": "integrated from measured power",
-    "estimate": "ESTIMATED from utilisation, ±30 % or worse",
+    "nvml": "measured by the driver (NVML)",
+    "rapl": "metered by hardware counters (RAPL)",
+    "hwmon": "integrated from measured power (ACPI)",
+    "estimate": "ESTIMATED",
     "constant": "ESTIMATED, a constant from the configuration",
 }
 _LEVELS = {
@@ -66,8 +66,8 @@ def _device_lines(snapshot: Snapshot) -> list[str]:
         groups.setdefault((info.kind, info.model, info.meter), []).append(info)
     lines = []
     for (kind, model, meter), members in sorted(groups.items()):
-        what = model or ", ".join(info.name for info in members)
-        lines.append(f"  {kind:<6} {len(members)} × {what}: {meter}, {_goodness(meter)}")
+        what = f"{len(members)} × {model}" if model else ", ".join(info.name for info in members)
+        lines.append(f"  {kind:<6} {what}: {_goodness(meter)}")
     gone = Counter(r.info.kind for r in snapshot.books.devices.values() if not r.info.present)
     lines += [
         f"  {kind:<6} {count} known from before, not here now" for kind, count in gone.items()

@@ -94,9 +94,6 @@ def test_the_kernel_tells_who_asks() -> None:
         Path(folder).chmod(0o755)
         asked = subprocess.run(
             [sys.executable, "-c", _ASK_FOR_RELEASE, str(Path(folder) / "s")],
-            user=65534,
-            group=65534,
-            extra_groups=[],
             capture_output=True,
             timeout=20,
         )
@@ -105,8 +102,12 @@ def test_the_kernel_tells_who_asks() -> None:
         assert not it.daemon.released
 
 
+# It becomes nobody only after its start: the interpreter may lie where nobody may look.
 _ASK_FOR_RELEASE = """
-import socket, sys
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
 with socket.socket(socket.AF_UNIX) as sock:
     sock.connect(sys.argv[1])
     sock.sendall(b"POST /api/v1/release HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")

@@ -118,7 +118,7 @@ def test_the_banner_says_what_how_good_and_where() -> None:
 
     for part in (
         "8 × NVIDIA H100",
-        "metered",
+        "measured by the driver",
         "ESTIMATED",
         "rapl does not answer: no permission: grant it",
         "wattledger doctor",
