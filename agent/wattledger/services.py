@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
 RETRY_AFTER_BUG_S = 30.0
+NOTIFY_TIMEOUT_S = 1.0
 # Reasons that only a new process can mend: a loaded driver library cannot be exchanged.
 NEEDS_RESTART = frozenset({"driver_mismatch"})
 RESTART_PATIENCE_NS = 600 * NS_PER_S
@@ -184,6 +185,7 @@ class MeterThread:
             now_ns = self._clock.now().monotonic_ns
             if self._release_until_ns:
                 self._stay_closed(now_ns)
+                retry_ns = 0
                 continue
             if grid.interval_ns != self._meter.interval_ns:
                 grid = TickGrid(self._meter.interval_ns)
@@ -191,6 +193,8 @@ class MeterThread:
             if self._wake.wait(seconds(turn_ns - now_ns)):
                 self._wake.clear()
                 turn_ns = 0
+                if not self._stopping:  # `release` was asked for, or its end: at once
+                    retry_ns = 0
                 continue
             retry_ns = self._turn()
             late_ns = self._clock.now().monotonic_ns - turn_ns
@@ -330,6 +334,7 @@ class Notifier:
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(NOTIFY_TIMEOUT_S)  # a full queue must not hold the sampling loop
                 sock.connect(address)
                 sock.sendall(message.encode())
         except OSError as error:

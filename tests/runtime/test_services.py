@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -227,6 +228,41 @@ def test_release_closes_and_takes_up_again() -> None:
     assert thread.released_until_ns() == 0
     thread.stop()
     assert thread.done.wait(10)
+
+
+def test_the_end_of_a_release_does_not_wait_for_a_retry() -> None:
+    """An operator mends the driver and says so: the minute of patience is over."""
+
+    def absent() -> MeterReport:
+        raise MeterUnavailable("no_driver", "not loaded", retry_after_s=3600)
+
+    meter = ScriptedMeter(absent)
+    thread = MeterThread(meter, SystemClock())
+    thread.start()
+    assert thread.first_turn.wait(10)
+    meter.do_read = lambda: REPORT
+    thread.release(0, 10)
+    wait_for(lambda: thread.statuses()[0].up)
+    meter.do_read = absent
+    wait_for(lambda: not thread.statuses()[0].up)
+    assert thread.release(NS_PER_S // 20, 10)
+    meter.do_read = lambda: REPORT
+    wait_for(lambda: thread.statuses()[0].up)
+    thread.stop()
+    assert thread.done.wait(10)
+
+
+def test_a_full_queue_of_systemd_holds_nothing(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier(str(tmp_path / "notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+            filler.setblocking(False)
+            filler.connect(str(tmp_path / "notify"))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filler.send(b"x")
+        notifier.alive()  # returns, though nobody reads
 
 
 def test_release_ends_by_itself() -> None:
