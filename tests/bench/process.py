@@ -38,7 +38,7 @@ class Process:
         return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3)
 
     def memory_mib(self) -> dict[str, float]:
-        """Resident now (`Rss`), with a share of what others map too (`Pss`), the most ever (`Peak`)."""
+        """Resident now (`Rss`), with its share of shared pages (`Pss`), the most ever (`Peak`)."""
         found = {}
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]:
             name, kib = line.split()[:2]

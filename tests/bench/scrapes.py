@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import http.client
@@ -11,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 HEADERS = {  # of Prometheus 3
@@ -21,41 +23,75 @@ HEADERS = {  # of Prometheus 3
 
 
 class Scrapes(NamedTuple):
-    """Latencies in ms, from the instant at which each scrape was due; bodies by their digest."""
+    """What the scrapes of one or more clients took.
+
+    Attributes:
+        latencies_ms: each from the instant at which it was due.
+        queued_ms: of each, how long client and server stood in line for a CPU that others used.
+        bodies: digests of the bodies.
+        seconds: from the first to the last.
+    """
 
     latencies_ms: list[float]
+    queued_ms: list[float]
     bodies: set[bytes]
     seconds: float
 
     def quantile_ms(self, q: float) -> float:
         """The smallest latency that at least this part of the scrapes did not exceed."""
-        ordered = sorted(self.latencies_ms)
-        return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+        return _quantile(self.latencies_ms, q)
+
+    def undisturbed_ms(self, q: float) -> float:
+        """The same without the time in line for a CPU: as it would be with no other program."""
+        pairs = zip(self.latencies_ms, self.queued_ms, strict=True)
+        return _quantile([max(0.0, latency - queued) for latency, queued in pairs], q)
 
     @property
     def per_second(self) -> float:
         return len(self.latencies_ms) / self.seconds
 
 
-def paced(port: int, per_second: float, seconds: float, *, keep: bool, offset_s: float) -> Scrapes:
+def _quantile(values: list[float], q: float) -> float:
+    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
+
+
+def _queued_ms(pid: int) -> float:
+    """How long the threads of the server and this one have stood in line for a CPU so far."""
+    tasks = [*Path(f"/proc/{pid}/task").iterdir(), Path("/proc/thread-self")]
+    waited_ns = 0
+    for task in tasks:
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            waited_ns += int((task / "schedstat").read_text().split()[1])
+    return waited_ns / 1e6
+
+
+def paced(
+    port: int, pid: int, per_second: float, seconds: float, *, keep: bool, offset_s: float
+) -> Scrapes:
     """Scrapes at a steady pace over one kept connection, or over a new one each time.
 
     A scrape that comes late because the one before it was slow counts from when it was due: a
     server that stalls is not asked less (no coordinated omission).
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics", headers=HEADERS)  # the client's own first time
+    connection.getresponse().read()
+    if not keep:
+        connection.close()
+    looks = per_second <= 100  # it costs the client a few hundred µs
     latencies_ms: list[float] = []
+    queued_ms: list[float] = []
     bodies: set[bytes] = set()
     collecting = gc.isenabled()
     gc.disable()  # the client's own pauses are not the server's
     begin_s = time.perf_counter() + offset_s
     for number in range(round(per_second * seconds)):
         due_s = begin_s + number / per_second
+        late = time.perf_counter() > due_s
         time.sleep(max(0.0, due_s - time.perf_counter()))
-        # The client's own oversleeping is not the server's; being late by its last answer is.
-        woke_s = time.perf_counter()
-        late_s = woke_s - due_s
-        start_s = woke_s if late_s < 0.001 else due_s
+        before_ms = _queued_ms(pid) if looks else 0.0
+        # What the client oversleeps is not the server's; being late by the last answer is.
+        start_s = due_s if late else time.perf_counter()
         if connection.sock is None:
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -63,6 +99,7 @@ def paced(port: int, per_second: float, seconds: float, *, keep: bool, offset_s:
         response = connection.getresponse()
         body = response.read()
         latencies_ms.append((time.perf_counter() - start_s) * 1000)
+        queued_ms.append(_queued_ms(pid) - before_ms if looks else 0.0)
         if response.status != 200:
             raise RuntimeError(f"/metrics answered {response.status}")
         bodies.add(hashlib.md5(body).digest())
@@ -72,10 +109,12 @@ def paced(port: int, per_second: float, seconds: float, *, keep: bool, offset_s:
     connection.close()
     if collecting:
         gc.enable()
-    return Scrapes(latencies_ms, bodies, ran_s)
+    return Scrapes(latencies_ms, queued_ms, bodies, ran_s)
 
 
-def together(port: int, jobs: Iterable[tuple[float, bool, float]], seconds: float) -> list[Scrapes]:
+def together(
+    port: int, pid: int, jobs: Iterable[tuple[float, bool, float]], seconds: float
+) -> list[Scrapes]:
     """Several paced clients at once, each in a process of its own.
 
     Args:
@@ -87,7 +126,7 @@ def together(port: int, jobs: Iterable[tuple[float, bool, float]], seconds: floa
     clients = []
     for per_second, keep, part in jobs:
         here, there = context.Pipe()
-        arguments = (there, port, per_second, seconds, keep, part / per_second)
+        arguments = (there, port, pid, per_second, seconds, keep, part / per_second)
         client = context.Process(target=_client, args=arguments, daemon=True)
         client.start()
         clients.append((client, here))
@@ -102,17 +141,24 @@ def together(port: int, jobs: Iterable[tuple[float, bool, float]], seconds: floa
 
 
 def _client(
-    pipe: Connection, port: int, per_second: float, seconds: float, keep: bool, offset_s: float
+    pipe: Connection,
+    port: int,
+    pid: int,
+    per_second: float,
+    seconds: float,
+    keep: bool,
+    offset_s: float,
 ) -> None:
     pipe.send(None)
     pipe.recv()
-    pipe.send(tuple(paced(port, per_second, seconds, keep=keep, offset_s=offset_s)))
+    pipe.send(tuple(paced(port, pid, per_second, seconds, keep=keep, offset_s=offset_s)))
 
 
 def merged(parts: list[Scrapes]) -> Scrapes:
     """The scrapes of several clients as one."""
     return Scrapes(
         [latency for part in parts for latency in part.latencies_ms],
+        [queued for part in parts for queued in part.queued_ms],
         set[bytes]().union(*(part.bodies for part in parts)),
         max(part.seconds for part in parts),
     )
