@@ -234,7 +234,7 @@ def test_the_end_of_a_release_does_not_wait_for_a_retry() -> None:
     """An operator mends the driver and says so: the minute of patience is over."""
 
     def absent() -> MeterReport:
-        raise MeterUnavailable("no_driver", "not loaded", retry_after_s=3600)
+        raise MeterUnavailable("driver_error", "gone", retry_after_s=3600)
 
     meter = ScriptedMeter(absent)
     thread = MeterThread(meter, SystemClock())
