@@ -435,6 +435,37 @@ def balanced(daemon: Daemon) -> dict[str, dict[str, int]]:
     raise AssertionError("commits fell between all the questions")
 
 
+class Checkpoint(NamedTuple):
+    """What the ledger last read of a device's counter, and all it has booked of it."""
+
+    name: str
+    raw_uj: int
+    range_uj: int | None
+    boottime_ns: int
+    wall_ns: int
+    booked_uj: int
+
+
+def checkpoints(daemon: Daemon) -> dict[str, Checkpoint]:
+    """Of each device that has a counter; while no daemon runs."""
+    rows = daemon.query(
+        "SELECT name, raw_uj, range_uj, at_boottime_ns, at_wall_ns,"
+        " (SELECT coalesce(sum(energy_uj), 0) FROM total WHERE device_id = id)"
+        " FROM device WHERE raw_uj IS NOT NULL"
+    )
+    return {row[0]: Checkpoint(*row) for row in rows}
+
+
+def assert_exact(first: Mapping[str, Checkpoint], now: Mapping[str, Checkpoint]) -> None:
+    """What was booked is what the counter moved by, to the µJ: nothing twice, nothing lost."""
+    assert now.keys() == first.keys()
+    for name, end in now.items():
+        moved_uj = end.raw_uj - first[name].raw_uj
+        if end.range_uj is not None:
+            moved_uj %= end.range_uj  # at most one wrap in the minutes of a test
+        assert end.booked_uj - first[name].booked_uj == moved_uj, name
+
+
 def lines_of(text: str) -> Iterator[str]:
     """Non-empty lines."""
     return (line for line in text.splitlines() if line.strip())

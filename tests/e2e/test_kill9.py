@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, Page, balanced
+from e2e.daemon import FINE, Checkpoint, Daemon, Page, assert_exact, balanced, checkpoints
 from sysfs import RANGE_DRAM_UJ, RANGE_INTEL_UJ, RaplTree, Wave
 from wattledger.clock import SystemClock
 from wattledger.meters.simulated import SimulatedNvml, load_scenario
@@ -54,28 +54,6 @@ CPU_DEVICES = {
 }
 CPU_PEAK_W = 180
 RAPL_STEP_S = 0.05  # the test's thread moves the counters every few ms, or later on a busy machine
-
-Checkpoint = tuple[str, int, int | None, int, int, int]  # name, raw, range, boottime, wall, booked
-
-
-def checkpoints(daemon: Daemon) -> dict[str, Checkpoint]:
-    """Of each counted device: what the ledger last read and what it has booked."""
-    rows = daemon.query(
-        "SELECT name, raw_uj, range_uj, at_boottime_ns, at_wall_ns,"
-        " (SELECT coalesce(sum(energy_uj), 0) FROM total WHERE device_id = id)"
-        " FROM device WHERE raw_uj IS NOT NULL"
-    )
-    return {row[0]: row for row in rows}
-
-
-def assert_exact(first: dict[str, Checkpoint], now: dict[str, Checkpoint]) -> None:
-    """What was booked is what the counter moved by, to the µJ: nothing twice, nothing lost."""
-    assert now.keys() == first.keys()
-    for name, (_, raw_uj, range_uj, _, _, booked_uj) in now.items():
-        moved_uj = raw_uj - first[name][1]
-        if range_uj is not None:
-            moved_uj %= range_uj  # at most one wrap in the minutes of this test
-        assert booked_uj - first[name][5] == moved_uj, name
 
 
 @pytest.mark.timeout(900)
@@ -153,11 +131,11 @@ def _compare_with_truth(
     now: dict[str, Checkpoint],
 ) -> None:
     """Each device's books against the closed form, at the instants of its own readings."""
-    for name, (_, _, _, boottime_ns, _, booked_uj) in now.items():
-        begun_ns, begun_uj = first[name][3], first[name][5]
-        true_uj = _truth_uj(truth, tree, name, begun_ns, boottime_ns)
+    for name, end in now.items():
+        begin = first[name]
+        true_uj = _truth_uj(truth, tree, name, begin.boottime_ns, end.boottime_ns)
         assert true_uj > 0
-        assert abs(booked_uj - begun_uj - true_uj) <= _tick_uj(name), name
+        assert abs(end.booked_uj - begin.booked_uj - true_uj) <= _tick_uj(name), name
 
 
 def _compare_pages_with_truth(truth: SimulatedNvml, tree: RaplTree, first: Page, end: Page) -> None:
@@ -201,7 +179,7 @@ def _constant_is_booked_or_said(
     page: Page, booked_uj: int, first: dict[str, Checkpoint], now: dict[str, Checkpoint]
 ) -> None:
     """Of a meter that has no counter, the downtime is missing, and said in seconds."""
-    starts, ends = [row[4] for row in first.values()], [row[4] for row in now.values()]
+    starts, ends = [p.wall_ns for p in first.values()], [p.wall_ns for p in now.values()]
     elapsed_s = (max(ends) - min(starts)) / NS_PER_S
     unobserved_s = page.one("unobserved_seconds_total", device="other")
     observed_s = booked_uj / 1e6 / OTHER_W
