@@ -101,7 +101,8 @@ _CATALOGUE: list[MetricSpec] = [
             "books_timestamp_seconds",
             "gauge",
             (),
-            "Unix time up to which the counters of this page are complete.",
+            "Unix time up to which this page's counters are complete; devices silent for a minute "
+            "left out.",
         ),
     ),
     *_section(
