@@ -101,8 +101,7 @@ _CATALOGUE: list[MetricSpec] = [
             "books_timestamp_seconds",
             "gauge",
             (),
-            "Unix time up to which this page's counters are complete; devices silent for a minute "
-            "left out.",
+            "Unix time up to which the counters are complete, but for devices silent for a minute.",
         ),
     ),
     *_section(
