@@ -69,6 +69,9 @@ class Page:
                 assert series not in self.samples, f"{series} is there twice"
                 self.samples[series] = sample.value
 
+    def __str__(self) -> str:
+        return "\n".join(line for line in self.text.splitlines() if not line.startswith("#"))
+
     def all(self, name: str, **labels: str) -> dict[Series, float]:
         """The samples of a metric that carry these labels."""
         wanted = set(labels.items())
@@ -348,7 +351,7 @@ class Daemon:
         """The first page that fulfils a condition."""
         deadline = time.monotonic() + timeout_s
         while not condition(page := self.scrape()):
-            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{page.text}"
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{page}"
             time.sleep(0.05)
         return page
 
