@@ -69,7 +69,6 @@ def _answer(status: int, body: bytes) -> Any:
     except ValueError:
         answer = {"error": body.decode(errors="replace").strip()}
     if status >= 400:
-        error = answer.get("error", answer) if isinstance(answer, dict) else answer
-        message = error.get("message", error) if isinstance(error, dict) else error
-        raise WattledgerError(str(message))
+        told = answer if isinstance(answer, dict) else {}
+        raise WattledgerError(str(told.get("error", answer)), str(told.get("hint") or ""))
     return answer

@@ -293,6 +293,7 @@ class Sampler:
             version=self._version,
             started_ns=self._started_ns,
             simulated=self._simulated,
+            quality=self._baselines.qualities(),
         )
 
 

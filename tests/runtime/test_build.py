@@ -117,12 +117,13 @@ def test_the_banner_says_what_how_good_and_where() -> None:
     snapshot = Snapshot(
         1, books, {}, {}, (MeterStatus("rapl", False, 0, {}, "no permission", "grant it"),),
         table_choice(), (), SITE, LedgerStatus("disk", "/x/ledger.sqlite"), version="1.2.3",
+        quality={d.name: Quality.METERED for d in devices} | {"cpu0": Quality.ESTIMATED},
     )  # fmt: skip
     text = banner(snapshot, "http://127.0.0.1:19400")
 
     for part in (
         "8 × NVIDIA H100",
-        "measured by the driver",
+        "metered by its energy counter (NVML)",
         "ESTIMATED",
         "rapl does not answer: no permission: grant it",
         "wattledger doctor",

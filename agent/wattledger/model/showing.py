@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
-from wattledger.model.measuring import MeterStatus
+from wattledger.model.measuring import MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
 
 
@@ -28,6 +29,7 @@ class Snapshot:
         version: of the program.
         started_ns: wall clock when the process became ready.
         simulated: the scenario's name when the GPUs are simulated, else empty.
+        quality: device → how its energy is found at present.
     """
 
     at_ns: int
@@ -43,3 +45,4 @@ class Snapshot:
     version: str = ""
     started_ns: int = 0
     simulated: str = ""
+    quality: Mapping[str, Quality] = field(default_factory=lambda: MappingProxyType({}))
