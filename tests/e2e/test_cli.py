@@ -137,7 +137,9 @@ def test_doctor_asks_the_daemon(node: Daemon) -> None:
     assert areas >= {"daemon", "meter", "grid", "clock", "ledger"}
     assert done.returncode == int(any(finding["level"] == "problem" for finding in found))
     assert next(f["level"] for f in found if f["area"] == "daemon") == "ok"
-    assert len([f for f in found if "simulated, energy counter" in f["message"]]) == 2
+    assert (
+        len([f for f in found if "simulated, metered by its energy counter" in f["message"]]) == 2
+    )
     text = node.cli("doctor", *node.arguments)
     assert text.returncode == done.returncode
     for finding in found:

@@ -79,8 +79,8 @@ def _no_daemon(config: Config, error: DaemonUnreachable) -> Finding:
 
 
 def _persistence(config: Config, status: Mapping[str, Any]) -> Iterator[Finding]:
-    """The one fact of GPUs that the daemon does not ask for at each turn."""
+    """What the daemon does not tell of GPUs: persistence mode, and why one cannot be opened."""
     gpus = any(d["kind"] == "gpu" and d["present"] for d in status["devices"])
     if gpus and not status["simulated"] and not status["released_until"]:
         for gpu in machine.survey_gpus(config)[0]:
-            yield from machine.of_persistence(gpu)
+            yield from machine.of_gpu(gpu, False) if gpu.error else machine.of_persistence(gpu)
