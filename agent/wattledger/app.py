@@ -97,9 +97,7 @@ class App:
                 node_load=NodeLoad(Path(config.path.procfs)).busy_ppm,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
-                simulated=config.meters.nvml.scenario
-                if config.meters.nvml.backend == "simulated"
-                else "",
+                simulated=build.scenario_name(config),
             )
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
             self._http = HttpServer(

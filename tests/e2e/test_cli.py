@@ -130,6 +130,10 @@ def test_config_show_is_what_is_in_force(node: Daemon) -> None:
     assert again.sampling == parse_config(node.config_file.read_text()).sampling
 
 
+def test_the_page_names_the_scenario(node: Daemon) -> None:
+    assert node.scrape().labels("build_info", "simulated") == {"scenario"}
+
+
 def test_doctor_asks_the_daemon(node: Daemon) -> None:
     done = node.cli("doctor", "--json", *node.arguments)
     found = json.loads(done.stdout)

@@ -84,6 +84,16 @@ def test_simulated_energy_has_books_of_its_own(
     assert build.socket_path(parse_config('[http]\nsocket = "/x/y"')) == Path("/x/y")
 
 
+def test_a_scenario_goes_by_its_own_name_or_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "rack-7.toml"
+    config = parse_config(f'[meters.nvml]\nbackend = "simulated"\nscenario = "{path}"')
+    path.write_text('[[gpu]]\nmodel = "T4"\n')
+    assert build.scenario_name(config) == "rack-7"
+    path.write_text('name = "seven of nine"\n[[gpu]]\nmodel = "T4"\n')
+    assert build.scenario_name(config) == "seven of nine"
+    assert build.scenario_name(parse_config("")) == ""
+
+
 def test_state_lies_in_the_users_home_without_systemd(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
