@@ -289,6 +289,7 @@ cat energy_uj && mkdir -p "$HOME/.local/state/wattledger"
 """
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do what sudo does")
 def test_the_command_that_is_told_works_when_pasted() -> None:
     """Nobody pastes it; what sudo is asked to do is then done as sudo does it: as root, HOME too.
