@@ -23,20 +23,9 @@ GREEDY = ASK * 200
 QUICK = Limits(head_s=0.4, request_s=0.6, idle_s=0.8, handshake_s=0.4, connections=8)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def web_config(authority: trustme.CA, tmp_path: Path) -> Path:
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(tmp_path / "cert.pem")
-    path = tmp_path / "web.yml"
-    path.write_text("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
-    return path
+def web_config(write: Callable[[str], Path]) -> Path:
+    return write("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
 
 
 @pytest.fixture
