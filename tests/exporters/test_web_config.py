@@ -25,7 +25,9 @@ def faults_of(path: Path) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
         load_web_config(path)
     assert caught.value.source == str(path)
-    return dict(caught.value.faults)
+    named = [(key.removeprefix(f"{path}: "), text) for key, text in caught.value.faults]
+    assert all(str(path) in f"{key}: {text}" for key, text in caught.value.faults)
+    return dict(named)
 
 
 # ── faults ──────────────────────────────────────────────────────────────────────────────────────
@@ -35,7 +37,6 @@ def faults_of(path: Path) -> dict[str, str]:
     ("text", "key", "remedy"),
     [
         ("tls_server_confg: {}", "tls_server_confg", "known here: tls_server_config"),
-        ("[]", "(file)", "mapping"),
         ("tls_server_config: 5", "tls_server_config", "mapping"),
         ("tls_server_config: {key_file: key.pem}", "tls_server_config.cert_file", "PEM"),
         ("tls_server_config: {cert_file: cert.pem}", "tls_server_config.key_file", "PEM"),
@@ -92,6 +93,19 @@ def test_a_fault_names_its_key_and_the_remedy(
     write: Callable[[str], Path], text: str, key: str, remedy: str
 ) -> None:
     assert remedy in faults_of(write(text))[key]
+
+
+def test_the_printed_line_names_the_file(write: Callable[[str], Path]) -> None:
+    path = write("tls_server_config: {cert_file: no.pem, key_file: key.pem}")
+    lost = path.parent / "no.pem"
+    with pytest.raises(ConfigError) as caught:
+        load_web_config(path)
+    assert caught.value.message == (
+        f"{path}: tls_server_config.cert_file: {lost} cannot be read: No such file or directory"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_web_config(write("[]"))
+    assert caught.value.message == f"{path}: must be a mapping of keys to values"
 
 
 def test_all_faults_come_at_once(write: Callable[[str], Path]) -> None:
@@ -193,6 +207,7 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(
     now_s = 4.5
     assert live.current.users == {"alice": HASH}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.text.count(str(path)) == 1
     assert "nonsense" not in caplog.text
     path.unlink()
     now_s = 8.0
