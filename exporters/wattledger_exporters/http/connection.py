@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, Request
 from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 8192
+_UNSENT_BYTES = 64 * 1024
 """Of request line and headers."""
 
 
@@ -125,6 +126,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Connected, and the TLS handshake is done."""
         super().connection_made(transport)
+        # Over TLS asyncio would keep 512 KiB for a client that reads nothing, and there may be many.
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
         self.app_state = {"peer": _peer(transport)}
         if self._allowed_sans and not self._allowed_sans & _sans(transport):
