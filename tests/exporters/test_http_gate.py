@@ -32,6 +32,9 @@ class FakeTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._written if self.stuck else 0
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None and high <= 64 * 1024
+
     def is_closing(self) -> bool:
         return self._closing or self.aborted
 

@@ -126,7 +126,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Connected, and the TLS handshake is done."""
         super().connection_made(transport)
-        # Over TLS asyncio would keep 512 KiB for a client that reads nothing, and there may be many.
+        # Over TLS asyncio would keep 512 KiB for each client that reads nothing.
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
         self.app_state = {"peer": _peer(transport)}
