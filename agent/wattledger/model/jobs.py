@@ -134,6 +134,7 @@ class Survey:
     Attributes:
         at: when.
         runs: those that run.
+        ended: those that have ended since the last survey, with their last sign of life.
         cpu_ns: run → CPU time since this process began to count it; never falls.
         busy_ns: CPU time that the whole node was busy, likewise; None: cannot be told.
         memory_bytes: run → anonymous and shared memory.
@@ -142,11 +143,11 @@ class Survey:
         processes: GPU → the runs whose processes are on it; a GPU without an entry: not known.
         strangers: GPUs that processes outside any job use.
         claims: all that other sources say.
-        over_limit: cgroups of jobs that were left out, since there are too many.
     """
 
     at: Instant
     runs: Mapping[Payee, JobRun] = field(default_factory=lambda: MappingProxyType({}))
+    ended: tuple[JobRun, ...] = ()
     cpu_ns: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
     busy_ns: int | None = None
     memory_bytes: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -155,7 +156,6 @@ class Survey:
     processes: Mapping[str, tuple[Payee, ...]] = field(default_factory=lambda: MappingProxyType({}))
     strangers: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
-    over_limit: int = 0
 
 
 class Held(NamedTuple):
