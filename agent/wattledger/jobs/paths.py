@@ -53,6 +53,8 @@ _CONTAINER = re.compile(
     re.ASCII,
 )
 _UNIT = re.compile(r"((?:/[^/]+\.slice)*)/([^/]+\.(?:service|scope))(?=/|$)", re.ASCII)
+# What makes jobs' cgroups is no job itself.
+_MANAGER = re.compile(r"init\.scope|(?:[\w.-]+_)?slurmstepd\.scope", re.ASCII)
 _USER = re.compile(r"/user\.slice/user-(\d{1,10})\.slice(?=/|$)", re.ASCII)
 
 # Directories below which root's managers make the cgroups of jobs; each one level.
@@ -193,7 +195,7 @@ def _container(path: str) -> Place | None:
 
 def _unit(path: str) -> Place | None:
     match = _UNIT.match(path)
-    if match is None or path.startswith("/user.slice/"):
+    if match is None or path.startswith("/user.slice/") or _MANAGER.fullmatch(match[2]):
         return None
     return Place(path[: match.end()], UNIT, match[2], None, (("unit", match[2]),))
 
