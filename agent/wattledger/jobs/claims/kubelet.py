@@ -13,7 +13,7 @@ from wattledger.jobs.claims.faults import FaultLog
 from wattledger.jobs.claims.liveness import GRACE_NS, Liveness
 from wattledger.jobs.claims.pod_uids import PodUids
 from wattledger.jobs.claims.protobuf import fields, submessage, text
-from wattledger.jobs.claims.records import Alive, Claim, GpuBy, JobFacts
+from wattledger.jobs.claims.records import Alive, GpuBy, JobFacts, SourceClaim
 from wattledger.jobs.claims.slurm_text import Gpu, gpu_of_uuid
 from wattledger.model import Fault
 from wattledger.ports import Clock
@@ -104,9 +104,10 @@ class KubeletPodResources:
         self._answer = b""
         self._held: tuple[Held, ...] = ()
         self._since_ns: dict[tuple[str, str, str], int] = {}
-        self._claims: tuple[Claim, ...] = ()
+        self._claims: tuple[SourceClaim, ...] = ()
+        self._pods: dict[str, JobFacts] = {}
 
-    def claims(self) -> tuple[Claim, ...]:
+    def claims(self) -> tuple[SourceClaim, ...]:
         """Who holds which GPU now, or did when the kubelet last answered."""
         now = self._clock.now()
         if self._asked_ns is None or now.boottime_ns - self._asked_ns >= self._interval_ns:
@@ -122,8 +123,8 @@ class KubeletPodResources:
         self._asked_ns = None
 
     def jobs(self) -> tuple[JobFacts, ...]:
-        """The pods that hold a GPU and whose UID is known."""
-        return tuple({c.job_id: c.job for c in self._claims if c.job_id}.values())
+        """The pods on this node whose UID is known; what they hold, by those that hold a GPU."""
+        return tuple(self._pods.values())
 
     def faults(self) -> tuple[Fault, ...]:
         """What was wrong at the last `claims()`."""
@@ -148,7 +149,7 @@ class KubeletPodResources:
             self._held, self._answer, self._answered_ns = (), b"", None
         self._trouble = (Fault(self.name, reason, message, hint, permanent=True),)
 
-    def _bind(self, wall_ns: int) -> tuple[Claim, ...]:
+    def _bind(self, wall_ns: int) -> tuple[SourceClaim, ...]:
         """The claims of what is held, one for each pod and GPU."""
         notes: dict[str, Fault] = {}
         holders: dict[tuple[str, str, Gpu], list[str]] = {}
@@ -182,9 +183,13 @@ class KubeletPodResources:
                 containers=tuple(dict.fromkeys(containers)),
             )  # fmt: skip
             claims.append(
-                Claim(self.name, "pod", uid, *gpu, len(containers), replicas[gpu], job=job)
+                SourceClaim(self.name, "pod", uid, *gpu, len(containers), replicas[gpu], job=job)
             )
         self._since_ns = since
+        self._pods = {
+            uid: JobFacts("pod", uid, namespace=namespace, pod=pod, name=pod)
+            for uid, (namespace, pod) in self._pod_uids.all().items()
+        } | {claim.job_id: claim.job for claim in claims if claim.job_id}
         self._notes = (*notes.values(), *faults)
         return tuple(claims)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wattledger.jobs.claims.records import Alive, Claim
+from wattledger.jobs.claims.records import Alive, SourceClaim
 from wattledger.model import Fault
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S, format_duration
@@ -33,7 +33,7 @@ class Liveness:
         self._grace_ns = grace_ns
         self._last_sign_ns: dict[tuple[str, str], int] = {}
 
-    def sift(self, claims: tuple[Claim, ...]) -> tuple[tuple[Claim, ...], list[Fault]]:
+    def sift(self, claims: tuple[SourceClaim, ...]) -> tuple[tuple[SourceClaim, ...], list[Fault]]:
         """The claims of jobs that live, or may; and a fault for each job that lost its claims."""
         if self._alive is None:
             return claims, []
@@ -69,7 +69,7 @@ class Liveness:
         return tuple(c for c in claims if (c.manager, c.job_id) not in gone), faults
 
     def _superseded(
-        self, claims: tuple[Claim, ...], lives: dict[tuple[str, str], bool | None]
+        self, claims: tuple[SourceClaim, ...], lives: dict[tuple[str, str], bool | None]
     ) -> set[tuple[str, str]]:
         """Jobs without a cgroup whose GPU was handed to a living job after them."""
         latest: dict[tuple[str, str, str, int | None], int] = {}

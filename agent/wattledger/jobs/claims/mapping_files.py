@@ -9,7 +9,7 @@ from pathlib import Path
 from wattledger.jobs.claims.directory import DirectoryState, SmallFile, TrustedDirectory
 from wattledger.jobs.claims.faults import FaultLog
 from wattledger.jobs.claims.liveness import GRACE_NS, Liveness
-from wattledger.jobs.claims.records import Alive, Claim, GpuBy, JobFacts
+from wattledger.jobs.claims.records import Alive, GpuBy, JobFacts, SourceClaim
 from wattledger.jobs.claims.slurm_text import JOB_ID, Gpu, gpu_of_uuid
 from wattledger.model import Fault
 from wattledger.ports import Clock
@@ -48,10 +48,10 @@ class _MappingFiles:
         self._liveness = Liveness(self.name, clock, alive, grace_ns)
         self._faults = FaultLog(self.name)
         self._state: DirectoryState | None = None
-        self._claims: tuple[Claim, ...] = ()
+        self._claims: tuple[SourceClaim, ...] = ()
         self._bad: tuple[Fault, ...] = ()
 
-    def claims(self) -> tuple[Claim, ...]:
+    def claims(self) -> tuple[SourceClaim, ...]:
         """Who holds which GPU now."""
         state = self._directory.look()
         if state is not self._state:
@@ -72,7 +72,7 @@ class _MappingFiles:
     def _read(self, state: DirectoryState) -> None:
         now = self._clock.now()
         boot_ns = now.wall_ns - now.boottime_ns - _BOOT_MARGIN_NS
-        claims: list[Claim] = []
+        claims: list[SourceClaim] = []
         bad = list(state.faults)
         for name in sorted(state.files):
             file = state.files[name]
@@ -84,7 +84,9 @@ class _MappingFiles:
             except ValueError as error:
                 bad.append(Fault(self.name, "bad_file", f"{self._path / name} is ignored: {error}"))
                 continue
-            claims += [Claim(self.name, "slurm", j.job_id, *gpu, 1, len(jobs), job=j) for j in jobs]
+            claims += [
+                SourceClaim(self.name, "slurm", j.job_id, *gpu, 1, len(jobs), job=j) for j in jobs
+            ]
         self._claims, self._bad = _best_named(claims), tuple(bad)
 
     def _gpu(self, name: str) -> Gpu | None:
@@ -115,7 +117,7 @@ class DcgmJobMapping(_MappingFiles):
         grace_ns: see `Liveness`.
     """
 
-    name = "dcgm_job_mapping"
+    name = "dcgm"
 
     def _jobs_in(self, file: SmallFile) -> Iterator[JobFacts]:
         ids = list(dict.fromkeys(line.strip() for line in file.text.splitlines() if line.strip()))
@@ -156,7 +158,7 @@ class JobstatsFiles(_MappingFiles):
         yield JobFacts("slurm", found[1], uid=int(found[2]), since_ns=file.mtime_ns)
 
 
-def _best_named(claims: list[Claim]) -> tuple[Claim, ...]:
+def _best_named(claims: list[SourceClaim]) -> tuple[SourceClaim, ...]:
     """Drops a job's claims by number where it has claims by UUID: they are the same GPUs."""
     by_uuid = {claim.job_id for claim in claims if claim.gpu_by is GpuBy.UUID}
     return tuple(

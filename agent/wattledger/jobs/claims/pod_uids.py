@@ -53,15 +53,14 @@ class PodUids:
         A pod that was made again under its name has two directories for a while: the one whose
         pod has a cgroup counts, else the newer.
         """
-        if not pods:
-            return {}, ()
         try:
             self._look()
         except OSError as error:
             self._known, self._seen = {}, None
             why = error.strerror or "error"
             message = f"pods' UIDs cannot be read from {self._directory}: {why}"
-            return {}, (Fault("kubelet", "no_pod_uids", message),)
+            faults = (Fault("kubelet", "no_pod_uids", message),) if pods else ()
+            return {}, faults
         found = {}
         for pod in pods:
             uids = self._known.get(pod)
@@ -70,6 +69,10 @@ class PodUids:
                     uids, key=lambda one: (alive is not None and bool(alive("pod", one[1])), *one)
                 )[1]
         return found, ()
+
+    def all(self) -> dict[str, tuple[str, str]]:
+        """UID → namespace and name, of every pod with a directory at the last `find`."""
+        return {uid: pod for pod, uids in self._known.items() for _, uid in uids}
 
     def _look(self) -> None:
         status = self._directory.stat()

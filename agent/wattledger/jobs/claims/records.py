@@ -1,4 +1,4 @@
-"""What a claim is, and what a source of claims can do."""
+"""What a source says of who holds a GPU, and what such a source can do."""
 
 from __future__ import annotations
 
@@ -63,12 +63,28 @@ class JobFacts(NamedTuple):
     pod: str = ""
     containers: tuple[str, ...] = ()
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What is known, by the names of `wattledger.model.jobs.LABELS`."""
+        labels = {
+            "name": self.name,
+            "user": self.user,
+            "account": self.account,
+            "partition": self.partition,
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "container": ",".join(self.containers),
+            "array_job_id": self.array_job_id,
+            "array_task_id": self.array_task_id,
+        }
+        return {label: value for label, value in labels.items() if value}
 
-class Claim(NamedTuple):
-    """One job holds one GPU, or a part of it.
+
+class SourceClaim(NamedTuple):
+    """A source's word that a job holds a GPU or a part of it, in the source's own terms.
 
     Attributes:
-        source: the name of the source that says so.
+        source: one of `wattledger.model.jobs.TRUST`.
         manager: as in `job`.
         job_id: as in `job`; empty: a pod holds the GPU, but it is not known which.
         gpu: the GPU's name, of the sort `gpu_by` says; empty: `mig_uuid` alone tells.
@@ -107,15 +123,15 @@ class ClaimSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, in `Claim.source` and `Fault.meter`."""
+        """Its name, in `SourceClaim.source` and `Fault.meter`."""
         ...
 
-    def claims(self) -> tuple[Claim, ...]:
-        """Who holds what now; next to nothing where nothing changed. Logs faults as they come and go."""
+    def claims(self) -> tuple[SourceClaim, ...]:
+        """Who holds what now. Cheap where nothing changed; logs faults as they come and go."""
         ...
 
     def jobs(self) -> tuple[JobFacts, ...]:
-        """The jobs that the source knew at the last `claims()`, also those without a GPU."""
+        """The jobs that the source knew at the last `claims()`, those without a GPU included."""
         ...
 
     def faults(self) -> tuple[Fault, ...]:

@@ -10,7 +10,7 @@ from wattledger.jobs.claims.directory import DirectoryState, SmallFile, TrustedD
 from wattledger.jobs.claims.faults import FaultLog
 from wattledger.jobs.claims.job_names import JobNames
 from wattledger.jobs.claims.liveness import GRACE_NS, Liveness
-from wattledger.jobs.claims.records import Alive, Claim, GpuBy, JobFacts
+from wattledger.jobs.claims.records import Alive, GpuBy, JobFacts, SourceClaim
 from wattledger.jobs.claims.slurm_text import JobFile, parse_job_file
 from wattledger.model import Fault
 from wattledger.ports import Clock
@@ -41,7 +41,7 @@ class SlurmHooks:
         grace_ns: see `Liveness`.
     """
 
-    name = "slurm_hooks"
+    name = "slurm"
 
     def __init__(
         self,
@@ -71,10 +71,11 @@ class SlurmHooks:
         self._ended: tuple[JobFile, ...] = ()
         self._bad: tuple[Fault, ...] = ()
         self._jobs: tuple[JobFacts, ...] = ()
-        self._claims: tuple[Claim, ...] = ()
+        self._claims: tuple[SourceClaim, ...] = ()
+        self._over: tuple[tuple[JobFacts, tuple[SourceClaim, ...]], ...] = ()
         self._version = 0
 
-    def claims(self) -> tuple[Claim, ...]:
+    def claims(self) -> tuple[SourceClaim, ...]:
         """Who holds which GPU now."""
         state = self._directory.look()
         version = 0
@@ -88,6 +89,8 @@ class SlurmHooks:
             held = [self._named(one) for one in self._held]
             self._jobs = tuple(one.job for one in held)
             self._claims = tuple(claim for one in held for claim in self._claims_of(one))
+            over = [self._named(one) for one in self._ended]
+            self._over = tuple((one.job, self._claims_of(one)) for one in over)
         kept, stale = self._liveness.sift(self._claims)
         named = self._names.faults() if self._names is not None else ()
         self._faults.replace((*self._bad, *stale, *named))
@@ -97,16 +100,12 @@ class SlurmHooks:
         """Every job with a file, with or without GPUs."""
         return self._jobs
 
-    def ended(self) -> tuple[Claim, ...]:
-        """Claims of the last 256 or so jobs that gave their GPUs back; `job.end_ns` says when.
+    def ended(self) -> tuple[tuple[JobFacts, tuple[SourceClaim, ...]], ...]:
+        """The last 256 or so jobs that ended here, and what they had held.
 
-        As of the last `claims()`. A job without a GPU is in `ended_jobs` only.
+        As of the last `claims()`; the same tuple as long as nothing changes.
         """
-        return tuple(c for one in self._ended for c in self._claims_of(self._named(one)))
-
-    def ended_jobs(self) -> tuple[JobFacts, ...]:
-        """The last 256 or so jobs that ended here, as of the last `claims()`."""
-        return tuple(self._named(one).job for one in self._ended)
+        return self._over
 
     def faults(self) -> tuple[Fault, ...]:
         """What was wrong at the last `claims()`."""
@@ -160,9 +159,9 @@ class SlurmHooks:
             job=one.job._replace(name=name, array_job_id=array_job, array_task_id=array_task)
         )
 
-    def _claims_of(self, one: JobFile) -> list[Claim]:
+    def _claims_of(self, one: JobFile) -> tuple[SourceClaim, ...]:
         share = (one.mps_percent, 100) if one.mps_percent else (1, 1)
-        return [
-            Claim(self.name, one.job.manager, one.job.job_id, *gpu, *share, job=one.job)
+        return tuple(
+            SourceClaim(self.name, one.job.manager, one.job.job_id, *gpu, *share, job=one.job)
             for gpu in one.gpus
-        ]
+        )

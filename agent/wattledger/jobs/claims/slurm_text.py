@@ -30,7 +30,7 @@ _KEYS = frozenset(
 
 
 class Gpu(NamedTuple):
-    """A GPU, or a part of one, by one of its names; see `Claim`."""
+    """A GPU, or a part of one, by one of its names; see `SourceClaim`."""
 
     gpu: str
     gpu_by: GpuBy
