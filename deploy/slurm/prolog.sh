@@ -17,7 +17,7 @@ umask 022
 
 put() {
     case $2 in
-        '' | *[!\ -~]*) ;;
+        '' | '(null)' | *[!\ -~]*) ;;
         *) printf '%s=%.128s\n' "$1" "$2" || incomplete=1 ;;
     esac
 }
@@ -47,7 +47,8 @@ record() {
 
 main() {
     case $SLURM_JOB_ID in '' | 0* | *[!0-9]* | ???????????*) return ;; esac
-    [ -d "$directory" ] || mkdir -m 0755 "$directory" || return
+    # Two jobs may start at once, and one of them makes it.
+    [ -d "$directory" ] || mkdir -m 0755 "$directory" || [ -d "$directory" ] || return
     # Neither a link nor somebody else's directory is written to.
     [ ! -L "$directory" ] && [ -O "$directory" ] || return
     boot=

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_a_job_without_gpus_is_known(directory: Path) -> None:
 
     assert source.claims() == ()
     assert [(job.job_id, job.uid) for job in source.jobs()] == [("5", 1002)]
+
+
+def test_jobs_that_start_at_once_are_all_written(directory: Path) -> None:
+    for _ in range(5):
+        shutil.rmtree(directory, ignore_errors=True)
+        with ThreadPoolExecutor(8) as at_once:
+            jobs = [JOB | {"SLURM_JOB_ID": str(job_id)} for job_id in range(1, 9)]
+            list(at_once.map(lambda job: run("prolog.sh", directory, job), jobs))
+        source = hooks(directory)
+        source.claims()
+        assert len(source.jobs()) == 8
 
 
 def test_a_requeued_job_replaces_its_file(directory: Path) -> None:

@@ -13,12 +13,13 @@ asks them all, in a thread of its own, and translates what they say into GPUs' U
 from wattledger.jobs.claims.bindings import Bindings, GpuNames, MigInstance
 from wattledger.jobs.claims.job_names import JobNames
 from wattledger.jobs.claims.kubelet import KubeletPodResources
-from wattledger.jobs.claims.mapping_files import DcgmJobMapping, JobstatsFiles
+from wattledger.jobs.claims.mapping_files import JOBSTATS_DIRECTORY, DcgmJobMapping, JobstatsFiles
 from wattledger.jobs.claims.pod_uids import PodUids
 from wattledger.jobs.claims.records import Alive, ClaimSource, GpuBy, JobFacts, SourceClaim
 from wattledger.jobs.claims.slurm_hooks import SlurmHooks
 
 __all__ = [
+    "JOBSTATS_DIRECTORY",
     "Alive",
     "Bindings",
     "ClaimSource",

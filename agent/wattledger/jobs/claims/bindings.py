@@ -16,6 +16,7 @@ from wattledger.model import Fault
 from wattledger.model.jobs import WHOLE_SHARE_PPM, Claim, JobKey
 
 Ended = tuple[tuple[JobFacts, tuple[SourceClaim, ...]], ...]
+_Said = tuple[tuple[SourceClaim, ...], tuple[JobFacts, ...], Ended]
 
 
 class MigInstance(NamedTuple):
@@ -74,8 +75,7 @@ class Bindings:
         self._view = _View()
         self._known: tuple[GpuNames, ...] = ()
         self._table = _Table(())
-        self._ended: Ended | None = None
-        self._over: tuple[tuple[JobFacts, tuple[Claim, ...]], ...] = ()
+        self._said: list[_Said] = []
 
     def ask(self, *sources: ClaimSource) -> None:
         """Ask these from now on; apart from `__init__`, since they are given `alive`."""
@@ -84,35 +84,32 @@ class Bindings:
     def look(self) -> None:
         """Ask every source once. Never raises for what is outside; may block as a source may."""
         gpus = tuple(self._gpus())
-        if gpus != self._known:
-            self._known, self._table, self._ended = gpus, _Table(gpus), None
-        table = self._table
+        said = [(source.claims(), source.jobs(), _ended(source)) for source in self._sources]
+        told = tuple(fault for source in self._sources for fault in source.faults())
+        # Sources give the same tuples again where nothing changed.
+        if gpus != self._known or not _same(said, self._said):
+            if gpus != self._known:
+                self._known, self._table = gpus, _Table(gpus)
+            self._said = said
+            self._translate(self._table)
+        self._view = self._view._replace(faults=(*told, *self._faults.now))
+
+    def _translate(self, table: _Table) -> None:
         claims: list[Claim] = []
         jobs: dict[JobKey, JobFacts] = {}
-        ended: Ended = ()
-        faults: list[Fault] = []
+        over: list[tuple[JobFacts, tuple[Claim, ...]]] = []
         unknown: list[Fault] = []
-        for source in self._sources:
-            claims += table.bind(source.claims(), unknown)
-            faults += source.faults()
-            for job in source.jobs():
+        for claimed, known, ended in self._said:
+            claims += table.bind(claimed, unknown)
+            over += [(job, tuple(table.bind(held, []))) for job, held in ended]
+            for job in known:
                 if job.job_id:
                     jobs.setdefault(JobKey(job.manager, job.job_id), job)
-            if isinstance(source, SlurmHooks):
-                ended = source.ended()
-        if ended is not self._ended:
-            self._ended = ended
-            self._over = tuple((job, tuple(table.bind(held, []))) for job, held in ended)
-        for job, _ in ended:
+        for job, _ in over:
             jobs.setdefault(JobKey(job.manager, job.job_id), job)
         self._faults.replace(unknown)
-        self._view = _View(
-            tuple(claims),
-            jobs,
-            {job.sluid: job.job_id for job in jobs.values() if job.sluid},
-            self._over,
-            (*faults, *self._faults.now),
-        )
+        sluids = {job.sluid: job.job_id for job in jobs.values() if job.sluid}
+        self._view = _View(tuple(claims), jobs, sluids, tuple(over))
 
     def saw(self, running: Iterable[JobKey]) -> None:
         """The jobs that have a cgroup now; what `alive` answers by."""
@@ -204,3 +201,16 @@ class _Table:
 
 def _part(gpu: GpuNames, instance: MigInstance) -> int:
     return min(WHOLE_SHARE_PPM * instance.slices // max(gpu.slices, 1), WHOLE_SHARE_PPM)
+
+
+def _ended(source: ClaimSource) -> Ended:
+    return source.ended() if isinstance(source, SlurmHooks) else ()
+
+
+def _same(said: list[_Said], before: list[_Said]) -> bool:
+    """Both are of the very same tuples."""
+    return len(said) == len(before) and all(
+        one is other
+        for new, old in zip(said, before, strict=True)
+        for one, other in zip(new, old, strict=True)
+    )

@@ -90,6 +90,11 @@ class JobNames:
                 return known[1]
         return _UNKNOWN
 
+    def has(self, job_id: str, run_ns: int) -> bool:
+        """It knows this run's name."""
+        known = self._known.get(job_id)
+        return known is not None and known[0] == run_ns
+
     def forget_all_but(self, job_ids: Collection[str]) -> None:
         """Forget jobs that are no longer there."""
         for job_id in [job_id for job_id in self._asked if job_id not in job_ids]:

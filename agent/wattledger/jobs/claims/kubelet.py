@@ -105,7 +105,7 @@ class KubeletPodResources:
         self._held: tuple[Held, ...] = ()
         self._since_ns: dict[tuple[str, str, str], int] = {}
         self._claims: tuple[SourceClaim, ...] = ()
-        self._pods: dict[str, JobFacts] = {}
+        self._pods: tuple[JobFacts, ...] = ()
 
     def claims(self) -> tuple[SourceClaim, ...]:
         """Who holds which GPU now, or did when the kubelet last answered."""
@@ -124,7 +124,7 @@ class KubeletPodResources:
 
     def jobs(self) -> tuple[JobFacts, ...]:
         """The pods on this node whose UID is known; what they hold, by those that hold a GPU."""
-        return tuple(self._pods.values())
+        return self._pods
 
     def faults(self) -> tuple[Fault, ...]:
         """What was wrong at the last `claims()`."""
@@ -186,10 +186,12 @@ class KubeletPodResources:
                 SourceClaim(self.name, "pod", uid, *gpu, len(containers), replicas[gpu], job=job)
             )
         self._since_ns = since
-        self._pods = {
+        pods = {
             uid: JobFacts("pod", uid, namespace=namespace, pod=pod, name=pod)
             for uid, (namespace, pod) in self._pod_uids.all().items()
-        } | {claim.job_id: claim.job for claim in claims if claim.job_id}
+        }
+        pods |= {claim.job_id: claim.job for claim in claims if claim.job_id}
+        self._pods = tuple(pods.values())
         self._notes = (*notes.values(), *faults)
         return tuple(claims)
 

@@ -53,6 +53,8 @@ class Liveness:
         }
         superseded = self._superseded(claims, lives)
         gone = expired | superseded
+        if not gone:
+            return claims, []
         faults = [
             Fault(
                 self._source,

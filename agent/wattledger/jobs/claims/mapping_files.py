@@ -49,6 +49,7 @@ class _MappingFiles:
         self._faults = FaultLog(self.name)
         self._state: DirectoryState | None = None
         self._claims: tuple[SourceClaim, ...] = ()
+        self._jobs: tuple[JobFacts, ...] = ()
         self._bad: tuple[Fault, ...] = ()
 
     def claims(self) -> tuple[SourceClaim, ...]:
@@ -63,7 +64,7 @@ class _MappingFiles:
 
     def jobs(self) -> tuple[JobFacts, ...]:
         """The jobs that hold a GPU; these files know of no other."""
-        return tuple({claim.job_id: claim.job for claim in self._claims}.values())
+        return self._jobs
 
     def faults(self) -> tuple[Fault, ...]:
         """What was wrong at the last `claims()`."""
@@ -88,6 +89,7 @@ class _MappingFiles:
                 SourceClaim(self.name, "slurm", j.job_id, *gpu, 1, len(jobs), job=j) for j in jobs
             ]
         self._claims, self._bad = _best_named(claims), tuple(bad)
+        self._jobs = tuple({claim.job_id: claim.job for claim in self._claims}.values())
 
     def _gpu(self, name: str) -> Gpu | None:
         if (numbers := _GPU.fullmatch(name)) is None:
@@ -140,7 +142,7 @@ class JobstatsFiles(_MappingFiles):
 
     Args:
         clock: tells files of an earlier boot.
-        directory: `/run/gpustat`, as jobstats has it.
+        directory: jobstats has `JOBSTATS_DIRECTORY`.
         trusted_uids: who may own it and its files.
         numbering: what the number means: its exporter takes it for NVML's index.
         alive: see `Liveness`.

@@ -74,6 +74,7 @@ class SlurmHooks:
         self._claims: tuple[SourceClaim, ...] = ()
         self._over: tuple[tuple[JobFacts, tuple[SourceClaim, ...]], ...] = ()
         self._version = 0
+        self._nameless: list[tuple[str, int]] = []
 
     def claims(self) -> tuple[SourceClaim, ...]:
         """Who holds which GPU now."""
@@ -82,10 +83,13 @@ class SlurmHooks:
         if state is not self._state:
             self._read(state)
         if self._names is not None:
-            self._ask_names(self._names)
+            for job_id, run_ns in self._nameless:
+                self._names.of(job_id, run_ns)
             version = self._names.version
         if state is not self._state or version != self._version:
             self._state, self._version = state, version
+            if self._names is not None:
+                self._list_nameless(self._names)
             held = [self._named(one) for one in self._held]
             self._jobs = tuple(one.job for one in held)
             self._claims = tuple(claim for one in held for claim in self._claims_of(one))
@@ -126,6 +130,7 @@ class SlurmHooks:
                 (ended if what.job.end_ns else held).append(what)
         self._parsed = parsed
         self._held, self._ended, self._bad = tuple(held), tuple(ended), tuple(bad)
+        self._nameless = [(one.job.job_id, one.job.since_ns) for one in (*held, *ended)]
 
     def _parse(self, name: str, file: SmallFile) -> JobFile | Fault | None:
         """A job's file; None: it is of an earlier boot."""
@@ -145,11 +150,14 @@ class SlurmHooks:
             job=one.job._replace(since_ns=file.mtime_ns, end_ns=file.ctime_ns if over else 0)
         )
 
-    def _ask_names(self, names: JobNames) -> None:
+    def _list_nameless(self, names: JobNames) -> None:
         known = [*self._held, *self._ended]
         names.forget_all_but({one.job.job_id for one in known})
-        for one in known:
-            names.of(one.job.job_id, one.job.since_ns)
+        self._nameless = [
+            (one.job.job_id, one.job.since_ns)
+            for one in known
+            if not names.has(one.job.job_id, one.job.since_ns)
+        ]
 
     def _named(self, one: JobFile) -> JobFile:
         if self._names is None:
