@@ -8,24 +8,24 @@ process leaves within 2 s even if a driver call hangs.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from wattledger import __version__, build
 from wattledger.banner import banner
 from wattledger.clock import SystemClock, TickGrid
-from wattledger.config import Config, load_config
+from wattledger.config import Config
 from wattledger.core.footprint import footprint
 from wattledger.errors import MeterUnavailable, WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.model import Snapshot, TotalsRow
 from wattledger.sampler import Sampler
-from wattledger.services import MeterThread, Notifier, PollingThread, describe_release
+from wattledger.services import MeterThread, PollingThread, describe_release
+from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import render
@@ -143,33 +143,21 @@ class App:
             number = self._commits
             self._commit_asked.set()
             self._wake.set()
-            self._committed.wait_for(lambda: self._commits > number, timeout=RELEASE_WAIT_S)
-        return describe_release(duration_ns)
+            done = self._committed.wait_for(lambda: self._commits > number, RELEASE_WAIT_S)
+            written = done and self._snapshot is not None and not self._snapshot.ledger.message
+        return describe_release(duration_ns, written)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────
 
     def request_stop(self) -> None:
-        """End soon; safe from signal handlers and any thread."""
+        """End soon; for any thread, but not for a signal handler."""
         self._stop.set()
         self._wake.set()
 
     def request_reload(self) -> None:
-        """Read the settings again; safe from signal handlers and any thread."""
+        """Read the settings again; for any thread, but not for a signal handler."""
         self._reload_asked.set()
         self._wake.set()
-
-    def install_signals(self) -> None:
-        """SIGTERM and SIGINT end, SIGHUP reloads. Main thread only."""
-
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            self.request_stop()
-
-        def reload(_number: int, _frame: FrameType | None) -> None:
-            self.request_reload()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGHUP, reload)
 
     def run(self) -> int:
         """Sample and commit until asked to stop, then write everything and close.
@@ -177,21 +165,24 @@ class App:
         Returns:
             The exit code: 0, or `RESTART_EXIT` where only a new process can go on.
         """
+        try:
+            self._begin()
+            self._loop()
+        finally:
+            self._end()
+        return self._exit_code
+
+    def _begin(self) -> None:
         for meter in self._meters:
             meter.start()
         self._poller.start()
         deadline = time.monotonic() + FIRST_TURN_S
         for meter in self._meters:
             meter.first_turn.wait(max(0.0, deadline - time.monotonic()))
+        self._sampler.tick()
         self._commit()
-        status = f"metering {len(self._snapshot.books.devices)} devices" if self._snapshot else ""
-        self._notifier.ready(status)
+        self._say_ready()
         self._say_what_is_measured()
-        try:
-            self._loop()
-        finally:
-            self._end()
-        return self._exit_code
 
     def _loop(self) -> None:
         turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
@@ -214,7 +205,7 @@ class App:
                 due_ns = now_ns // commit_ns * commit_ns + commit_ns
             self._notifier.alive()
             for meter in self._meters:
-                if meter.wants_restart():
+                if self._notifier.supervised and meter.wants_restart():
                     log.error(
                         "meter %s needs a new process; ending, to be started again", meter.name
                     )
@@ -222,7 +213,6 @@ class App:
                     self._stop.set()
 
     def _commit(self) -> None:
-        self._sampler.tick()
         self._snapshot = snapshot = self._sampler.commit()
         created = self._config.http.created_timestamps
         rendered_ns = self._clock.now().monotonic_ns
@@ -241,15 +231,27 @@ class App:
         for meter in self._meters:
             if not meter.done.wait(max(0.0, deadline - time.monotonic())):
                 log.warning("meter %s does not come to an end; leaving without it", meter.name)
+        self._sampler.tick()
         self._commit()
         self._http.stop(0.3)
         self._reader.close()
         self._ledger.close()
         log.info("the books are closed")
 
+    def _say_ready(self) -> None:
+        devices = self._sampler.devices_present
+        self._notifier.ready(f"metering {devices} device{'' if devices == 1 else 's'}")
+
     def _say_what_is_measured(self) -> None:
-        if self._snapshot is not None:
-            self._announce(banner(self._snapshot, self._http.url))
+        if self._snapshot is None:
+            return
+        path = build.socket_path(self._config)
+        usual = (build.socket_path(Config()), build.SYSTEM_SOCKET)
+        option = "" if path is None or path in usual else f" --socket {path}"
+        try:
+            self._announce(banner(self._snapshot, self._http.url, option))
+        except OSError as error:  # a full disk under a redirected output is no reason to end
+            log.warning("what is measured could not be printed: %s", error)
 
     # ── reload ──────────────────────────────────────────────────────────────────────────────────
 
@@ -260,32 +262,30 @@ class App:
         self._notifier.reloading(self._clock.now().monotonic_ns)
         try:
             config = self._reload()
-            feed = build.grid_feed(config, self._clock, self._feed.signals())
+            feed = self._feed
+            if (config.grid, config.site.zone) != (self._config.grid, self._config.site.zone):
+                feed = build.grid_feed(config, self._clock, ())
+                feed.inherit(self._feed)
             site = build.site_factors(config)
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
         else:
-            old, self._feed = self._feed, feed
             self._sampler.reconfigure(grid=feed, site=site)
-            old.request_stop()
-            self._poller.stop()
-            self._poller = PollingThread("grid", feed.poll_once)
-            self._poller.start()
+            if feed is not self._feed:
+                self._feed.request_stop()
+                self._poller.stop()
+                self._feed = feed
+                self._poller = PollingThread("grid", feed.poll_once)
+                self._poller.start()
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name
                 for name in ("sampling", "meters", "path", "ledger", "http")
                 if getattr(config, name) != getattr(self._config, name)
             ]
+            self._config = replace(self._config, site=config.site, grid=config.grid, log=config.log)
             if later:
                 log.warning("reloaded; changes of %s need a restart", ", ".join(later))
             else:
                 log.info("reloaded")
-        self._notifier.ready("metering")
-
-
-def reloader(path: Path | None, overlay: Callable[[Config], Config]) -> Callable[[], Config] | None:
-    """What SIGHUP calls: the file again, with the command line's flags over it."""
-    if path is None:
-        return None
-    return lambda: overlay(load_config(path))
+        self._say_ready()

@@ -21,12 +21,13 @@ _LEVELS = {
 }
 
 
-def banner(snapshot: Snapshot, address: str) -> str:
+def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
     """A few lines for the terminal or the journal.
 
     Args:
         snapshot: the first one after the start.
         address: the base URL of the HTTP endpoint.
+        socket_option: what the commands need to find this daemon, where it is not the default.
     """
     lines = [f"wattledger {snapshot.version} keeps the books of this node"]
     lines += _device_lines(snapshot)
@@ -55,7 +56,9 @@ def banner(snapshot: Snapshot, address: str) -> str:
         )
     if not any(status.up for status in snapshot.meters):
         lines.append("  NOTE   no meter answers yet; they are tried again")
-    lines.append(f"  look   {address}/   {address}/metrics   wattledger report   wattledger doctor")
+    lines.append(f"  look   {address}/   {address}/metrics")
+    commands = (f"wattledger {command}{socket_option}" for command in ("report", "doctor"))
+    lines.append(f"  ask    {'   '.join(commands)}")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
 from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
+from wattledger.errors import LedgerError
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
@@ -23,6 +24,8 @@ from wattledger.meters.rapl import RaplMeter
 from wattledger.model import GridSignal, SiteFactors
 from wattledger.ports import Clock, Meter
 from wattledger.units import micro
+
+SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")  # of the daemon that systemd runs
 
 
 def nvml_driver(config: Config, clock: Clock) -> NvmlDriver:
@@ -136,10 +139,20 @@ def site_factors(config: Config) -> SiteFactors:
 
 
 def state_directory() -> Path:
-    """Where the books lie by default: systemd's state directory, else the user's."""
+    """Where the books lie by default: systemd's state directory, else the user's.
+
+    Raises:
+        LedgerError: there is neither.
+    """
     if given := os.environ.get("STATE_DIRECTORY", ""):
         return Path(given.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME", "") or Path.home() / ".local/state"
+    try:
+        home = os.environ.get("XDG_STATE_HOME", "") or Path.home() / ".local/state"
+    except RuntimeError:
+        raise LedgerError(
+            "this user has no home directory to keep the books in",
+            "name a place with --ledger FILE or ledger.path",
+        ) from None
     return Path(home) / "wattledger"
 
 

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
-from wattledger.units import parse_duration_ns
+from wattledger.units import NS_PER_S, parse_duration_ns
 
 USAGE_EXIT = 2  # bad arguments or a bad configuration
 FAILURE_EXIT = 1
@@ -55,12 +56,17 @@ def _serve(options: argparse.Namespace) -> int:
     config = _config_of_daemon(options)
     _configure_logging(config.log.level)
     from wattledger.app import App
+    from wattledger.systemd import Signals
 
     reload = None
     if options.config is not None:
         reload = lambda: _config_of_daemon(options)  # noqa: E731
+    apps: list[App] = []
+    stop, again = (lambda: apps[0].request_stop()), (lambda: apps[0].request_reload())
+    signals = Signals({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: again})
     app = App(config, reload, announce=lambda text: print(text, flush=True))
-    app.install_signals()
+    apps.append(app)
+    signals.start()
     # The start leaves a hundred thousand objects that live as long as the process; taken out of
     # the collector's sight, its later rounds cost next to nothing.
     gc.collect()
@@ -83,7 +89,9 @@ def _release(options: argparse.Namespace) -> int:
         duration_ns = 0 if options.end else parse_duration_ns(options.duration)
     except ValueError as error:
         raise ConfigError([("--for", str(error))]) from error
-    seconds = str(duration_ns // 1_000_000_000)
+    if not options.end and duration_ns < NS_PER_S:
+        raise ConfigError([("--for", 'is shorter than "1s"; --end takes NVML up again')])
+    seconds = str(-(-duration_ns // NS_PER_S))
     answer = _remote(options).request("/api/v1/release", {"seconds": seconds}, method="POST")
     print(answer["message"])
     return 0
@@ -166,12 +174,16 @@ def _overlay(config: Config, options: argparse.Namespace) -> Config:
 def _remote(options: argparse.Namespace) -> Any:
     """The running daemon: the socket given, else those where one may listen."""
     from wattledger import build
-    from wattledger.remote import SYSTEM_SOCKET, Remote
+    from wattledger.remote import Remote
 
     if options.socket is not None:
         return Remote([options.socket])
-    own = build.socket_path(_config(options))
-    return Remote(list(dict.fromkeys(path for path in (own, SYSTEM_SOCKET) if path is not None)))
+    config = _config(options)
+    own = build.socket_path(config)
+    # Whoever names a ledger or a scenario means that one, not the books of the system's daemon.
+    named = options.ledger or options.simulate or config.ledger.path or config.http.socket
+    candidates = [own] if named else [own, build.SYSTEM_SOCKET]
+    return Remote(list(dict.fromkeys(path for path in candidates if path is not None)))
 
 
 class _Formatter(logging.Formatter):

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from wattledger.model import Instant
-from wattledger.units import NS_PER_S
 
 
 class SystemClock:
@@ -29,12 +28,14 @@ class SystemClock:
 
 
 def _read_boot_id(procfs: Path) -> str:
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        # A re-rooted /proc without it: the boot's instant, to the minute, tells boots apart too.
-        since_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return f"since-{(time.time_ns() - since_boot_ns) // (60 * NS_PER_S)}"
+    # A re-rooted /proc may lack it; the kernel is the same one.
+    for root in (procfs, Path("/proc")):
+        try:
+            return (root / "sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            continue
+    # The same for ever: a reboot then shows as counters that fell, which books no joule twice.
+    return "unknown"
 
 
 class TickGrid:

@@ -294,11 +294,15 @@ def _ledger(config: Config, status: Mapping[str, Any] | None) -> Iterator[Findin
             )
         return
     path = build.ledger_path(config)
-    if not path.exists():
-        yield Finding("ledger", "note", f"{path} does not exist yet; the daemon makes it")
-        return
     try:
+        if not path.exists():
+            yield Finding("ledger", "note", f"{path} does not exist yet; the daemon makes it")
+            return
         reader = open_reader_offline(path)
+    except OSError as error:
+        hint = "ask as root, or as the user that the daemon runs as"
+        yield Finding("ledger", "note", f"{path} cannot be seen: {error.strerror}", hint)
+        return
     except LedgerLocked as error:
         yield Finding("ledger", "note", error.message, error.hint)
         return

@@ -12,8 +12,6 @@ from urllib.parse import urlencode
 
 from wattledger.errors import DaemonUnreachable, WattledgerError
 
-SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")
-
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from wattledger.core.attribution import attribute
+from wattledger.core.baselines import ENDED_NOTE, Baselines
 from wattledger.core.books import PendingBooks
 from wattledger.core.floor import IdleFloors
 from wattledger.core.footprint import price_of
-from wattledger.core.intervals import Step, advance
+from wattledger.core.intervals import Step
 from wattledger.errors import CommitFailed
 from wattledger.model import (
     IDLE,
     SYSTEM,
     UNATTRIBUTED,
-    CounterReading,
     DeviceInfo,
     EnergyInterval,
     Instant,
@@ -31,7 +31,6 @@ from wattledger.model import (
     Payee,
     Price,
     Quality,
-    Reading,
     SiteFactors,
     Snapshot,
     Usage,
@@ -42,7 +41,6 @@ from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_dura
 log = logging.getLogger(__name__)
 
 FLOORS_NOTE = "idle_floors"
-SILENT_NS = 60 * NS_PER_S
 
 
 class Sampler:
@@ -89,17 +87,13 @@ class Sampler:
         self._devices: dict[str, DeviceInfo] = {}
         # Until a meter reports a device, it is as the ledger knew it, but not present.
         self._remembered = {name: record.info for name, record in books.devices.items()}
-        self._last: dict[str, Reading] = {
-            name: record.last_reading
-            for name, record in books.devices.items()
-            if record.last_reading is not None
-        }
-        self._from_ledger = set(books.devices)
+        self._baselines = Baselines(books, clock.now(), clock.boot_id)
         self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""))
         self._pending = PendingBooks()
         self._processes: dict[str, int | None] = {}
         self._ratios: dict[str, float] = {}
         self._window: dict[str, tuple[int, int]] = {}  # device → (µJ, ns) since the last commit
+        self._trouble: dict[str, str] = {}  # device → what was last said of it
         self._commit_failing = False
 
     # ── settings that a reload changes ──────────────────────────────────────────────────────────
@@ -108,6 +102,11 @@ class Sampler:
         """Price with another grid and other factors from now on; what is booked stays."""
         self._grid = grid
         self._site = site
+
+    @property
+    def devices_present(self) -> int:
+        """How many devices are here."""
+        return sum(info.present for info in self._devices.values())
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────
 
@@ -127,26 +126,17 @@ class Sampler:
             if known is not info and known != info:
                 self._devices[info.name] = info
                 self._log_device(known, info)
+        for info in report.devices:
+            if info.kind is Kind.CPU and info.present:
+                self._baselines.cpus_read_by(info.meter, self._devices.values())
         self._processes.update(report.processes)
         self._ratios.update(report.counter_power_ratio)
         for reading in report.readings:
-            name = reading.device
-            step = self._advance(name, reading)
-            self._last[name] = reading
-            if step.interval is not None and step.interval.energy_uj:
-                intervals.append(step.interval)
-            self._note(name, step)
-
-    def _advance(self, name: str, reading: Reading) -> Step:
-        recovered = name in self._from_ledger
-        if recovered:
-            self._from_ledger.discard(name)
-            last = self._last.get(name)
-            if last is None or not isinstance(reading, CounterReading):
-                # Power is not kept over a restart: all since the last commit went unseen.
-                gap_ns = max(0, reading.at.wall_ns - self._ledger.books.books_ns)
-                return Step(unobserved_ns=gap_ns, reason="restart")
-        return advance(self._last.get(name), reading, recovered=recovered)
+            step = self._baselines.take(reading)
+            if step is not None:
+                if step.interval is not None and step.interval.energy_uj:
+                    intervals.append(step.interval)
+                self._note(reading.device, step)
 
     def _note(self, name: str, step: Step) -> None:
         """Book what a step says besides energy, and count its time for the mean power."""
@@ -161,17 +151,23 @@ class Sampler:
             self._pending.reset(name)
         if step.unobserved_ns:
             self._pending.unobserved(name, step.unobserved_ns)
-        if step.reason:
-            unseen = format_duration(step.unobserved_ns // NS_PER_MS * NS_PER_MS)
-            booked = step.interval.energy_uj if step.interval is not None else 0
-            log.warning(
-                "%s: %s; %s unobserved, %d J booked (meter %s)",
-                name,
-                step.reason.replace("_", " "),
-                unseen,
-                booked // UJ_PER_J,
-                self._devices[name].meter if name in self._devices else "unknown",
-            )
+        if step.reason != self._trouble.get(name, ""):
+            self._trouble[name] = step.reason
+            self._log_trouble(name, step)
+
+    def _log_trouble(self, name: str, step: Step) -> None:
+        """Said once when it begins and once when it ends, not at each turn in between."""
+        if not step.reason:
+            log.info("%s is metered without trouble again", name)
+            return
+        log.warning(
+            "%s: %s; %s unobserved, %d J booked (meter %s)",
+            name,
+            step.reason.replace("_", " "),
+            format_duration(step.unobserved_ns // NS_PER_MS * NS_PER_MS),
+            (step.interval.energy_uj if step.interval is not None else 0) // UJ_PER_J,
+            self._devices[name].meter if name in self._devices else "unknown",
+        )
 
     def _log_device(self, known: DeviceInfo | None, info: DeviceInfo) -> None:
         if known is None:
@@ -245,16 +241,16 @@ class Sampler:
     def commit(self) -> Snapshot:
         """One commit attempt; the snapshot shows what is committed, and how things stand."""
         now = self._clock.now()
+        books_ns = self._baselines.complete_up_to_ns(self._devices.values(), now)
         batch = self._pending.batch(
             devices=self._all_devices(),
-            checkpoints={
-                name: last if isinstance(last, CounterReading) else None
-                for name, last in self._last.items()
-                if name not in self._from_ledger
-            },
+            checkpoints=self._baselines.checkpoints(),
             signals=self._grid.signals(),
-            notes={FLOORS_NOTE: self._floors.note()},
-            books_ns=self._books_ns(now),
+            notes={
+                FLOORS_NOTE: self._floors.note(),
+                ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
+            },
+            books_ns=books_ns,
         )
         try:
             self._ledger.commit(batch, now)
@@ -276,21 +272,6 @@ class Sampler:
             if name not in self._devices
         )
         return (*self._devices.values(), *gone)
-
-    def _books_ns(self, now: Instant) -> int:
-        """The earliest last reading of the devices that are here: complete up to then.
-
-        A device that has been silent for over a minute (asleep, failing) does not hold it back:
-        its silence is told by its meter, and what its counter counted is booked when it answers.
-        """
-        instants = [
-            self._last[name].at.wall_ns
-            for name, info in self._devices.items()
-            if info.present
-            and name in self._last
-            and now.boottime_ns - self._last[name].at.boottime_ns <= SILENT_NS
-        ]
-        return min(instants, default=now.wall_ns)
 
     def _snapshot(self, now: Instant) -> Snapshot:
         window, self._window = self._window, {}

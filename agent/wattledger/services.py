@@ -1,4 +1,4 @@
-"""Threads and their lives: a meter in each, a watchdog over them, and word to systemd.
+"""Threads and their lives: a meter in each, and a watchdog over them.
 
 Nearly everything the daemon waits for blocks (drivers, files, sockets), and a driver call that
 hangs for minutes can be neither cancelled nor joined. So each meter has a daemon thread of its
@@ -8,8 +8,6 @@ own: nobody waits for it, its health says that it hangs, and the process can exi
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +23,6 @@ log = logging.getLogger(__name__)
 
 HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
 RETRY_AFTER_BUG_S = 30.0
-NOTIFY_TIMEOUT_S = 1.0
 # Reasons that only a new process can mend: a loaded driver library cannot be exchanged.
 NEEDS_RESTART = frozenset({"driver_mismatch"})
 RESTART_PATIENCE_NS = 600 * NS_PER_S
@@ -113,7 +110,11 @@ class MeterThread:
             self._release_until_ns = now.monotonic_ns + duration_ns if duration_ns else 0
             self._release_wall_ns = now.wall_ns + duration_ns if duration_ns else 0
         self._wake.set()
-        return self._closed.wait(wait_s) if duration_ns else True
+        if not duration_ns or self._closed.wait(wait_s):
+            return True
+        with self._lock:  # it did not come about, so it is not in force either
+            self._release_until_ns = self._release_wall_ns = 0
+        return False
 
     def released_until_ns(self) -> int:
         """Until when the meter is closed on request (wall clock); 0: it is not."""
@@ -157,12 +158,12 @@ class MeterThread:
 
     def _status(self, name: str, health: _Health, busy_ns: int) -> MeterStatus:
         message, hint = health.message, health.hint
-        if self._release_until_ns:
-            message = "closed on request"
-            hint = "`wattledger release --end` takes it up again at once"
-        elif self._hanging:
+        if self._hanging:
             message = f"a driver call has not returned for {seconds(busy_ns):.0f} s"
             hint = "see dmesg for Xid or RAPL errors; energy is booked when it answers again"
+        elif self._release_until_ns:
+            message = "closed on request"
+            hint = "`wattledger release --end` takes it up again at once"
         up = health.up and not self._hanging and not self._release_until_ns
         return MeterStatus(
             meter=name,
@@ -206,14 +207,18 @@ class MeterThread:
         self.done.set()
 
     def _stay_closed(self, now_ns: int) -> None:
-        self._meter.close()
-        self._closed.set()
+        if not self._closed.is_set():
+            self._turn()  # the last second before it is closed
+            self._meter.close()
+            self._closed.set()
         left_ns = self._release_until_ns - now_ns
         if left_ns > 0:
             if self._wake.wait(seconds(left_ns)):
                 self._wake.clear()
             return
         with self._lock:
+            if self._release_until_ns > now_ns:
+                return  # asked for anew in this very moment
             self._release_until_ns = self._release_wall_ns = 0
         log.info("meter %s: taken up again after its release", self.name)
 
@@ -242,7 +247,9 @@ class MeterThread:
 
     def _succeeded(self, report: MeterReport) -> None:
         down = {fault.meter for fault in report.faults if fault.permanent}
-        answering = {info.meter for info in report.devices if info.present} - down
+        meter_of = {info.name: info.meter for info in report.devices if info.present}
+        answering = set(meter_of.values()) - down
+        reading = {meter_of.get(reading.device) for reading in report.readings}
         wall_ns = self._clock.now().wall_ns
         self._restart_since_ns = 0
         with self._lock:
@@ -251,9 +258,14 @@ class MeterThread:
                 if not health.up and health.errors:
                     log.info("meter %s answers", name)
                 health.up, health.message, health.hint = True, "", ""
-                health.last_success_ns = wall_ns
-            if self.name not in answering and self.name not in down and len(self._health) > 1:
-                self._health.pop(self.name, None)  # it stands for others, which are named
+                if name in reading:
+                    health.last_success_ns = wall_ns
+            if answering:
+                # This thread's meter may stand for others, which are named; and one that was
+                # left for a better one is neither up nor down any more.
+                left = [n for n, h in self._health.items() if n not in answering | down and h.up]
+                for name in {self.name, *left} - answering - down:
+                    self._health.pop(name, None)
         for fault in report.faults:
             self._failed(fault)
         self._reports.append(report)
@@ -305,47 +317,12 @@ class PollingThread:
                 pause_s = self.PAUSE_AFTER_BUG_S
 
 
-class Notifier:
-    """Messages to systemd by its notification socket (sd_notify(3)); silent without one."""
-
-    def __init__(self, address: str | None = None) -> None:
-        """Args: address: as in `$NOTIFY_SOCKET`, which is taken when None."""
-        self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
-
-    def ready(self, status: str) -> None:
-        """The service works; `systemctl status` shows the status line."""
-        self._send(f"READY=1\nSTATUS={status}")
-
-    def alive(self) -> None:
-        """Feed the watchdog. Called by the sampling loop only: it is what must not hang."""
-        self._send("WATCHDOG=1")
-
-    def reloading(self, now_monotonic_ns: int) -> None:
-        """A reload begins; `ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_monotonic_ns // 1000}")
-
-    def stopping(self) -> None:
-        """The service is ending."""
-        self._send("STOPPING=1")
-
-    def _send(self, message: str) -> None:
-        if not self._address:
-            return
-        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(NOTIFY_TIMEOUT_S)  # a full queue must not hold the sampling loop
-                sock.connect(address)
-                sock.sendall(message.encode())
-        except OSError as error:
-            log.debug("systemd could not be told: %s", error)
-
-
-def describe_release(duration_ns: int) -> str:
-    """What `release` answers."""
+def describe_release(duration_ns: int, written: bool) -> str:
+    """What `release` answers. Args: written: the books are on disk up to now."""
     if not duration_ns:
         return "NVML is taken up again; the gap is booked at the next commit."
+    books = "The books are written and" if written else "The books could NOT be written now, but"
     return (
-        f"The books are written and NVML is closed for {format_duration(duration_ns)}; "
+        f"{books} NVML is closed for {format_duration(duration_ns)}; "
         "GPUs with an energy counter lose nothing, the gap is booked afterwards."
     )

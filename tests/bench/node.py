@@ -14,7 +14,7 @@ from nvml_stub import GpuStub, Stub, StubConfig, constant, square
 from sysfs import RANGE_AMD_UJ, RaplTree, Wave
 
 CALL_US = 500  # what a driver call takes on a real node, at best
-MOVE_S = 0.004  # the RAPL counters move at 250 Hz: 4 ms × 240 W is under 1 J
+MOVE_S = 0.008  # the RAPL counters move at 125 Hz: 8 ms × 240 W is under 2 J
 WRAP_S = 20
 
 RAPL_WAVES = {

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ class Phases:
                         self._side_by_side(node, daemon)
                     if only != "counters":
                         self._scrapes(daemon)
+                        self._flood(daemon)
                     self._result.add("end by SIGTERM", daemon.stop(), "s", 2)
         if only in (None, "mixed"):
             node = Node(self._directory / "mixed", mixed())
@@ -135,22 +137,43 @@ class Phases:
     # ── scrapes ─────────────────────────────────────────────────────────────────────────────────
 
     def _scrapes(self, daemon: Process) -> None:
+        """The daemon by kept and by new connections, and the floor for comparison, in turn."""
         add = self._result.add
         _say(f"10 scrapes a second, {self._paced_s:.0f} s")
-        jobs = [(5.0, True, 0.0), (5.0, False, 0.5)]
-        kept, fresh = scrapes.together(daemon.port, daemon.pid, jobs, self._paced_s)
-        for name, found in (("kept connection", kept), ("new connections", fresh)):
+        stub = Stub(self._directory / "floor", StubConfig(gpus=[c.gpu for c in all_counters()]))
+        with ended(start_floor(self._directory / "floor", stub.env())) as floor:
+            time.sleep(SETTLE_S)
+            stolen = _stolen_s()
+            jobs = [
+                scrapes.Job(daemon.port, daemon.pid, 5, keep=True, begin=0.0),
+                scrapes.Job(daemon.port, daemon.pid, 5, keep=False, begin=0.5),
+                scrapes.Job(floor.port, floor.pid, 5, keep=False, begin=0.25),
+            ]
+            kept, fresh, of_floor = scrapes.together(jobs, self._paced_s)
+            stolen = _stolen_s() - stolen
+        for name, found, target in (
+            ("scrape, kept connection", kept, 3),
+            ("scrape, new connections", fresh, 3),
+            ("  the floor's", of_floor, None),
+        ):
             note = f"{len(found.latencies_ms)} scrapes, slowest {max(found.latencies_ms):.2f} ms"
-            add(f"scrape, {name}, median", found.quantile_ms(0.5), "ms", note=note)
+            add(f"{name}, median", found.quantile_ms(0.5), "ms", note=note)
             alone_ms = found.undisturbed_ms(0.99)
             note = f"{alone_ms:.2f} ms without waiting for a CPU that other programs held"
-            add(f"scrape, {name}, p99", found.quantile_ms(0.99), "ms", 3, note)
+            add(f"{name}, p99", found.quantile_ms(0.99), "ms", target, note)
+        percent = 100 * stolen / self._paced_s
+        add("CPU time that the hypervisor took meanwhile", percent, "%", note="of one core")
 
+    def _flood(self, daemon: Process) -> None:
+        add = self._result.add
         _say(f"1,000 scrapes a second, {self._flood_s:.0f} s")
         missed = _missed_ticks(daemon)
         cpu_s = daemon.cpu_s()
-        jobs = [(250.0, True, part / 4) for part in range(4)]
-        flood = scrapes.merged(scrapes.together(daemon.port, daemon.pid, jobs, self._flood_s))
+        jobs = [
+            scrapes.Job(daemon.port, daemon.pid, 250, keep=True, begin=part / 4)
+            for part in range(4)
+        ]
+        flood = scrapes.merged(scrapes.together(jobs, self._flood_s))
         cpu_s = daemon.cpu_s() - cpu_s
         energy.fresh_page(daemon)  # a page that was rendered after the flood
         add("missed ticks in the flood", _missed_ticks(daemon) - missed, "", 0)
@@ -160,7 +183,7 @@ class Phases:
         add("scrape in the flood, p99", flood.quantile_ms(0.99), "ms")
         pages = flood.seconds / energy.COMMIT_S
         note = f"{len(flood.bodies)} in {flood.seconds:.1f} s; a commit may fall on either end"
-        add("distinct pages in 5 s", (len(flood.bodies) - 1) / pages, "", 1, note)
+        add("distinct pages in 5 s", (len(flood.bodies) - 1) / pages, "", 2, note)
         memory = daemon.memory_mib()
         add("resident memory after it", memory["Rss"], "MiB", 45, f"most ever {memory['Peak']:.1f}")
 
@@ -194,6 +217,12 @@ class Phases:
 
 def _missed_ticks(daemon: Process) -> float:
     return sum(series(daemon.page(), "wattledger_meter_missed_ticks_total").values())
+
+
+def _stolen_s() -> float:
+    """Time in which a hypervisor ran others on our CPUs, over all of them."""
+    ticks = int(Path("/proc/stat").read_text().split()[8])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _say(text: str) -> None:

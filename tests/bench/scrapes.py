@@ -8,9 +8,7 @@ import hashlib
 import http.client
 import math
 import multiprocessing
-import socket
 import time
-from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +18,24 @@ HEADERS = {  # of Prometheus 3
     "Accept-Encoding": "gzip",
     "User-Agent": "Prometheus/3.5.0",
 }
+
+
+class Job(NamedTuple):
+    """What one client does.
+
+    Attributes:
+        port: of the server.
+        pid: of the server.
+        per_second: how many scrapes.
+        keep: over one kept connection, else over a new one each time.
+        begin: by which part of its period it begins later, so that clients alternate.
+    """
+
+    port: int
+    pid: int
+    per_second: float
+    keep: bool
+    begin: float
 
 
 class Scrapes(NamedTuple):
@@ -65,69 +81,52 @@ def _queued_ms(pid: int) -> float:
     return waited_ns / 1e6
 
 
-def paced(
-    port: int, pid: int, per_second: float, seconds: float, *, keep: bool, offset_s: float
-) -> Scrapes:
-    """Scrapes at a steady pace over one kept connection, or over a new one each time.
+def paced(job: Job, seconds: float) -> Scrapes:
+    """Scrapes at a steady pace.
 
     A scrape that comes late because the one before it was slow counts from when it was due: a
     server that stalls is not asked less (no coordinated omission).
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
     connection.request("GET", "/metrics", headers=HEADERS)  # the client's own first time
     connection.getresponse().read()
-    if not keep:
+    if not job.keep:
         connection.close()
-    looks = per_second <= 100  # it costs the client a few hundred µs
+    looks = job.per_second <= 100  # it costs the client a few hundred µs
     latencies_ms: list[float] = []
     queued_ms: list[float] = []
     bodies: set[bytes] = set()
-    collecting = gc.isenabled()
     gc.disable()  # the client's own pauses are not the server's
-    begin_s = time.perf_counter() + offset_s
-    for number in range(round(per_second * seconds)):
-        due_s = begin_s + number / per_second
+    begin_s = time.perf_counter() + job.begin / job.per_second
+    for number in range(round(job.per_second * seconds)):
+        due_s = begin_s + number / job.per_second
         late = time.perf_counter() > due_s
         time.sleep(max(0.0, due_s - time.perf_counter()))
-        before_ms = _queued_ms(pid) if looks else 0.0
+        before_ms = _queued_ms(job.pid) if looks else 0.0
         # What the client oversleeps is not the server's; being late by the last answer is.
         start_s = due_s if late else time.perf_counter()
-        if connection.sock is None:
-            connection.connect()
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.request("GET", "/metrics", headers=HEADERS)
         response = connection.getresponse()
         body = response.read()
         latencies_ms.append((time.perf_counter() - start_s) * 1000)
-        queued_ms.append(_queued_ms(pid) - before_ms if looks else 0.0)
+        queued_ms.append(_queued_ms(job.pid) - before_ms if looks else 0.0)
         if response.status != 200:
             raise RuntimeError(f"/metrics answered {response.status}")
         bodies.add(hashlib.md5(body).digest())
-        if not keep:
+        if not job.keep:
             connection.close()
     ran_s = time.perf_counter() - begin_s
     connection.close()
-    if collecting:
-        gc.enable()
     return Scrapes(latencies_ms, queued_ms, bodies, ran_s)
 
 
-def together(
-    port: int, pid: int, jobs: Iterable[tuple[float, bool, float]], seconds: float
-) -> list[Scrapes]:
-    """Several paced clients at once, each in a process of its own.
-
-    Args:
-        jobs: for each (scrapes per second, over a kept connection, its part of the period to
-            begin later, so that the clients alternate).
-        seconds: for how long.
-    """
+def together(jobs: list[Job], seconds: float) -> list[Scrapes]:
+    """Several paced clients at once, each in a process of its own."""
     context = multiprocessing.get_context("spawn")
     clients = []
-    for per_second, keep, part in jobs:
+    for job in jobs:
         here, there = context.Pipe()
-        arguments = (there, port, pid, per_second, seconds, keep, part / per_second)
-        client = context.Process(target=_client, args=arguments, daemon=True)
+        client = context.Process(target=_client, args=(there, job, seconds), daemon=True)
         client.start()
         clients.append((client, here))
     for _, pipe in clients:
@@ -140,18 +139,10 @@ def together(
     return results
 
 
-def _client(
-    pipe: Connection,
-    port: int,
-    pid: int,
-    per_second: float,
-    seconds: float,
-    keep: bool,
-    offset_s: float,
-) -> None:
+def _client(pipe: Connection, job: Job, seconds: float) -> None:
     pipe.send(None)
     pipe.recv()
-    pipe.send(tuple(paced(port, pid, per_second, seconds, keep=keep, offset_s=offset_s)))
+    pipe.send(tuple(paced(job, seconds)))
 
 
 def merged(parts: list[Scrapes]) -> Scrapes:

@@ -26,23 +26,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prometheus_client.parser import text_string_to_metric_families
-
+from e2e.page import Page
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
 READY_S = 30.0  # how long a start may take on a machine that is busy with other tests
-PREFIX = "wattledger_"
-# Counters of the process, not of the books: they begin at 0 with each start.
-OF_PROCESS = (
-    "grid_requests_total",
-    "meter_errors_total",
-    "meter_missed_ticks_total",
-    "ledger_commit_errors_total",
-)
 FINE = 'sampling = { interval = "0.1s", commit_interval = "0.2s", allow_fine_grained = true }\n'
-
-Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Reply(NamedTuple):
@@ -55,64 +44,6 @@ class Reply(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-class Page:
-    """A scraped metrics page. Names are written without the prefix."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.samples: dict[Series, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                series = (sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items())))
-                assert series not in self.samples, f"{series} is there twice"
-                self.samples[series] = sample.value
-
-    def __str__(self) -> str:
-        return "\n".join(line for line in self.text.splitlines() if not line.startswith("#"))
-
-    def all(self, name: str, **labels: str) -> dict[Series, float]:
-        """The samples of a metric that carry these labels."""
-        wanted = set(labels.items())
-        return {
-            series: value
-            for series, value in self.samples.items()
-            if series[0] == name and wanted <= set(series[1])
-        }
-
-    def one(self, name: str, **labels: str) -> float:
-        """The only sample of a metric that carries these labels."""
-        found = self.all(name, **labels)
-        assert len(found) == 1, f"{name} {labels}: {found or 'is not on the page'}"
-        return next(iter(found.values()))
-
-    def sum(self, name: str, **labels: str) -> float:
-        return sum(self.all(name, **labels).values())
-
-    def labels(self, name: str, label: str) -> set[str]:
-        """All values of one label."""
-        return {dict(series[1])[label] for series in self.all(name)}
-
-    def counters(self) -> dict[Series, float]:
-        """Every counter of the books: those that must never fall."""
-        return {
-            series: value
-            for series, value in self.samples.items()
-            if series[0].endswith("_total")
-            and series[0] not in OF_PROCESS
-            and not series[0].startswith("process_")
-        }
-
-    def assert_not_below(self, earlier: Page) -> None:
-        """No counter has fallen or gone since an earlier page."""
-        now = self.counters()
-        fallen = {
-            series: (before, now.get(series))
-            for series, before in earlier.counters().items()
-            if series not in now or now[series] < before
-        }
-        assert not fallen, f"counters fell: {fallen}"
 
 
 class NotifySocket:
@@ -406,67 +337,6 @@ class Daemon:
             assert reader.check(footprint) == []
         finally:
             reader.close()
-
-
-def balanced(daemon: Daemon) -> dict[str, dict[str, int]]:
-    """Totals by device, payee and kind as exact integers, of one state of the books.
-
-    Fails the test where they do not all sum to the node's.
-    """
-    quantities = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul")
-
-    def read(by: str) -> dict[str, dict[str, int]]:
-        answer = daemon.api(f"totals?by={by}")
-        rows = {row["group"]: {q: int(row[q]) for q in quantities} for row in answer["rows"]}
-        for quantity in quantities:
-            total = sum(row[quantity] for row in rows.values())
-            assert total == int(answer["total"][quantity])
-        return rows
-
-    def whole(rows: Mapping[str, Mapping[str, int]]) -> list[int]:
-        return [sum(row[q] for row in rows.values()) for q in quantities]
-
-    for _ in range(50):  # until no commit fell between the first and the last question
-        node = read("all")
-        devices, payees, kinds = read("device"), read("payee"), read("kind")
-        page = daemon.scrape()
-        if read("all") == node:
-            assert whole(devices) == whole(payees) == whole(kinds) == whole(node)
-            shown_j = page.sum("energy_joules_total")
-            assert abs(shown_j * 1e6 - whole(node)[0]) < 1 + whole(node)[0] * 1e-12
-            return devices
-    raise AssertionError("commits fell between all the questions")
-
-
-class Checkpoint(NamedTuple):
-    """What the ledger last read of a device's counter, and all it has booked of it."""
-
-    name: str
-    raw_uj: int
-    range_uj: int | None
-    boottime_ns: int
-    wall_ns: int
-    booked_uj: int
-
-
-def checkpoints(daemon: Daemon) -> dict[str, Checkpoint]:
-    """Of each device that has a counter; while no daemon runs."""
-    rows = daemon.query(
-        "SELECT name, raw_uj, range_uj, at_boottime_ns, at_wall_ns,"
-        " (SELECT coalesce(sum(energy_uj), 0) FROM total WHERE device_id = id)"
-        " FROM device WHERE raw_uj IS NOT NULL"
-    )
-    return {row[0]: Checkpoint(*row) for row in rows}
-
-
-def assert_exact(first: Mapping[str, Checkpoint], now: Mapping[str, Checkpoint]) -> None:
-    """What was booked is what the counter moved by, to the µJ: nothing twice, nothing lost."""
-    assert now.keys() == first.keys()
-    for name, end in now.items():
-        moved_uj = end.raw_uj - first[name].raw_uj
-        if end.range_uj is not None:
-            moved_uj %= end.range_uj  # at most one wrap in the minutes of a test
-        assert end.booked_uj - first[name].booked_uj == moved_uj, name
 
 
 def lines_of(text: str) -> Iterator[str]:

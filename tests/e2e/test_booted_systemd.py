@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from e2e.conftest import lacking
-from e2e.daemon import Page, wait_until
+from e2e.daemon import wait_until
+from e2e.page import Page
 from sysfs import RaplTree
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, assert_exact, balanced, checkpoints
+from e2e.books import assert_exact, balanced, checkpoints
+from e2e.daemon import FINE, Daemon
 
 SCENARIO = """
 [[gpu]]

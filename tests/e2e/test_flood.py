@@ -14,7 +14,8 @@ from pathlib import Path
 import bcrypt
 import trustme
 
-from e2e.daemon import Daemon, Page, wait_until
+from e2e.daemon import Daemon, wait_until
+from e2e.page import Page
 
 HALF_SENT = 300
 PASSWORD = "correct horse"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, Page
+from e2e.daemon import FINE, Daemon
+from e2e.page import Page
 from grid_server import GridServer, drip_body, electricity_maps_body, neso_body, reply
 
 Start = Callable[..., Daemon]

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.daemon import FINE, Checkpoint, Daemon, Page, assert_exact, balanced, checkpoints
+from e2e.books import Checkpoint, assert_exact, balanced, checkpoints
+from e2e.daemon import FINE, Daemon
+from e2e.page import Page
 from sysfs import RANGE_DRAM_UJ, RANGE_INTEL_UJ, RaplTree, Wave
 from wattledger.clock import SystemClock
 from wattledger.meters.simulated import SimulatedNvml, load_scenario

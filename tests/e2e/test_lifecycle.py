@@ -6,7 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from e2e.daemon import FINE, Daemon, Page, lines_of, wait_until
+from e2e.daemon import FINE, Daemon, lines_of, wait_until
+from e2e.page import Page
 
 Start = Callable[..., Daemon]
 

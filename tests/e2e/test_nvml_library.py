@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, Page, assert_exact, balanced, checkpoints
+from e2e.books import assert_exact, balanced, checkpoints
+from e2e.daemon import FINE, Daemon
+from e2e.page import Page
 from nvml_stub import Stub, StubConfig, build, constant, square
 from sysfs import RaplTree
 

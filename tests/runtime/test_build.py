@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from wattledger.model import (
     Books,
     DeviceInfo,
     DeviceRecord,
+    GridSignal,
     Kind,
     LedgerStatus,
     MeterStatus,
@@ -26,7 +30,7 @@ from wattledger.model import (
     Total,
     TotalKey,
 )
-from wattledger.units import UJ_PER_KWH
+from wattledger.units import NS_PER_S, UJ_PER_KWH
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,3 +136,39 @@ def test_the_banner_says_what_how_good_and_where() -> None:
         devices={d.name: DeviceRecord(dataclasses.replace(d, present=False)) for d in devices},
     )
     assert "8 known from before" in banner(dataclasses.replace(snapshot, books=gone), "http://x")
+
+
+def test_a_reloaded_feed_goes_on_where_the_old_one_was() -> None:
+    """Reloading neither forgets what is known of the past hours nor asks out of turn."""
+    clock = FakeClock()
+    old = build.grid_feed(parse_config('[site]\nzone = "GB"'), clock, ())
+    signal = GridSignal(
+        120_000_000, "GB", "neso", Basis.GENERATION,
+        clock.wall_ns - 1800 * NS_PER_S, clock.wall_ns, False, clock.wall_ns, 1800 * NS_PER_S,
+    )  # fmt: skip
+    old._asked[0].keep([signal])
+    old._asked[0].outcomes["ok"] = 3
+    old._asked[0].due_ns = clock.boottime_ns + 77
+    new = build.grid_feed(parse_config('[site]\nzone = "GB"\n[grid]\nmax_age = "1h"'), clock, ())
+    new.inherit(old)
+
+    assert new.at(clock.wall_ns).signal == signal
+    assert new.statuses()[0].outcomes == {"ok": 3}
+    assert new._asked[0].due_ns == clock.boottime_ns + 77
+    assert new._asked[0].source is not old._asked[0].source
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody without a home")
+def test_no_home_is_said_in_a_sentence() -> None:
+    script = (
+        "import os, sys; os.setgroups([]); os.setgid(65533); os.setuid(65533)\n"
+        "from wattledger.cli import main; sys.exit(main(['report']))"
+    )
+    environment = {"PATH": "/usr/bin:/bin"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+
+    assert "Traceback" not in run.stderr
+    assert run.returncode == 1

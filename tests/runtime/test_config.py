@@ -116,6 +116,18 @@ def test_broken_toml_names_the_line() -> None:
     assert "line 2" in faults("[site]\nzone = \n[http]")["configuration"]
 
 
+@pytest.mark.parametrize(
+    "text", ["x = " + "9" * 5000, "x = " + "[" * 5000, "x = " + "{a = " * 5000, "[" * 5000]
+)
+def test_toml_that_breaks_its_reader_is_a_fault_too(text: str) -> None:
+    """tomllib raises bare ValueError and RecursionError for these; SIGHUP must survive them."""
+    assert "configuration" in faults(text)
+
+
+def test_a_number_beyond_all_bounds_is_out_of_range() -> None:
+    assert "out of range" in faults("[site]\npue = 1" + "0" * 400)["site.pue"]
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])
 def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "w.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -204,6 +205,116 @@ def test_another_price_opens_another_entry_and_changes_no_old_one(tmp_path: Path
     assert grams(before) == 360 * UJ_PER_J * 1_560_000 * 473_000_000 // (3_600_000_000_000 * 10**6)
     assert grams(after) == grams(before)
     assert energy(after, device="GPU-1") == 720 * UJ_PER_J
+
+
+def cpu_report(
+    node: Node, meter: str, *, raw_j: float | None = None, watts: float = 0
+) -> MeterReport:
+    """Two packages by RAPL, or all CPUs as one by the utilisation model."""
+    now = node.clock.now()
+    one, two = DeviceInfo("cpu0", Kind.CPU, meter), DeviceInfo("cpu1", Kind.CPU, "rapl")
+    if meter == "rapl":
+        raw_uj = round((raw_j or 0) * UJ_PER_J)
+        counters = tuple(
+            CounterReading(d.name, now, raw_uj, 10**12, 200_000_000, 1, node.clock.boot_id)
+            for d in (one, two)
+        )
+        return MeterReport(devices=(one, two), readings=counters)
+    reading = PowerReading(
+        "cpu0", now, round(watts * 1e6), NS_PER_S, 3 * NS_PER_S, Quality.ESTIMATED
+    )
+    return MeterReport(devices=(one, replace(two, present=False)), readings=(reading,))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_rapl_that_was_away_books_nothing_that_the_estimate_has_booked(
+    tmp_path: Path, restart: bool
+) -> None:
+    """The estimate counts both packages as cpu0: cpu1 may not be booked for that time as well."""
+    node = Node(tmp_path / "l.sqlite")
+    for second in range(10):
+        node.feed.put(cpu_report(node, "rapl", raw_j=100.0 * second))
+        node.sampler.tick()
+        node.clock.advance(1)
+    for _ in range(60):
+        node.feed.put(cpu_report(node, "estimate", watts=200))
+        node.sampler.tick()
+        node.clock.advance(1)
+    if restart:
+        node.sampler.commit()
+        node.ledger.close()
+        node.start()
+    for second in range(70, 80):
+        node.feed.put(cpu_report(node, "rapl", raw_j=100.0 * second))
+        node.sampler.tick()
+        node.clock.advance(1)
+    shown = node.sampler.commit()
+
+    metered = 2 * 900 + 2 * 900
+    assert energy(shown, quality=Quality.METERED) == metered * UJ_PER_J
+    assert energy(shown, quality=Quality.RECOVERED) == 0
+    assert energy(shown, quality=Quality.ESTIMATED) == 59 * 200 * UJ_PER_J
+
+
+def test_downtime_of_a_power_only_device_is_said_also_after_further_commits(tmp_path: Path) -> None:
+    node = Node(tmp_path / "l.sqlite")
+    other = MeterReport(
+        devices=(OTHER,),
+        readings=(node.report(node.clock.now(), 0).readings[3],),
+    )
+    node.feed.put(other)
+    node.sampler.tick()
+    node.sampler.commit()
+    node.ledger.close()
+    node.clock.advance(20)
+    node.clock.step_wall(30 * 86400)  # and somebody sets the clock: no month was unobserved
+    node.start()
+    node.sampler.commit()  # before its meter has brought anything
+    node.clock.advance(1)
+    node.feed.put(replace(other, readings=(node.report(node.clock.now(), 0).readings[3],)))
+    node.sampler.tick()
+
+    assert node.sampler.commit().books.devices["other"].unobserved_ms == 21_000
+
+
+def test_after_a_restart_the_books_are_not_complete_before_their_devices_are_heard(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path / "l.sqlite")
+    node.turn({GPU.name: 300})
+    ended_ns = node.sampler.commit().books.books_ns
+    node.ledger.close()
+    node.clock.advance(600)
+    node.start()
+    assert node.sampler.commit().books.books_ns == ended_ns
+    node.clock.advance(61)  # it may never come back: that is not waited for
+    assert node.sampler.commit().books.books_ns == node.clock.wall_ns
+
+
+def test_a_reading_from_the_past_moves_no_baseline(tmp_path: Path) -> None:
+    node = Node(tmp_path / "l.sqlite")
+    node.turn({})
+    node.turn({GPU.name: 300})
+    old = node.report(node.clock.now(), 0)
+    late = replace(
+        old.readings[0], at=Instant(*(ns - NS_PER_S // 2 for ns in node.clock.now())), raw_uj=0
+    )
+    node.feed.put(replace(old, readings=(late,)))
+    node.turn({GPU.name: 300})
+
+    assert energy(node.sampler.commit(), device="GPU-1") == 600 * UJ_PER_J
+
+
+def test_trouble_is_said_when_it_begins_and_when_it_ends(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    node = Node(tmp_path / "l.sqlite")
+    node.turn({})
+    for _ in range(500):
+        node.turn({GPU.name: 5000})  # more than the card can draw
+    node.turn({GPU.name: 100})
+
+    said = [r.getMessage() for r in caplog.records if "GPU-1" in r.getMessage()]
+    assert sum("implausible" in text for text in said) == 1
+    assert node.sampler.commit().books.devices["GPU-1"].unobserved_ms == 500_000
 
 
 class FailingLedger:

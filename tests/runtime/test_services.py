@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +17,14 @@ from hypothesis import strategies as st
 from fakes import FakeClock
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.errors import MeterUnavailable
-from wattledger.model import DeviceInfo, Fault, Kind, MeterReport
-from wattledger.services import MeterThread, Notifier, PollingThread
+from wattledger.model import DeviceInfo, Fault, Instant, Kind, MeterReport, PowerReading
+from wattledger.services import MeterThread, PollingThread
+from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S
 
 DEVICE = DeviceInfo("GPU-1", Kind.GPU, "nvml")
-REPORT = MeterReport(devices=(DEVICE,))
+READING = PowerReading("GPU-1", Instant(1, 1, 1), 1, 0, 1)
+REPORT = MeterReport(devices=(DEVICE,), readings=(READING,))
 
 
 class ScriptedMeter:
@@ -190,6 +194,35 @@ def test_faults_of_meters_behind_it_have_a_status_of_their_own() -> None:
     assert thread.done.wait(10)
 
     assert statuses == {"estimate": True, "rapl": False}
+
+
+def test_a_meter_that_was_left_for_a_better_one_is_neither_up_nor_down() -> None:
+    reports = [
+        MeterReport(devices=(DeviceInfo("cpu0", Kind.CPU, "estimate"),)),
+        MeterReport(devices=(DeviceInfo("cpu0", Kind.CPU, "rapl"),)),
+    ]
+    meter = ScriptedMeter(lambda: reports.pop(0))
+    meter.name = "cpu"
+    thread = MeterThread(meter, FakeClock())
+    thread._turn()
+    assert [s.meter for s in thread.statuses()] == ["estimate"]
+    thread._turn()
+    assert [(s.meter, s.up) for s in thread.statuses()] == [("rapl", True)]
+
+
+def test_signals_reach_their_actions() -> None:
+    script = (
+        "import os, signal, threading\n"
+        "from wattledger.systemd import Signals\n"
+        "got = threading.Event()\n"
+        "signals = Signals({signal.SIGTERM: got.set})\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"  # before anybody waits: not lost
+        "signals.start()\n"
+        "print(got.wait(10))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
 
 
 def test_one_failing_device_does_not_take_its_meter_down() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ def parse_config(text: str, source: str = "configuration") -> Config:
     """
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the second where tables nest too deeply
         raise ConfigError([(source, f"not valid TOML: {error}")], source) from error
     faults: list[Fault] = []
     _structure(tree, faults)
@@ -118,8 +117,8 @@ def _number(low: float, high: float, example: str) -> Callable[[Any, Any], float
     def structure(value: Any, _: Any = None) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{value!r} is not a number; write one such as {example}")
-        if not math.isfinite(value) or not low <= value <= high:
-            raise ValueError(f"{value!r} is out of range; it lies from {low:g} to {high:g}")
+        if not low <= value <= high:  # neither nan nor an infinity lies between
+            raise ValueError(f"{str(value)[:40]} is out of range; it lies from {low:g} to {high:g}")
         return float(value)
 
     return structure

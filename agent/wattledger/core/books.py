@@ -13,7 +13,6 @@ from wattledger.model import (
     DeviceInfo,
     EntryKey,
     GridSignal,
-    Payee,
     Price,
     Quality,
     Usage,
@@ -179,13 +178,6 @@ class PendingBooks:
         self._unobserved_ns = {
             d: ns % NS_PER_MS for d, ns in self._unobserved_ns.items() if ns % NS_PER_MS
         }
-
-    def payees_uj(self) -> dict[tuple[str, Payee], int]:
-        """Pending energy by device and payee, for tests and the split of `other`."""
-        sums: dict[tuple[str, Payee], int] = {}
-        for key, energy_uj in self._energy_uj.items():
-            sums[key.device, key.payee] = sums.get((key.device, key.payee), 0) + energy_uj
-        return sums
 
     def _coarsen(self) -> None:
         newest_s = max(key.slot_s for key in self._energy_uj)

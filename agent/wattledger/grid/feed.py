@@ -64,6 +64,12 @@ class _Asked:
         by_start = {signal.valid_from_ns: signal for signal in (*self.signals, *fresh)}
         self.signals = tuple(by_start[start] for start in sorted(by_start))[-HISTORY:]
 
+    def inherit(self, other: _Asked) -> None:
+        """Go on where another left off that asked the same of the same provider."""
+        mine = self.source
+        vars(self).update(vars(other))
+        self.source = mine
+
     def status(self) -> SourceStatus:
         return SourceStatus(
             source=self.source.name,
@@ -143,6 +149,18 @@ class Feed:
     def statuses(self) -> tuple[SourceStatus, ...]:
         """The health of each source, in order of preference."""
         return self._statuses
+
+    def inherit(self, old: Feed) -> None:
+        """Take over what a feed of earlier settings knows: signals, counts, pauses asked for.
+
+        To be called before this feed polls, for the sources that both have.
+        """
+        before = {(a.source.name, a.source.zone, a.source.basis): a for a in old._asked}
+        for asked in self._asked:
+            source = asked.source
+            if other := before.get((source.name, source.zone, source.basis)):
+                asked.inherit(other)
+        self._publish()
 
     def request_stop(self) -> None:
         """Ask nothing more; a request in flight ends by its own deadline."""

@@ -195,7 +195,14 @@ def open_reader_offline(path: Path) -> LedgerReader:
         LedgerError: there is no ledger, it cannot be read, or is of another version.
     """
     path = Path(os.path.realpath(path))
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be seen: {error.strerror}",
+            "ask as root, or as the user that the daemon runs as",
+        ) from error
+    if not there:
         raise LedgerError(
             f"there is no ledger at {path}", "name it with --ledger, or start the daemon"
         )

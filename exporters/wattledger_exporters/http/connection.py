@@ -115,6 +115,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Connected, and the TLS handshake is done."""
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
         self.app_state = {"peer": _peer(transport)}
         if self._allowed_sans and not self._allowed_sans & _sans(transport):
             self.phase = Phase.HEAD
@@ -148,6 +149,11 @@ class Connection(H11Protocol):
     def _serving(self) -> bool:
         cycle = self._cycle()
         return cycle is not None and not cycle.response_complete
+
+    def begins_answer(self) -> bool:
+        """What is written now is the head of an answer, or a part of a body that is not its end."""
+        cycle = self._cycle()
+        return cycle is not None and cycle.response_started and not cycle.response_complete
 
     def _find_phase(self) -> Phase:
         if self._serving() or self.transport.get_write_buffer_size():
@@ -226,6 +232,31 @@ class Connection(H11Protocol):
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+class _WholeAnswers:
+    """A transport that keeps the head of an answer until its body comes.
+
+    uvicorn writes them one after the other, each a packet and a wake-up of the client: together
+    they take a scrape three quarters of the time.
+    """
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """As of a transport. The body's first part follows the head at once: `App` sees to it."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif self._connection.begins_answer():
+            self._head = data
+            return
+        self._transport.write(data)
 
 
 def _peer(transport: asyncio.Transport) -> Peer | None:

@@ -66,8 +66,8 @@ class Estimator(Protocol):
 class CounterEstimator:
     """The energy counter.
 
-    A value that has not moved is not handed on while the GPU draws power: no difference is not
-    "no energy", and the next value that moves covers the time.
+    A value that has not moved is not handed on while the GPU draws power, or may: no difference
+    is not "no energy", and the next value that moves covers the time.
     """
 
     name = "counter"
@@ -118,7 +118,7 @@ class CounterEstimator:
                 power_uw = self._driver.nvmlDeviceGetPowerUsage(handle) * UJ_PER_MJ
             if power_uw > 0:
                 raise CounterFrozen
-        elif power_uw:
+        elif power_uw is None or power_uw > 0:
             return []
         return [
             CounterReading(
