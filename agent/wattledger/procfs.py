@@ -43,6 +43,23 @@ def logical_cpus(procfs: Path) -> int:
     return len(psutil.cpu_times(percpu=True))
 
 
+def start_ticks(procfs: Path, pid: int) -> int | None:
+    """When a process began, in clock ticks since boot: with its id that is who it is.
+
+    Returns:
+        Field 22 of its `stat` (proc_pid_stat(5)); None where it is gone or cannot be told.
+    """
+    try:
+        text = (procfs / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    fields = text.rpartition(b")")[2].split()  # the name before may hold anything
+    try:
+        return int(fields[19])
+    except (IndexError, ValueError):
+        return None
+
+
 def cpu_model(text: str) -> str:
     """The first `model name` of /proc/cpuinfo; empty where there is none, as on Arm."""
     for line in text.splitlines():

@@ -12,7 +12,8 @@ from fakes import FakeClock
 from wattledger.jobs.names import UserNames
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.watch import Description, JobWatch
-from wattledger.model.jobs import Claim, JobKey, Process, Survey
+from wattledger.model.jobs import Claim, JobKey, Survey
+from wattledger.model.measuring import Process
 from wattledger.units import NS_PER_S
 
 JOB = "/system.slice/slurmstepd.scope/job_7"

@@ -138,18 +138,6 @@ def process_cgroups(procfs: Path, pid: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for p in paths if p.startswith("/") and "/.." not in p))
 
 
-def start_ticks(procfs: Path, pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; with its id that is who it is."""
-    text = _read(f"{procfs}/{pid}/stat")
-    if text is None:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold anything
-    try:
-        return int(fields[19])
-    except (IndexError, ValueError):
-        return None
-
-
 def _read(path: str) -> str | None:
     """A kernel file's text, at most 16 KiB; None where it is gone or may not be read."""
     try:

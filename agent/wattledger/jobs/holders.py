@@ -7,9 +7,10 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from wattledger.jobs.hierarchy import process_cgroups, start_ticks
+from wattledger.jobs.hierarchy import process_cgroups
 from wattledger.jobs.paths import Paths, Place
-from wattledger.model.jobs import Process
+from wattledger.model.measuring import Process
+from wattledger.procfs import start_ticks
 
 
 class Nobody(Enum):

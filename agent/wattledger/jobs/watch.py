@@ -24,7 +24,8 @@ from wattledger.jobs.names import UserNames
 from wattledger.jobs.paths import Paths, Place
 from wattledger.jobs.tree import Tree
 from wattledger.model import Instant, Payee
-from wattledger.model.jobs import SLURM, Claim, JobKey, JobRun, Process, Survey, job_payee
+from wattledger.model.jobs import SLURM, Claim, JobKey, JobRun, Survey, job_payee
+from wattledger.model.measuring import Process
 from wattledger.units import NS_PER_S
 
 UID_TRIES = 8

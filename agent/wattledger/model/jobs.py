@@ -70,18 +70,6 @@ class Holding(NamedTuple):
     exact: bool = True
 
 
-class Process(NamedTuple):
-    """A process as a driver lists it.
-
-    Attributes:
-        pid: process id.
-        start_ticks: field 22 of /proc/PID/stat when it was listed: ids are used again; 0: unknown.
-    """
-
-    pid: int
-    start_ticks: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class JobRun:
     """One run of a job and what is known of it; a row of table `run`.
