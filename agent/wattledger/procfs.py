@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+NS_PER_TICK = 1_000_000_000 // _TICKS_PER_S
 
 
 def busy_and_total_ticks(procfs: Path) -> tuple[int, int]:

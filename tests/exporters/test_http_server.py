@@ -146,7 +146,7 @@ def test_totals(served: Served) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["by=user", "since=yesterday", "since=1h&until=2h", "sinse=1", "by=all&by=all", "until=%ff",
+    ["by=moon", "since=yesterday", "since=1h&until=2h", "sinse=1", "by=all&by=all", "until=%ff",
      "since=2027-01-15T08:00:00", "by=hour&since=0"],
 )  # fmt: skip
 def test_a_bad_query_is_told_what_is_wrong(served: Served, query: str) -> None:

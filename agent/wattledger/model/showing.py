@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
+from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import MeterStatus
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
 
@@ -28,6 +30,7 @@ class Snapshot:
         version: of the program.
         started_ns: wall clock when the process became ready.
         simulated: the scenario's name when the GPUs are simulated, else empty.
+        job_power_uw: job → mean power of the commit window.
     """
 
     at_ns: int
@@ -43,3 +46,4 @@ class Snapshot:
     version: str = ""
     started_ns: int = 0
     simulated: str = ""
+    job_power_uw: Mapping[JobKey, int] = field(default_factory=lambda: MappingProxyType({}))

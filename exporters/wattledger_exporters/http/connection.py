@@ -11,6 +11,7 @@ import asyncio
 import enum
 import json
 import socket
+import ssl
 import struct
 import sys
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Connection(H11Protocol):
         """Connected, and the TLS handshake is done."""
         super().connection_made(transport)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
-        self.app_state = {"peer": _peer(transport)}
+        self.app_state = {"peer": _peer(transport), "certified": _certified(transport)}
         if self._allowed_sans and not self._allowed_sans & _sans(transport):
             self.phase = Phase.HEAD
             transport.abort()
@@ -266,6 +267,12 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     layout = struct.Struct("3i")  # struct ucred of unix(7)
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
     return Peer(*layout.unpack(raw))
+
+
+def _certified(transport: asyncio.Transport) -> bool:
+    """Whether this connection's handshake demanded and verified a client certificate."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return tls is not None and tls.context.verify_mode is ssl.CERT_REQUIRED
 
 
 def _sans(transport: asyncio.Transport) -> frozenset[str]:
