@@ -17,7 +17,7 @@ from wattledger.config import Config
 from wattledger.errors import ConfigError, DaemonUnreachable, WattledgerError
 from wattledger.model.jobs import MANAGERS
 from wattledger.remote import Refused, Remote
-from wattledger_exporters import jobs_api
+from wattledger_exporters.http import jobs_api
 from wattledger_exporters.http.query import BadRequest
 
 FILTERS = ("manager", "user", "state", "since", "until", "sort", "limit", "cursor")

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import snapshots
 from fakes import FakeClock
 from serving import FakeDaemon, Served
-from wattledger_exporters import jobs_api
-from wattledger_exporters.http import PageStore
+from wattledger_exporters.http import PageStore, jobs_api
 from wattledger_exporters.http.app import App
 from wattledger_exporters.http.connection import Peer
 from wattledger_exporters.http.query import BadRequest

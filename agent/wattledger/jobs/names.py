@@ -34,7 +34,7 @@ class UserNames:
         self._thread: threading.Thread | None = None
 
     def name(self, uid: int) -> str:
-        """The name, or nothing while it is not known. Never blocks."""
+        """The name (the uid, where there is none), or nothing until that is known. Never blocks."""
         known = self._names.get(uid)
         if known is not None:
             return known
@@ -54,7 +54,7 @@ class UserNames:
         while True:
             uid = self._waiting.get()
             try:
-                self._names[uid] = self._ask(uid)[:NAME_CHARS]
+                self._names[uid] = self._ask(uid)[:NAME_CHARS] or str(uid)
             except Exception:
                 log.exception("the name of uid %d could not be looked up", uid)
             finally:

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 from wattledger.errors import WattledgerError
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters import jobs_api
-from wattledger_exporters.http import api, openapi
+from wattledger_exporters.http import api, jobs_api, openapi
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose

@@ -6,7 +6,7 @@ from typing import Any
 
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
-from wattledger_exporters.jobs_api import MAX_LIMIT, SORTS, STATES
+from wattledger_exporters.http.jobs_api import MAX_LIMIT, SORTS, STATES
 
 _ERROR = {"$ref": "#/components/responses/Error"}
 _EXACT = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul", "estimated_uj")
