@@ -177,6 +177,22 @@ def test_a_process_id_used_again_is_not_the_process(tmp_path: Path) -> None:
     assert survey.strangers == frozenset()
 
 
+def test_a_process_that_moves_is_found_again(tmp_path: Path) -> None:
+    w = Watched(tmp_path)
+    w.node.make(JOB)
+    w.node.process(10, "/system.slice/launcher.scope")
+
+    def holder() -> list[str]:
+        survey = w.look(10, G0=(Process(10, 100),))
+        return [p.job_id for p in survey.processes["G0"]]
+
+    holder()
+    w.node.process(10, JOB)  # as a manager moves what it has just started
+    assert holder() == ["7"]
+    w.node.process(10, "/init.scope")
+    assert [holder() for _ in range(8)][-1] == []
+
+
 def test_who_it_is_and_what_others_say(tmp_path: Path) -> None:
     w = Watched(tmp_path, "v1")
     w.node.make(V1_JOB)

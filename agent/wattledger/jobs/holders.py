@@ -11,6 +11,9 @@ from wattledger.jobs.hierarchy import process_cgroups
 from wattledger.jobs.paths import Paths, Place
 from wattledger.model.measuring import Process
 from wattledger.procfs import start_ticks
+from wattledger.units import NS_PER_S
+
+LOOK_AGAIN_NS = 60 * NS_PER_S
 
 
 class Nobody(Enum):
@@ -33,38 +36,63 @@ class Located(NamedTuple):
 
 
 class Locator:
-    """Finds the cgroups of processes; asks again only when a driver made a new list."""
+    """Finds the cgroups of processes.
+
+    A process seldom changes its cgroup after its first moments, so one that is known by its id and
+    start is looked at again after a while only, others whenever a driver has made a new list.
+    """
 
     def __init__(self, procfs: Path, paths: Paths) -> None:
         """Args: procfs: where it is mounted. paths: which cgroups are jobs'."""
         self._procfs = procfs
         self._paths = paths
         self._last: dict[str, tuple[tuple[Process, ...], Located]] = {}
+        self._settled: dict[Process, tuple[Place | Nobody, int, int]] = {}
 
-    def locate(self, processes: Mapping[str, tuple[Process, ...]]) -> dict[str, Located]:
-        """The processes of each GPU; the same tuple as before is not looked at again."""
+    def locate(
+        self, processes: Mapping[str, tuple[Process, ...]], now_ns: int
+    ) -> dict[str, Located]:
+        """The processes of each GPU; the same tuple as before is not looked at again.
+
+        Args:
+            processes: GPU → what its driver lists.
+            now_ns: CLOCK_MONOTONIC.
+        """
         fresh: dict[str, tuple[tuple[Process, ...], Located]] = {}
         seen: dict[Process, Place | Nobody] = {}
         for device, listed in processes.items():
             last = self._last.get(device)
             if last is None or last[0] is not listed:
-                last = (listed, self._look(listed, seen))
+                last = (listed, self._look(listed, seen, now_ns))
             fresh[device] = last
         self._last = fresh
+        if seen:
+            listed_now = {process for listed, _ in fresh.values() for process in listed}
+            self._settled = {p: k for p, k in self._settled.items() if p in listed_now}
         return {device: located for device, (_, located) in fresh.items()}
 
-    def _look(self, listed: tuple[Process, ...], seen: dict[Process, Place | Nobody]) -> Located:
+    def _look(
+        self, listed: tuple[Process, ...], seen: dict[Process, Place | Nobody], now_ns: int
+    ) -> Located:
         places: dict[str, Place] = {}
         strangers = False
         for process in listed:
             found = seen.get(process)
             if found is None:
-                found = seen[process] = self._find(process)
+                found = seen[process] = self._settle(process, now_ns)
             if isinstance(found, Place):
                 places[found.cgroup] = found
             elif found is Nobody.STRANGER:
                 strangers = True
         return Located(tuple(places.values()), strangers)
+
+    def _settle(self, process: Process, now_ns: int) -> Place | Nobody:
+        found, looks, due_ns = self._settled.get(process, (Nobody.GONE, 0, 0))
+        if not process.start_ticks or now_ns >= due_ns:
+            found = self._find(process)
+            due_ns = now_ns + (LOOK_AGAIN_NS if looks else 0)
+            self._settled[process] = (found, looks + 1, due_ns)
+        return found
 
     def _find(self, process: Process) -> Place | Nobody:
         cgroups = process_cgroups(self._procfs, process.pid)

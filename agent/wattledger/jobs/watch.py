@@ -136,7 +136,7 @@ class JobWatch:
             processes: GPU → the processes that its driver lists.
         """
         self._find_hierarchies(now)
-        located = self._locator.locate(processes)
+        located = self._locator.locate(processes, now.monotonic_ns)
         present = self._present(now, located)
         ended = self._match(present, now)
         cgroups = {p: c for run in self._running.values() for p, c in run.cgroups.items()}

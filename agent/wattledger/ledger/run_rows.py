@@ -20,6 +20,7 @@ from wattledger.model.jobbooks import (
 )
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis
 
+MAX_ENDED = 10_000
 TEXT_CHARS = 256  # of a name, a label or a path: they come from outside
 
 CELL_COLUMNS = (
@@ -185,11 +186,15 @@ def is_unlisted(connection: sqlite3.Connection, key: JobKey) -> bool:
 
 def load_jobs(connection: sqlite3.Connection, books_ns: int, linger_ns: int) -> JobBooks:
     """The runs that run or ended a short while ago, with their jobs' sums, and all other sums."""
-    found = connection.execute(
+    select = (
         f"SELECT payee.id, payee.manager, payee.job_id, {RUN_COLUMNS} "  # noqa: S608
-        "FROM run JOIN payee ON payee.id = run.payee_id "
-        "WHERE run.end_ns = 0 OR run.end_ns >= ?",
-        (books_ns - linger_ns,),
+        "FROM run JOIN payee ON payee.id = run.payee_id WHERE run.end_ns "
+    )
+    found = connection.execute(select + "= 0").fetchall()
+    found += connection.execute(
+        # A clock that was set back must not make all that ever ended look recent.
+        select + f">= ? ORDER BY run.end_ns DESC LIMIT {MAX_ENDED}",
+        (max(books_ns - linger_ns, 1),),
     ).fetchall()
     runs: dict[Payee, RunBook] = {}
     for payee_id, *row in found:
