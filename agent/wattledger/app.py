@@ -105,9 +105,7 @@ class App:
                 idle_policy=config.jobs.idle_policy,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
-                simulated=config.meters.nvml.scenario
-                if config.meters.nvml.backend == "simulated"
-                else "",
+                simulated=build.scenario_name(config),
             )
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
             self._http = HttpServer(
@@ -281,21 +279,18 @@ class App:
         self._notifier.reloading(self._clock.now().monotonic_ns)
         try:
             config = self._reload()
-            feed = self._feed
-            if (config.grid, config.site.zone) != (self._config.grid, self._config.site.zone):
-                feed = build.grid_feed(config, self._clock, ())
-                feed.inherit(self._feed)
+            feed = build.grid_feed(config, self._clock, ())
+            feed.inherit(self._feed)
             site = build.site_factors(config)
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
         else:
             self._sampler.reconfigure(grid=feed, site=site)
-            if feed is not self._feed:
-                self._feed.request_stop()
-                self._poller.stop()
-                self._feed = feed
-                self._poller = PollingThread("grid", feed.poll_once)
-                self._poller.start()
+            self._feed.request_stop()
+            self._poller.stop()
+            self._feed = feed
+            self._poller = PollingThread("grid", feed.poll_once)
+            self._poller.start()
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 
-from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Snapshot
+from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Quality, Snapshot
 from wattledger.units import PPM, grams, kwh, liters
 
 _GOODNESS = {
-    "nvml": "measured by the driver (NVML)",
-    "rapl": "metered by hardware counters (RAPL)",
-    "hwmon": "integrated from measured power (ACPI)",
-    "estimate": "ESTIMATED",
-    "constant": "ESTIMATED, a constant from the configuration",
+    Quality.METERED: "metered by its energy counter",
+    Quality.INTEGRATED: "integrated from measured power",
+    Quality.ESTIMATED: "ESTIMATED",
+    Quality.RECOVERED: "metered by its energy counter",
+}
+_METERS = {
+    "nvml": "NVML",
+    "rapl": "RAPL",
+    "hwmon": "ACPI power meter",
+    "estimate": "from utilisation",
+    "constant": "a constant from the settings",
 }
 _LEVELS = {
     FallbackLevel.LIVE: "live",
@@ -63,23 +69,23 @@ def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
 
 
 def _device_lines(snapshot: Snapshot) -> list[str]:
-    present = [r.info for r in snapshot.books.devices.values() if r.info.present]
-    groups: dict[tuple[str, str, str], list[DeviceInfo]] = {}
-    for info in present:
-        groups.setdefault((info.kind, info.model, info.meter), []).append(info)
+    groups: dict[tuple[str, str, str, str], list[DeviceInfo]] = {}
+    for name, record in snapshot.books.devices.items():
+        info = record.info
+        if info.present:
+            goodness = "read for the first time"
+            if name in snapshot.quality:
+                goodness = _GOODNESS[snapshot.quality[name]]
+            groups.setdefault((info.kind, info.model, info.meter, goodness), []).append(info)
     lines = []
-    for (kind, model, meter), members in sorted(groups.items()):
+    for (kind, model, meter, goodness), members in sorted(groups.items()):
         what = f"{len(members)} × {model}" if model else ", ".join(info.name for info in members)
-        lines.append(f"  {kind:<6} {what}: {_goodness(meter)}")
+        lines.append(f"  {kind:<6} {what}: {goodness} ({_METERS.get(meter, meter)})")
     gone = Counter(r.info.kind for r in snapshot.books.devices.values() if not r.info.present)
     lines += [
         f"  {kind:<6} {count} known from before, not here now" for kind, count in gone.items()
     ]
     return lines
-
-
-def _goodness(meter: str) -> str:
-    return _GOODNESS.get(meter, meter)
 
 
 def _sentence(status: MeterStatus) -> str:

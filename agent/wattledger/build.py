@@ -46,6 +46,19 @@ def nvml_driver(config: Config, clock: Clock) -> NvmlDriver:
     return SimulatedNvml(load_scenario(Path(config.meters.nvml.scenario)), clock)
 
 
+def scenario_name(config: Config) -> str:
+    """What the scenario calls itself; empty: the GPUs are real.
+
+    Raises:
+        ScenarioError: names the scenario's file and line.
+    """
+    if config.meters.nvml.backend == "driver":
+        return ""
+    from wattledger.meters.simulated import load_scenario
+
+    return load_scenario(Path(config.meters.nvml.scenario)).name
+
+
 def meters(config: Config, clock: Clock) -> list[Meter]:
     """The meters that the settings allow, each to be run in a thread of its own.
 

@@ -103,11 +103,11 @@ def _doctor(options: argparse.Namespace) -> int:
     from wattledger.doctor import examine, show
 
     findings = examine(_config(options), _remote(options))
-    if options.json:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
-    else:
-        show(findings)
-    return 0 if all(finding.ok for finding in findings) else FAILURE_EXIT
+    if not options.json:
+        return 0 if show(findings) else FAILURE_EXIT
+    found = list(findings)
+    print(json.dumps([finding._asdict() for finding in found], indent=2))
+    return 0 if all(finding.ok for finding in found) else FAILURE_EXIT
 
 
 def _config_check(options: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ class Refused(WattledgerError):
         status: of HTTP: 403 not yours, 404 not there, …
     """
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
         self.status = status
 
 
@@ -81,7 +81,6 @@ def _answer(status: int, body: bytes) -> Any:
     except ValueError:
         answer = {"error": body.decode(errors="replace").strip()}
     if status >= 400:
-        error = answer.get("error", answer) if isinstance(answer, dict) else answer
-        message = error.get("message", error) if isinstance(error, dict) else error
-        raise Refused(status, str(message))
+        told = answer if isinstance(answer, dict) else {}
+        raise Refused(status, str(told.get("error", answer)), str(told.get("hint") or ""))
     return answer

@@ -317,6 +317,7 @@ class Sampler:
             version=self._version,
             started_ns=self._started_ns,
             simulated=self._simulated,
+            quality=self._baselines.qualities(),
             job_power_uw=self._payroll.power_uw(now),
         )
 

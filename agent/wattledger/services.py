@@ -106,7 +106,8 @@ class MeterThread:
         """
         now = self._clock.now()
         with self._lock:
-            self._closed.clear()
+            if not (duration_ns and self._release_until_ns):
+                self._closed.clear()  # else it is closed already, and only its end is moved
             self._release_until_ns = now.monotonic_ns + duration_ns if duration_ns else 0
             self._release_wall_ns = now.wall_ns + duration_ns if duration_ns else 0
         self._wake.set()

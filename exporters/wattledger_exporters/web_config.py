@@ -1,9 +1,9 @@
 """The web configuration file that Prometheus exporters share: TLS, client certificates, passwords.
 
 Format and meaning follow the Prometheus exporter-toolkit's `docs/web-configuration.md`. Every
-fault is reported at once, each with its key's path; what OpenSSL through Python cannot do is
-refused with a sentence, never ignored. Files are looked at again at most once a second, so that
-renewed certificates and changed passwords need no restart.
+fault is reported at once, each with the file and its key's path; what OpenSSL through Python
+cannot do is refused with a sentence, never ignored. Files are looked at again at most once a
+second, so that renewed certificates and changed passwords need no restart.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def load_web_config(path: Path) -> WebConfig:
     """Read and check the file, and load the certificates it names.
 
     Raises:
-        ConfigError: all faults, each with its key's path and the remedy.
+        ConfigError: all faults, each with the file, its key's path and the remedy.
     """
     document = _read_yaml(path)
     faults: Faults = []
@@ -77,17 +77,19 @@ def load_web_config(path: Path) -> WebConfig:
     interval_ns, burst = _read_rate(sections.get("rate_limit"), faults)
     context = make_context(tls, faults) if tls is not None and not faults else None
     if faults:
-        raise ConfigError(faults, str(path))
+        # The daemon's own configuration has keys too: whoever reads the line must know which file.
+        named = [(f"{path}: {key}" if key else str(path), fault) for key, fault in faults]
+        raise ConfigError(named, str(path))
     files = (path, *(tls.files if tls else ()))
     return WebConfig(tls, context, users, headers, interval_ns, burst, files)
 
 
 def mapping(value: object, at: str, known: tuple[str, ...], faults: Faults) -> dict[str, Any]:
-    """The mapping at a key's path; what is not one, and unknown keys, become faults."""
+    """The mapping at a key's path ("": the file); what is not one, and unknown keys, are faults."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        faults.append((at or "(file)", "must be a mapping of keys to values"))
+        faults.append((at, "must be a mapping of keys to values"))
         return {}
     prefix = f"{at}." if at else ""
     for key in value:
@@ -203,7 +205,8 @@ class LiveWebConfig:
             self._config = load_web_config(self._path)
         except ConfigError as error:
             log.warning(
-                "%s has faults, the one read before stays in force: %s", self._path, error.message
+                "The web configuration has faults, the one read before stays in force: %s",
+                error.message,
             )
         else:
             log.info("%s or a certificate has changed and is in force now", self._path)

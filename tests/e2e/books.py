@@ -66,4 +66,5 @@ def assert_exact(first: Mapping[str, Checkpoint], now: Mapping[str, Checkpoint])
         moved_uj = end.raw_uj - first[name].raw_uj
         if end.range_uj is not None:
             moved_uj %= end.range_uj  # at most one wrap in the minutes of a test
-        assert end.booked_uj - first[name].booked_uj == moved_uj, name
+        booked_uj = end.booked_uj - first[name].booked_uj
+        assert booked_uj == moved_uj, f"{name}: booked {booked_uj} µJ, counted {moved_uj} µJ"

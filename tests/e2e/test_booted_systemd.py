@@ -15,7 +15,6 @@ import signal
 import site
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -350,13 +349,7 @@ def test_a_token_comes_as_a_credential(machine: Machine) -> None:
         "http.server.HTTPServer(('127.0.0.1', 8123), H).serve_forever()\n"
     )
     (machine.root / "srv/provider.py").write_text(provider)
-    server = threading.Thread(
-        target=machine.run,
-        args=("timeout", "60", "python3", "/srv/provider.py"),
-        kwargs={"check": False, "timeout_s": 90},
-        daemon=True,
-    )
-    server.start()
+    machine.run("systemd-run", "--unit=provider", "python3", "/srv/provider.py")
     more = (
         '[[grid.source]]\nkind = "electricity_maps"\nzone = "DE"\n'
         'url = "http://127.0.0.1:8123/v3"\ntoken_file = "%d/electricity_maps.token"\n'

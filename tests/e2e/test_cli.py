@@ -130,6 +130,10 @@ def test_config_show_is_what_is_in_force(node: Daemon) -> None:
     assert again.sampling == parse_config(node.config_file.read_text()).sampling
 
 
+def test_the_page_names_the_scenario(node: Daemon) -> None:
+    assert node.scrape().labels("build_info", "simulated") == {"scenario"}
+
+
 def test_doctor_asks_the_daemon(node: Daemon) -> None:
     done = node.cli("doctor", "--json", *node.arguments)
     found = json.loads(done.stdout)
@@ -137,7 +141,9 @@ def test_doctor_asks_the_daemon(node: Daemon) -> None:
     assert areas >= {"daemon", "meter", "grid", "clock", "ledger"}
     assert done.returncode == int(any(finding["level"] == "problem" for finding in found))
     assert next(f["level"] for f in found if f["area"] == "daemon") == "ok"
-    assert len([f for f in found if "simulated, energy counter" in f["message"]]) == 2
+    assert (
+        len([f for f in found if "simulated, metered by its energy counter" in f["message"]]) == 2
+    )
     text = node.cli("doctor", *node.arguments)
     assert text.returncode == done.returncode
     for finding in found:

@@ -122,13 +122,13 @@ def test_neso_live(daemon: Start) -> None:
 def test_live_then_last_good_then_the_table(daemon: Start) -> None:
     """A signal that lapses as live in seconds, and as last good some seconds later."""
     node = daemon(scenario=SCENARIO)
-    live_s = 8
+    live_s = 10
     # An hourly source's signal is live for two hours after its end.
     start_s = time.time() - HOUR_S - 2 * HOUR_S + live_s
     with GridServer(reply(body=maps_for(start_s, 321))) as server:
         node.configure(
             FINE + 'site = { zone = "DE", pue = 1.0 }\n'
-            'grid.max_age = "2h8s"\n' + maps_source(node, server)
+            'grid.max_age = "2h10s"\n' + maps_source(node, server)
         )
         node.start()
         live = node.scrape_when(lambda page: page.one("grid_fallback_level") == 0, 20)

@@ -17,7 +17,7 @@ import pytest
 from e2e.books import Checkpoint, assert_exact, balanced, checkpoints
 from e2e.daemon import FINE, Daemon
 from e2e.page import Page
-from sysfs import RANGE_DRAM_UJ, RANGE_INTEL_UJ, RaplTree, Wave
+from sysfs import RANGE_AMD_UJ, RaplTree, Wave
 from wattledger.clock import SystemClock
 from wattledger.meters.simulated import SimulatedNvml, load_scenario
 from wattledger.units import NS_PER_S
@@ -42,11 +42,13 @@ meters.other.watts = {OTHER_W}
 """
 GPU_PEAK_W = 600
 GPU_TICK_S = 0.1
+# Far below what the packages might draw: the thread that moves the counters may be late on a busy
+# machine and then catches up, which near the limit would be taken for a broken counter, rightly.
 CPU_WAVES = {
-    "package-0": Wave(180_000_000, 60_000_000, 900_000_000, 300_000_000),
-    "package-1": Wave.constant(120),
-    "package-0/dram": Wave.constant(12),
-    "package-1/dram": Wave(20_000_000, 4_000_000, 500_000_000, 250_000_000),
+    "package-0": Wave(30_000_000, 10_000_000, 900_000_000, 300_000_000),
+    "package-1": Wave.constant(20),
+    "package-0/dram": Wave.constant(4),
+    "package-1/dram": Wave(5_000_000, 1_000_000, 500_000_000, 250_000_000),
 }
 CPU_DEVICES = {
     "cpu0": "package-0",
@@ -54,8 +56,8 @@ CPU_DEVICES = {
     "dram0": "package-0/dram",
     "dram1": "package-1/dram",
 }
-CPU_PEAK_W = 180
-RAPL_STEP_S = 0.05  # the test's thread moves the counters every few ms, or later on a busy machine
+CPU_PEAK_W = 30
+RAPL_STEP_S = 0.2
 
 
 @pytest.mark.timeout(900)
@@ -68,8 +70,11 @@ def test_no_counter_falls_and_no_joule_is_lost_over_kills(
         node.home / "sys",
         packages=2,
         waves=CPU_WAVES,
-        start_uj=min(RANGE_INTEL_UJ, RANGE_DRAM_UJ) - 1_000_000_000,  # DRAM wraps on the way
+        range_uj=RANGE_AMD_UJ,
+        start_uj=RANGE_AMD_UJ - 400_000_000,  # they wrap on the way, DRAM later
     )
+    for package in ("package-0", "package-1"):
+        tree.drop_constraints(package)  # the kernel states no limit, as on AMD
     with tree, tree.follow(0.005):
         # The counters' own clock starts with `follow`; the simulated GPUs' is the machine's.
         truth = SimulatedNvml(load_scenario(node.home / "scenario.toml"), SystemClock())
@@ -100,6 +105,7 @@ def test_no_counter_falls_and_no_joule_is_lost_over_kills(
             page.assert_not_below(last)
             last = page
             node.kill()
+            _nothing_went_unseen(node)
             assert_exact(first, checkpoints(node))
             if kill % 10 == 5:  # and some that die while they start
                 node.spawn()
@@ -124,6 +130,12 @@ def test_no_counter_falls_and_no_joule_is_lost_over_kills(
         assert all(end_page.one("unobserved_seconds_total", device=name) == 0 for name in now)
         assert end_page.sum("energy_quality_joules_total", quality="recovered") > 0
         _constant_is_booked_or_said(end_page, booked["other"]["energy_uj"], first, now)
+
+
+def _nothing_went_unseen(node: Daemon) -> None:
+    """The log says what was not booked; of a counter that may be nothing."""
+    said = [line for line in node.log().splitlines() if " unobserved, " in line]
+    assert not [line for line in said if " other: " not in line]
 
 
 def _compare_with_truth(

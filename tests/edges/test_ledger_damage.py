@@ -25,6 +25,7 @@ from wattledger.ledger.database import (
     findings_error,
     primary_code,
 )
+from wattledger.model import Instant
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -177,12 +178,95 @@ def test_a_file_of_others_is_left_alone(tmp_path: Path, path: Path) -> None:
         opened(path)
     with pytest.raises(LedgerError, match="not a wattledger ledger"):
         open_reader_offline(path)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "other.db", "other.sqlite", "other.ledger"])
+@pytest.mark.parametrize("content", [b"\\documentclass{article}" * 100, b"short", b"\0" * 8192])
+def test_a_mistyped_path_moves_nobodys_file_away(tmp_path: Path, name: str, content: bytes) -> None:
+    """Whatever it is called: its name proves nothing."""
+    foreign = tmp_path / name
+    foreign.write_bytes(content)
     for _ in range(2):
-        text = tmp_path / "thesis.tex"
-        text.write_text("\\documentclass{article}" * 100)
-        with pytest.raises(LedgerError, match="not a wattledger ledger"):
-            opened(text)
-        assert text.exists() and not list(tmp_path.glob("*damaged*"))
+        with pytest.raises(LedgerError, match="not a wattledger ledger") as refusal:
+            opened(foreign)
+        assert "--ledger" in refusal.value.hint and "remove" in refusal.value.hint
+        assert foreign.read_bytes() == content and not list(tmp_path.glob("*damaged*"))
+
+
+def test_anothers_damaged_database_is_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "other.db"
+    connection = sqlite3.connect(foreign)
+    connection.executescript("CREATE TABLE mine (x); INSERT INTO mine VALUES (zeroblob(50000))")
+    connection.close()
+    with foreign.open("r+b") as file:
+        file.seek(100)
+        file.write(random.Random(3).randbytes(3996))  # its schema, not its header
+    content = foreign.read_bytes()
+
+    with pytest.raises(LedgerError, match="not a wattledger ledger"):
+        opened(foreign)
+
+    assert foreign.read_bytes() == content and not list(tmp_path.glob("*damaged*"))
+
+
+def test_anothers_log_without_a_database_is_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "other.db-wal"
+    log.write_bytes(b"commits of somebody else")
+
+    with pytest.raises(LedgerError, match="not a wattledger ledger"):
+        opened(tmp_path / "other.db")
+
+    assert log.read_bytes() == b"commits of somebody else"
+
+
+def restored(path: Path, damage: Callable[[Path], None]) -> Path:
+    """A damaged ledger without its lock, as a backup brings it back."""
+    filled(path)
+    path.with_name(path.name + ".lock").unlink()
+    damage(path)
+    return path
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite_a_page, empty_meta])
+def test_without_its_lock_the_mark_in_the_header_proves_it_ours(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    ledger = opened(restored(tmp_path / "books", damage))
+
+    assert ledger.status.quarantined
+    ledger.close()
+
+
+@pytest.mark.parametrize("damage", [zero_the_first_page, fill_with_garbage])
+def test_without_lock_and_mark_nothing_proves_it_ours(
+    path: Path, damage: Callable[[Path], None]
+) -> None:
+    content = restored(path, damage).read_bytes()
+
+    with pytest.raises(LedgerError, match="not a wattledger ledger"):
+        opened(path)
+
+    assert path.read_bytes() == content
+
+
+class Dying(FakeClock):
+    """The process dies when it asks for the time."""
+
+    def now(self) -> Instant:
+        raise KeyboardInterrupt
+
+
+def test_what_its_mark_proved_ours_is_set_aside_to_the_end(path: Path) -> None:
+    """Killed after the database was renamed and before its log: the lock remembers whose it is."""
+    restored(path, truncate)
+    with pytest.raises(KeyboardInterrupt):
+        opened(path, Dying())
+    lose_the_database(path)
+
+    ledger = opened(path)
+
+    assert ledger.status.quarantined.endswith("-wal")
+    ledger.close()
 
 
 def test_a_ledger_of_any_name_that_was_ours_is_set_aside(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import pytest
 from fakes import FakeClock
 from sysfs import RANGE_INTEL_UJ, RaplTree, as_nobody, put, world_readable_folder
 from wattledger.errors import MeterUnavailable
-from wattledger.meters.rapl import RaplMeter
+from wattledger.meters.rapl import GRANT, RaplMeter
 from wattledger.model import CounterReading, MeterReport
 from wattledger.units import NS_PER_S
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -273,3 +278,45 @@ def test_files_of_zones_that_left_are_closed(tmp_path: Path, clock: FakeClock) -
         meter.read()
         assert held(tmp_path) == others + 2
         meter.close()
+
+
+SUDO = """#!/bin/sh
+printf '%s\\0' "$@" > "$HOME/asked"
+"""
+WATTLEDGER = """#!/bin/sh
+printf '%s %s %s %s %s\\n' "$HOME" "$(id -u)" "$(id -g)" "$(id -G)" "$*"
+cat energy_uj && mkdir -p "$HOME/.local/state/wattledger"
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do what sudo does")
+def test_the_command_that_is_told_works_when_pasted() -> None:
+    """Nobody pastes it; what sudo is asked to do is then done as sudo does it: as root, HOME too.
+
+    It has to reach a file that root alone may read, and the user's own home.
+    """
+    command = re.search(r"by hand: (sudo .* serve);", GRANT)
+    assert command is not None
+    with world_readable_folder() as folder:
+        home = folder / "home"
+        home.mkdir()
+        os.chown(home, NOBODY, NOBODY)
+        for name, text in (("sudo", SUDO), ("wattledger", WATTLEDGER)):
+            put(folder / "bin" / name, text)
+            (folder / "bin" / name).chmod(0o755)
+        put(folder / "energy_uj", "262143\n")
+        (folder / "energy_uj").chmod(0o400)
+        path = f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+        pasted = ["sh", "-euc", command[1]]
+        users = {"HOME": str(home), "USER": "nobody", "PATH": path}
+        subprocess.run(pasted, user=NOBODY, group=NOBODY, extra_groups=[], env=users, check=True)
+        asked = (home / "asked").read_text().split("\0")[:-1]
+        roots = {"HOME": "/root", "USER": "root", "PATH": path}
+        done = subprocess.run(
+            asked, cwd=folder, env=roots, check=False, capture_output=True, text=True
+        )
+
+        assert done.stdout == f"{home} {NOBODY} {NOBODY} {NOBODY} serve\n262143\n", done.stderr
+        assert (home / ".local/state/wattledger").stat().st_uid == NOBODY

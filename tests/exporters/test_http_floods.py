@@ -7,33 +7,25 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from serving import Answer, Client, read_answer, serving
+import snapshots
+from serving import Answer, Client, Served, page_of, read_answer, serving
 from wattledger_exporters.http.connection import Limits
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
+ASK = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+GREEDY = ASK * 200
 QUICK = Limits(head_s=0.4, request_s=0.6, idle_s=0.8, handshake_s=0.4, connections=8)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def web_config(authority: trustme.CA, tmp_path: Path) -> Path:
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(tmp_path / "cert.pem")
-    path = tmp_path / "web.yml"
-    path.write_text("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
-    return path
+def web_config(write: Callable[[str], Path]) -> Path:
+    return write("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n")
 
 
 @pytest.fixture
@@ -44,13 +36,17 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def flood(client: Client, count: int, say: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections that say something and then nothing more."""
+def flood(
+    client: Client, count: int, say: bytes, receive: int = 0
+) -> Iterator[list[socket.socket]]:
+    """So many connections that say something and then nothing more, and read nothing."""
     with contextlib.ExitStack() as stack:
         socks = []
         for _ in range(count):
             sock = stack.enter_context(socket.socket(client.family))
             sock.settimeout(10)
+            if receive:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
             sock.connect(client.address)
             with contextlib.suppress(OSError):  # cut off already
                 sock.sendall(say)
@@ -62,6 +58,22 @@ def scrape(client: Client) -> tuple[Answer, float]:
     begun = time.monotonic()
     answer = client.request("/metrics")
     return answer, time.monotonic() - begun
+
+
+def publish_large(it: Served) -> None:
+    """A page of which the kernel holds but a few for a client that does not read."""
+    page = page_of(snapshots.snapshot(), it.clock)
+    it.pages.publish(page._replace(text=page.text + b"#" * 250_000))
+
+
+def scrape_amid(client: Client, another: Callable[[], object]) -> None:
+    """For a second, in which the buffers fill, and `another` takes the place of who had to go."""
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        answer, took_s = scrape(client)
+        assert answer.status == 200
+        assert took_s < 1
+        another()
 
 
 def cut_off(sock: socket.socket, within_s: float) -> bool:
@@ -109,6 +121,34 @@ def test_300_half_requests_over_plain_http() -> None:
         assert threading.active_count() <= threads + 1
         # Those that waited longest had to go; the cap held.
         assert all(cut_off(sock, 2) for sock in socks[:200])
+
+
+@pytest.mark.parametrize("over", ["tcp", "unix"])
+def test_70_clients_that_read_no_answer_lock_nobody_out(tmp_path: Path, over: str) -> None:
+    with serving(tmp_path / "s") as it, contextlib.ExitStack() as stack:
+        publish_large(it)
+        client: Client = getattr(it, over)
+
+        def greedy(count: int = 1) -> None:
+            stack.enter_context(flood(client, count, GREEDY, receive=2048))
+
+        greedy(70)
+        scrape_amid(client, greedy)
+
+
+def test_70_clients_that_read_no_answer_inside_tls(web_config: Path, tls: ssl.SSLContext) -> None:
+    with serving(web_config=web_config, tls=tls) as it, contextlib.ExitStack() as stack:
+        publish_large(it)
+        plain = Client(it.tcp.family, it.tcp.address)
+
+        def greedy() -> None:
+            (sock,) = stack.enter_context(flood(plain, 1, b"", receive=2048))
+            secure = stack.enter_context(tls.wrap_socket(sock, server_hostname="localhost"))
+            secure.sendall(GREEDY)
+
+        for _ in range(70):
+            greedy()
+        scrape_amid(it.tcp, greedy)
 
 
 def test_a_flood_of_the_unix_socket_is_not_one_of_tcp(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import gzip
 import re
 import threading
 from dataclasses import replace
+from datetime import datetime
+from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import snapshots
 from fakes import FakeClock
@@ -147,7 +151,8 @@ def test_totals(served: Served) -> None:
 @pytest.mark.parametrize(
     "query",
     ["by=moon", "since=yesterday", "since=1h&until=2h", "sinse=1", "by=all&by=all", "until=%ff",
-     "since=2027-01-15T08:00:00", "by=hour&since=0"],
+     "since=2027-01-15T08:00:00", "by=hour&since=0", "since=999999999999", "until=253402300800",
+     "until=9999-12-31T23:59:59-23:59", "since=0001-01-01T00:00:00%2b23:59"],
 )  # fmt: skip
 def test_a_bad_query_is_told_what_is_wrong(served: Served, query: str) -> None:
     asked = len(served.daemon.asked)
@@ -156,6 +161,56 @@ def test_a_bad_query_is_told_what_is_wrong(served: Served, query: str) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert len(answer.json["error"]) > 20
     assert len(served.daemon.asked) == asked
+
+
+def test_the_last_instant_that_can_be_asked_for(served: Served) -> None:
+    for until in ("253402300799.999999999", "9999-12-31T23:59:59Z"):
+        answer = served.tcp.request(f"/api/v1/totals?until={until}")
+        assert (answer.status, answer.json["until"]) == (200, "9999-12-31T23:59:59Z")
+    error = served.tcp.request("/api/v1/totals?until=999999999999").json["error"]
+    assert "lies after the year 9999" in error
+
+
+_OFFSETS = st.sampled_from(["", "Z", "%2b00:00", "-23:59", "%2b23:59", "%2b23:59:59.999999"])
+_TEXTS = st.one_of(
+    st.integers(0, 10**12 - 1).map(str),
+    st.decimals(0, 10**12 - 1, places=9).map(lambda number: f"{number:f}"),
+    st.tuples(st.integers(0, 10**9), st.sampled_from(["ms", "s", "m", "h", "d", "d1h", "w"])).map(
+        lambda parts: f"{parts[0]}{parts[1]}"
+    ),
+    st.tuples(st.datetimes() | st.just(datetime.max) | st.just(datetime.min), _OFFSETS).map(
+        lambda parts: parts[0].isoformat() + parts[1]
+    ),
+    st.dates().map(str),
+    st.text(st.characters(codec="utf-8"), max_size=12).map(quote),
+    st.sampled_from(["%ff", "%00", "9999-W53-5T00:00Z", "+1", "-0", "NaN"]),
+)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the log of all examples
+)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "since": _TEXTS,
+            "until": _TEXTS,
+            "by": st.sampled_from(["all", "hour", "day", "device", "kind"]) | _TEXTS,
+        },
+    )
+)
+def test_no_query_is_a_fault_of_the_daemon(
+    served: Served, caplog: pytest.LogCaptureFixture, query: dict[str, str]
+) -> None:
+    joined = "&".join(f"{name}={text}" for name, text in query.items())
+    answer = served.tcp.request(f"/api/v1/totals?{joined}")
+    assert answer.status in (200, 400)
+    if answer.status == 400:
+        assert len(answer.json["error"]) > 20
+    assert "Traceback" not in caplog.text
 
 
 def test_a_slow_query_delays_no_scrape_and_too_many_are_turned_away() -> None:

@@ -1,73 +1,33 @@
-"""The exporters' web configuration file: faults, TLS, client certificates, passwords, reload."""
+"""The exporters' web configuration file: faults, good files, reload, headers and rate."""
 
 from __future__ import annotations
 
-import base64
 import os
-import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import bcrypt
 import pytest
-import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import Client, serving
+from serving import serving
 from wattledger.errors import ConfigError
-from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict, nobody_hash
 from wattledger_exporters.web_config import LiveWebConfig, load_web_config
 
-PASSWORD = "correct horse"
-# A fixed salt: test names hold the hash, and parallel runs must agree on the names.
-HASH = bcrypt.hashpw(PASSWORD.encode(), b"$2b$04$abcdefghijklmnopqrstuu").decode()
+HASH = "$2b$04$" + "a" * 53
 TLS = "cert_file: cert.pem, key_file: key.pem"
 AUTH = "client_auth_type"
 CURVES = ("X25519", "CurveP256", "CurveP384", "CurveP521")
 SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def write_certificate(authority: trustme.CA, folder: Path, name: str = "localhost") -> None:
-    certificate = authority.issue_cert(name)
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-
-
-@pytest.fixture
-def write(authority: trustme.CA, tmp_path: Path) -> Callable[[str], Path]:
-    write_certificate(authority, tmp_path)
-
-    def write_file(text: str) -> Path:
-        path = tmp_path / "web.yml"
-        path.write_text(text)
-        return path
-
-    return write_file
-
-
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
 def faults_of(path: Path) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
         load_web_config(path)
     assert caught.value.source == str(path)
-    return dict(caught.value.faults)
-
-
-def basic(name: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+    named = [(key.removeprefix(f"{path}: "), text) for key, text in caught.value.faults]
+    assert all(str(path) in f"{key}: {text}" for key, text in caught.value.faults)
+    return dict(named)
 
 
 # ── faults ──────────────────────────────────────────────────────────────────────────────────────
@@ -77,7 +37,6 @@ def basic(name: str, password: str) -> str:
     ("text", "key", "remedy"),
     [
         ("tls_server_confg: {}", "tls_server_confg", "known here: tls_server_config"),
-        ("[]", "(file)", "mapping"),
         ("tls_server_config: 5", "tls_server_config", "mapping"),
         ("tls_server_config: {key_file: key.pem}", "tls_server_config.cert_file", "PEM"),
         ("tls_server_config: {cert_file: cert.pem}", "tls_server_config.key_file", "PEM"),
@@ -136,6 +95,19 @@ def test_a_fault_names_its_key_and_the_remedy(
     assert remedy in faults_of(write(text))[key]
 
 
+def test_the_printed_line_names_the_file(write: Callable[[str], Path]) -> None:
+    path = write("tls_server_config: {cert_file: no.pem, key_file: key.pem}")
+    lost = path.parent / "no.pem"
+    with pytest.raises(ConfigError) as caught:
+        load_web_config(path)
+    assert caught.value.message == (
+        f"{path}: tls_server_config.cert_file: {lost} cannot be read: No such file or directory"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_web_config(write("[]"))
+    assert caught.value.message == f"{path}: must be a mapping of keys to values"
+
+
 def test_all_faults_come_at_once(write: Callable[[str], Path]) -> None:
     found = faults_of(
         write("tls_server_config: {min_version: 1}\nbasic_auth_users: {a: b}\nrate_limits: 1\n")
@@ -159,6 +131,17 @@ def test_no_fault_quotes_a_secret(write: Callable[[str], Path]) -> None:
     text = str(faults_of(write("basic_auth_users: {alice: hunter2, bob: 'hunter2}")))
     text += str(faults_of(write("basic_auth_users: {alice: hunter2}")))
     assert "hunter2" not in text
+
+
+def test_a_file_that_only_root_may_read_is_told(write: Callable[[str], Path]) -> None:
+    path = write("{}")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root reads everything")
+    assert "Permission denied" in faults_of(path)["http.web_config"]
+
+
+# ── good files, and any ─────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -206,59 +189,6 @@ def test_any_document_is_read_or_refused(document: object) -> None:
             assert error.faults  # noqa: PT017 - either outcome is right, anything else is not
 
 
-# ── TLS ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_tls(write: Callable[[str], Path], authority: trustme.CA) -> None:
-    path = write(f"tls_server_config: {{{TLS}}}")
-    with serving(web_config=path, tls=trusting(authority)) as it:
-        assert it.server.url.startswith("https://127.0.0.1:")
-        assert it.tcp.request("/metrics").status == 200
-        with it.tcp.connect() as sock:
-            assert isinstance(sock, ssl.SSLSocket)
-            assert sock.version() == "TLSv1.3"
-
-
-def test_versions_and_suites(write: Callable[[str], Path], authority: trustme.CA) -> None:
-    path = write(
-        f"tls_server_config: {{{TLS}, max_version: TLS12, "
-        "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]}"
-    )
-    with serving(web_config=path, tls=trusting(authority)) as it, it.tcp.connect() as sock:
-        assert isinstance(sock, ssl.SSLSocket)
-        assert sock.version() == "TLSv1.2"
-        assert sock.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"  # type: ignore[index]
-
-
-def test_a_client_certificate_is_demanded(
-    write: Callable[[str], Path], authority: trustme.CA
-) -> None:
-    path = write(
-        f"tls_server_config: {{{TLS}, client_ca_file: ca.pem, "
-        "client_auth_type: RequireAndVerifyClientCert, client_allowed_sans: [prometheus]}"
-    )
-    known, other, stranger = (trusting(authority) for _ in range(3))
-    authority.issue_cert("prometheus").configure_cert(known)
-    authority.issue_cert("grafana").configure_cert(other)
-    trustme.CA().issue_cert("prometheus").configure_cert(stranger)
-    with serving(web_config=path, tls=known) as it:
-        assert it.tcp.request("/metrics").status == 200
-        for context in (trusting(authority), other, stranger):
-            with pytest.raises(OSError):
-                _ = Client(it.tcp.family, it.tcp.address, context).request("/metrics").status
-        assert it.tcp.request("/metrics").status == 200
-
-
-def test_a_renewed_certificate_needs_no_restart(
-    write: Callable[[str], Path], authority: trustme.CA, tmp_path: Path
-) -> None:
-    live = LiveWebConfig(write(f"tls_server_config: {{{TLS}}}"), now_s=iter(range(99)).__next__)
-    before = live.current.context
-    assert live.current.context is before
-    write_certificate(authority, tmp_path, "renewed")
-    assert live.current.context is not before
-
-
 # ── reload ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -277,6 +207,7 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(
     now_s = 4.5
     assert live.current.users == {"alice": HASH}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.text.count(str(path)) == 1
     assert "nonsense" not in caplog.text
     path.unlink()
     now_s = 8.0
@@ -286,100 +217,14 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(
     assert live.current.users == {}
 
 
-# ── passwords ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_basic_auth(write: Callable[[str], Path], tmp_path: Path) -> None:
-    path = write(f"basic_auth_users: {{alice: {HASH}}}")
-    with serving(tmp_path / "s", web_config=path) as it:
-        for wrong in ({}, {"Authorization": basic("alice", "no")}, {"Authorization": "Basic ?"}):
-            answer = it.tcp.request("/metrics", **wrong)
-            assert answer.status == 401
-            assert answer.headers["www-authenticate"].startswith("Basic realm=")
-        right = basic("alice", PASSWORD)
-        for target in ("/metrics", "/", "/healthz", "/api/v1/status"):
-            assert it.tcp.request(target, Authorization=right).status == 200
-            assert it.tcp.request(target).status == 401
-        assert it.tcp.request("/nope").status == 401  # nothing is told to strangers
-        assert it.unix is not None
-        assert it.unix.request("/metrics").status == 200  # the kernel tells who asks there
-
-
-def test_200_bad_logins_starve_no_scrape(write: Callable[[str], Path]) -> None:
-    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-    path = write(f"basic_auth_users: {{alice: {slow}}}")
-    with serving(web_config=path) as it:
-        right = basic("alice", PASSWORD)
-        assert it.tcp.request("/metrics", Authorization=right).status == 200
-        begun = time.monotonic()
-        seen = [
-            it.tcp.request("/metrics", Authorization=basic(name, f"guess {i}")).status
-            for i in range(100)
-            for name in ("alice", "mallory")
-        ]
-        flood_s = time.monotonic() - begun
-        assert set(seen) == {401, 429}
-        # Unlimited, 200 hashes of cost 10 take over 8 s; limited, a few are computed at all.
-        assert seen.count(401) <= 8 + 4 * flood_s + 1
-        assert it.tcp.request("/metrics", Authorization=right).status == 200
-
-
-def test_an_unknown_user_costs_the_same_and_never_comes_in() -> None:
-    fake = nobody_hash({"alice": HASH, "bob": "$2y$12$" + "a" * 53})
-    assert fake.startswith("$2b$12$")
-    cheap = nobody_hash({"alice": HASH})
-    assert not bcrypt.checkpw(b"fakepassword", cheap.encode())
-
-
-async def _judge(auth: BasicAuth, header: bytes, address: str = "a") -> Verdict:
-    return await auth.judge(header, {"alice": HASH}, address)
-
-
-def test_verdicts() -> None:
-    import asyncio
-
-    async def check() -> None:
-        auth = BasicAuth(now_s=lambda: 0.0)
-        good = basic("alice", PASSWORD).encode()
-        assert await _judge(auth, good) is Verdict.PASS
-        for header in (b"", b"Bearer x", b"Basic", b"Basic !!", b"Basic " + b"A" * 4000,
-                       basic("alice", "a\0b").encode(), basic("alice", "x" * 500).encode(),
-                       basic("", "").encode(), basic("bob", PASSWORD).encode()):  # fmt: skip
-            assert await _judge(auth, header, "b") is Verdict.DENY, header
-        for _ in range(20):
-            verdict = await _judge(auth, basic("alice", "guess").encode(), "c")
-        assert verdict is Verdict.LATER
-        assert await _judge(auth, good, "c") is Verdict.PASS  # verified before, not hashed again
-        assert await _judge(auth, basic("alice", "x").encode(), "d") is Verdict.DENY
-        auth.stop()
-
-    asyncio.run(check())
-
-
-def test_a_changed_password_is_not_remembered() -> None:
-    import asyncio
-
-    async def check() -> None:
-        auth = BasicAuth(now_s=lambda: 0.0)
-        good = basic("alice", PASSWORD).encode()
-        assert await _judge(auth, good) is Verdict.PASS
-        other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
-        assert await auth.judge(good, {"alice": other}, "a") is Verdict.DENY
-        assert await auth.judge(good, {}, "a") is Verdict.DENY
-        auth.stop()
-
-    asyncio.run(check())
-
-
-@given(st.lists(st.floats(0, 10), max_size=50))
-def test_a_bucket_never_gives_more_than_burst_and_rate(gaps_s: list[float]) -> None:
-    now_s = 0.0
-    bucket = TokenBucket(2.0, 5.0, lambda: now_s)
-    taken = 0
-    for gap_s in gaps_s:
-        now_s += gap_s
-        taken += bucket.take()
-        assert taken <= 5 + 2 * now_s + 1e-6
+def test_a_renewed_certificate_needs_no_restart(
+    write: Callable[[str], Path], certify: Callable[[str], None]
+) -> None:
+    live = LiveWebConfig(write(f"tls_server_config: {{{TLS}}}"), now_s=iter(range(99)).__next__)
+    before = live.current.context
+    assert live.current.context is before
+    certify("renewed")
+    assert live.current.context is not before
 
 
 # ── headers and rate ────────────────────────────────────────────────────────────────────────────
@@ -405,11 +250,3 @@ def test_rate_limit(write: Callable[[str], Path]) -> None:
         it.clock.advance(1)
         assert it.tcp.request("/healthz").status == 200
         assert it.tcp.request("/healthz").status == 429
-
-
-def test_a_file_that_only_root_may_read_is_told(write: Callable[[str], Path]) -> None:
-    path = write("{}")
-    path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("root reads everything")
-    assert "Permission denied" in faults_of(path)["http.web_config"]

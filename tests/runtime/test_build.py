@@ -84,6 +84,16 @@ def test_simulated_energy_has_books_of_its_own(
     assert build.socket_path(parse_config('[http]\nsocket = "/x/y"')) == Path("/x/y")
 
 
+def test_a_scenario_goes_by_its_own_name_or_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "rack-7.toml"
+    config = parse_config(f'[meters.nvml]\nbackend = "simulated"\nscenario = "{path}"')
+    path.write_text('[[gpu]]\nmodel = "T4"\n')
+    assert build.scenario_name(config) == "rack-7"
+    path.write_text('name = "seven of nine"\n[[gpu]]\nmodel = "T4"\n')
+    assert build.scenario_name(config) == "seven of nine"
+    assert build.scenario_name(parse_config("")) == ""
+
+
 def test_state_lies_in_the_users_home_without_systemd(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -117,12 +127,13 @@ def test_the_banner_says_what_how_good_and_where() -> None:
     snapshot = Snapshot(
         1, books, {}, {}, (MeterStatus("rapl", False, 0, {}, "no permission", "grant it"),),
         table_choice(), (), SITE, LedgerStatus("disk", "/x/ledger.sqlite"), version="1.2.3",
+        quality={d.name: Quality.METERED for d in devices} | {"cpu0": Quality.ESTIMATED},
     )  # fmt: skip
     text = banner(snapshot, "http://127.0.0.1:19400")
 
     for part in (
         "8 × NVIDIA H100",
-        "measured by the driver",
+        "metered by its energy counter (NVML)",
         "ESTIMATED",
         "rapl does not answer: no permission: grant it",
         "wattledger doctor",

@@ -298,6 +298,22 @@ def test_a_full_queue_of_systemd_holds_nothing(tmp_path: Path) -> None:
         notifier.alive()  # returns, though nobody reads
 
 
+def test_a_release_is_prolonged_without_opening_in_between() -> None:
+    meter = ScriptedMeter()
+    thread = MeterThread(meter, SystemClock())
+    thread.start()
+    assert thread.release(3600 * NS_PER_S, 10)
+    reads = meter.reads
+    first_ns = thread.released_until_ns()
+    assert thread.release(7200 * NS_PER_S, 10)
+    time.sleep(0.1)
+
+    assert thread.released_until_ns() > first_ns
+    assert meter.reads == reads
+    thread.stop()
+    assert thread.done.wait(10)
+
+
 def test_release_ends_by_itself() -> None:
     meter = ScriptedMeter()
     thread = MeterThread(meter, SystemClock())

@@ -18,6 +18,7 @@ from wattledger.model import (
     DeviceInfo,
     Instant,
     Kind,
+    Quality,
     Reading,
 )
 from wattledger.units import NS_PER_S
@@ -103,6 +104,14 @@ class Baselines:
 
     def _is_read(self, name: str, devices: Iterable[DeviceInfo]) -> bool:
         return any(i.name == name and i.present and i.meter == self._cpu_meter for i in devices)
+
+    def qualities(self) -> dict[str, Quality]:
+        """How each device's energy is found at present, by its last reading."""
+        return {
+            name: Quality.METERED if isinstance(last, CounterReading) else last.quality
+            for name, last in self._last.items()
+            if name not in self._unheard
+        }
 
     def checkpoints(self) -> dict[str, CounterReading | None]:
         """What the ledger is to remember: last counter readings, None for other meters' devices."""

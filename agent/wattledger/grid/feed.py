@@ -58,6 +58,7 @@ class _Asked:
         self.hint = ""
         self.alarm = ("", "")  # message and hint about the newest signal
         self.patient = False  # it refused us: nothing makes us ask sooner
+        self.throttled = False  # it asked us to wait
 
     def keep(self, fresh: Sequence[GridSignal]) -> None:
         """Take signals up; a newer word on the same time replaces the older one."""
@@ -65,10 +66,16 @@ class _Asked:
         self.signals = tuple(by_start[start] for start in sorted(by_start))[-HISTORY:]
 
     def inherit(self, other: _Asked) -> None:
-        """Go on where another left off that asked the same of the same provider."""
-        mine = self.source
-        vars(self).update(vars(other))
-        self.source = mine
+        """Go on where another left off that asked the same of the same provider.
+
+        Its pause is kept where it answers or asked for one. Settings are read anew because
+        something was mended: what failed otherwise is tried again at once.
+        """
+        if other.failures and not other.throttled:
+            self.signals, self.outcomes = other.signals, other.outcomes
+            self.last_success_ns = other.last_success_ns
+        else:
+            vars(self).update(vars(other) | {"source": self.source})
 
     def status(self) -> SourceStatus:
         return SourceStatus(
@@ -218,7 +225,8 @@ class Feed:
             outcome = str(Outcome.OK)
             self._succeeded(asked, fresh)
         asked.outcomes[outcome] = asked.outcomes.get(outcome, 0) + 1
-        asked.patient = outcome in _SLOW or outcome == Outcome.HTTP_429
+        asked.throttled = outcome == Outcome.HTTP_429
+        asked.patient = outcome in _SLOW or asked.throttled
         asked.polled_ns = self._clock.now().boottime_ns
         asked.due_ns = asked.polled_ns + self._rest_ns(asked, outcome, retry_after_s)
 

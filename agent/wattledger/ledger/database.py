@@ -14,9 +14,8 @@ from wattledger.errors import LedgerError
 from wattledger.ledger.storage import ELSEWHERE, sync_directory
 from wattledger.units import NS_PER_S
 
-APPLICATION_ID = (
-    0x57614C67  # "WaLg", bytes 68–71 of the file (https://www.sqlite.org/fileformat2.html)
-)
+APPLICATION_ID = 0x57614C67  # "WaLg"
+_APPLICATION_ID_OFFSET = 68  # big-endian (https://www.sqlite.org/fileformat2.html, §1.3)
 SIDE_FILES = ("-wal", "-shm", "-journal")
 # A report may overlap a commit for some milliseconds; more than this must not hold up a tick.
 BUSY_TIMEOUT_S = 0.25
@@ -98,6 +97,20 @@ def open_plain(
         connection.close()
         raise
     return connection
+
+
+def is_marked(path: Path) -> bool:
+    """Whether the file's header bears our application id, however damaged the rest is.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(_APPLICATION_ID_OFFSET)
+            return file.read(4) == APPLICATION_ID.to_bytes(4, "big")
+    except FileNotFoundError:
+        return False
 
 
 def primary_code(error: BaseException) -> int:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 LINGER_NS = 15 * 60 * NS_PER_S
 MAX_SERIES = 1000
 KEEP_DAYS = 60  # at the grain of 5 minutes; longer than grid.settle_window
-_DATABASE_SUFFIXES = frozenset({".sqlite", ".sqlite3", ".db", ".ledger"})
 
 
 def open_ledger(
@@ -110,12 +109,13 @@ def _set_aside(error: Exception, path: Path, clock: Clock, lock: storage.Lock) -
     """
     if not is_damage(error):
         raise error
-    if not lock.proven and path.suffix not in _DATABASE_SUFFIXES:
-        # A mistyped --ledger must not move somebody's file away.
+    if not lock.proven and not database.is_marked(path):
+        # A mistyped --ledger must not move somebody's file away, whatever its name.
         raise LedgerError(
-            f"{path} is not a wattledger ledger",
-            "give another path with ledger.path or --ledger, or move that file away",
+            f"{path} is not a wattledger ledger: {error}",
+            "give another path with ledger.path or --ledger, or remove that file",
         ) from error
+    lock.prove()  # once its header is gone, killed between two renames, the lock still says so
     aside = database.set_aside(path, clock.now().wall_ns)
     log.error(
         "the ledger %s is damaged (%s): set aside as %s, a new epoch begins with counters at 0",

@@ -47,8 +47,10 @@ _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")
 
 GRANT = (
     "start it by the shipped systemd unit, which has AmbientCapabilities=CAP_DAC_READ_SEARCH; "
-    "by hand: sudo setpriv --reuid=$USER --init-groups --inh-caps=+dac_read_search "
-    '--ambient-caps=+dac_read_search "$(command -v wattledger)" serve; '
+    # One line to paste. sudo would keep its own HOME, where the books could not be made.
+    'by hand: sudo setpriv --reuid="$(id -u)" --regid="$(id -g)" --init-groups '
+    "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
+    'env HOME="$HOME" "$(command -v wattledger)" serve; '
     "keep the file closed to others (CVE-2020-8694)"
 )
 _NO_RAPL = (

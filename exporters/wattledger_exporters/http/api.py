@@ -168,6 +168,7 @@ def _devices(snapshot: Snapshot) -> list[dict[str, Any]]:
             "index": record.info.index or None,
             "pci": record.info.pci or None,
             "present": record.info.present,
+            "quality": snapshot.quality.get(name),
             "power_w": units.watts(snapshot.power_uw[name]) if name in snapshot.power_uw else None,
             "energy_kwh": units.kwh(energy_uj[name]),
             "energy_uj": str(energy_uj[name]),

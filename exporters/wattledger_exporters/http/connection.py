@@ -2,7 +2,8 @@
 
 A client owes us a complete request head within a few seconds and takes its answer within the
 request's deadline; each phase has one timer that further bytes do not prolong. `Gate` bounds the
-number of open connections and drops those first that owe us a request.
+number of open connections: those that owe us a request go first, then those that rest between
+two, then those that do not take their answers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, Request
 from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 8192
+_UNSENT_BYTES = 64 * 1024
 """Of request line and headers."""
 
 
@@ -54,12 +56,21 @@ class Limits:
 
 
 class Phase(enum.Enum):
-    """What a connection is doing; decides its deadline and who is dropped first."""
+    """What a connection is doing; decides its deadline."""
 
     HANDSHAKE = enum.auto()
     HEAD = enum.auto()
     REQUEST = enum.auto()
     IDLE = enum.auto()
+
+
+class Claim(enum.IntEnum):
+    """How good a claim a connection has to its place; the lowest goes first."""
+
+    OWES_REQUEST = 0
+    RESTS = 1
+    TAKES_NO_ANSWER = 2  # or slowly: it may be a scraper on a thin line
+    SERVED = 3  # we owe the answer: it stays
 
 
 class Gate:
@@ -72,12 +83,12 @@ class Gate:
     def admit(self, connection: Connection) -> bool:
         """Take it in; another one may have to go. False: everybody is being served just now."""
         if len(self._connections) >= self._limit:
-            phases = (Phase.HANDSHAKE, Phase.HEAD), (Phase.IDLE,)
-            victims = [c for some in phases for c in self._connections if c.phase in some]
-            if not victims:
+            claims = {other: other.claim() for other in self._connections}
+            victim = min(claims, key=claims.__getitem__)  # the oldest of the lowest
+            if claims[victim] is Claim.SERVED:
                 return False
-            victims[0].drop()
-            self._connections.pop(victims[0], None)
+            victim.drop()
+            self._connections.pop(victim, None)
         self._connections[connection] = None
         return True
 
@@ -116,6 +127,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Connected, and the TLS handshake is done."""
         super().connection_made(transport)
+        # Over TLS asyncio would keep 512 KiB for each client that reads nothing.
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
         self.app_state = {"peer": _peer(transport), "certified": _certified(transport)}
         if self._allowed_sans and not self._allowed_sans & _sans(transport):
@@ -155,6 +168,16 @@ class Connection(H11Protocol):
         """What is written now is the head of an answer, or a part of a body that is not its end."""
         cycle = self._cycle()
         return cycle is not None and cycle.response_started and not cycle.response_complete
+
+    def claim(self) -> Claim:
+        """What it is to the `Gate` just now; `phase` may be that of its last event."""
+        if self.phase is Phase.HANDSHAKE:
+            return Claim.OWES_REQUEST
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return Claim.TAKES_NO_ANSWER  # nor does it while we owe it the next one: pipelining
+        if self._serving():
+            return Claim.SERVED
+        return Claim.RESTS if self._find_phase() is Phase.IDLE else Claim.OWES_REQUEST
 
     def _find_phase(self) -> Phase:
         if self._serving() or self.transport.get_write_buffer_size():

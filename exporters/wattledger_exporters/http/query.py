@@ -15,6 +15,7 @@ _UNIX_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)){1,5}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_NS = ((datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) + 1) * NS_PER_S
 _HOW = (
     'write an instant as RFC 3339 ("2027-01-15T08:00:00Z"), as a UTC date ("2027-01-15"), '
     'as Unix seconds ("1800000000"), or as how long ago ("24h")'
@@ -52,15 +53,23 @@ def parameters(query_string: bytes, allowed: Sequence[str]) -> Mapping[str, str]
 
 
 def instant_ns(name: str, text: str, now_ns: int) -> int:
-    """An instant in ns since 1970.
+    """An instant in ns since 1970; before the year 10000, the first that has no date in Python.
 
     Raises:
         BadRequest: it is not one.
     """
-    if _UNIX_SECONDS.fullmatch(text):
-        return int(Decimal(text) * NS_PER_S)
     if _DURATION.fullmatch(text):
         return max(0, now_ns - parse_duration_ns(text))
+    unix = _UNIX_SECONDS.fullmatch(text)
+    ns = int(Decimal(text) * NS_PER_S) if unix else _date_ns(name, text)
+    if ns < 0:
+        raise BadRequest(f"{name}={text[:64]!r} lies before 1970.")
+    if ns >= _END_NS:
+        raise BadRequest(f"{name}={text[:64]!r} lies after the year 9999; {_HOW}.")
+    return ns
+
+
+def _date_ns(name: str, text: str) -> int:
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
     # A "+" that was not escaped arrives as a space.
@@ -70,10 +79,7 @@ def instant_ns(name: str, text: str, now_ns: int) -> int:
         raise BadRequest(f"{name}={text[:64]!r} is not an instant; {_HOW}.") from None
     if when.tzinfo is None:
         raise BadRequest(f"{name}={text[:64]!r} names no time zone; add Z for UTC.")
-    ns = (when - _EPOCH) // timedelta(microseconds=1) * 1000
-    if ns < 0:
-        raise BadRequest(f"{name}={text[:64]!r} lies before 1970.")
-    return ns
+    return (when - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def whole_number(name: str, text: str, at_most: int) -> int:

@@ -237,7 +237,9 @@ class HttpServer:
                 return
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
-                # Head and body are two writes: without this the body waits 40 ms for an ACK.
+                # Else an answer that follows another (pipelining, a scraper that keeps its
+                # connection) may wait 40 ms for the first one's ACK. asyncio sets it only where
+                # the socket names its protocol, and an accepted one does not.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open(listener, sock, loop)
 

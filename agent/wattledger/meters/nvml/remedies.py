@@ -90,8 +90,11 @@ def no_permission() -> MeterUnavailable:
     return MeterUnavailable(
         "no_permission",
         "no permission on the NVIDIA devices",
-        "ls -l /dev/nvidia* shows whose they are; for the usual group: usermod -aG video "
-        "wattledger; under systemd also DeviceAllow=char-nvidia* rw and PrivateDevices=no",
+        # The shipped unit has DynamicUser: there is no account to be put into a group.
+        "ls -l /dev/nvidia* shows the group that may open them, say video; the systemd service "
+        "joins it by `systemctl edit wattledger` with the lines [Service] and "
+        "SupplementaryGroups=video (a unit of your own also needs DeviceAllow=char-nvidia* rw and "
+        'PrivateDevices=no); started by hand: sudo usermod -aG video "$USER", then log in anew',
         RETRY_ABSENT_S,
     )
 

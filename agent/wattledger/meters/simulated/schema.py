@@ -153,7 +153,9 @@ def _shown(value: Any) -> str:
 
 
 SCENARIO = {
-    "name": Key(text, "for people, on the status page", "the file's name"),
+    "name": Key(
+        text, "for people, on the status page and in `wattledger_build_info`", "the file's name"
+    ),
     "seed": Key(integer(0), "of phases, noise, random gains, UUIDs", "1"),
     "driver_version": Key(text, "what the driver calls itself", '"570.133.20"'),
     "gpu": Key(array, "the cards: `[[gpu]]`, in the driver's order", required=True),

@@ -1,26 +1,20 @@
-"""`wattledger doctor`: what answers, what does not, and the exact command that mends it."""
+"""What can be seen from here, with the rights of whoever asks."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 from wattledger import build
 from wattledger.clock import SystemClock
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
 from wattledger.core.footprint import footprint
-from wattledger.errors import (
-    DaemonUnreachable,
-    GridError,
-    LedgerError,
-    LedgerLocked,
-    MeterUnavailable,
-    WattledgerError,
-)
+from wattledger.doctor.finding import ESTIMATED_HINT, Finding, Level
+from wattledger.errors import GridError, LedgerError, LedgerLocked, MeterUnavailable
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.table import CountryTable
@@ -28,7 +22,6 @@ from wattledger.ledger import open_reader_offline
 from wattledger.meters import hwmon, rapl
 from wattledger.meters.nvml.facts import GpuFacts
 from wattledger.meters.nvml.survey import survey
-from wattledger.remote import Remote
 from wattledger.services import ABSENT
 from wattledger.units import grams, watts
 
@@ -40,114 +33,40 @@ _ESTIMATORS = {
     "usage": "no energy counter; integrated from the driver's power reading",
 }
 
-
-class Finding(NamedTuple):
-    """One line of the examination.
-
-    Attributes:
-        area: meter, grid, clock, ledger or daemon.
-        level: `ok`; `note`: worth knowing, nothing is wrong; `problem`: something is.
-        message: what was found, in plain words.
-        hint: what to do, the exact command where there is one.
-    """
-
-    area: str
-    level: Literal["ok", "note", "problem"]
-    message: str
-    hint: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Nothing to mend."""
-        return self.level != "problem"
+DRIVER_PATIENCE_S = 10.0
 
 
-def examine(config: Config, remote: Remote) -> list[Finding]:
-    """Look at everything once. Asks a running daemon where there is one.
-
-    Raises:
-        ScenarioError: a simulated scenario that cannot be played.
-    """
-    findings: list[Finding] = []
-    status: Mapping[str, Any] | None = None
-    try:
-        status = remote.request("/api/v1/status")
-    except DaemonUnreachable as error:
-        findings.append(Finding("daemon", "note", "no daemon is running", error.hint))
-    except WattledgerError as error:
-        findings.append(Finding("daemon", "problem", error.message, error.hint))
-    if status is not None:
-        findings += _daemon(status)
-    findings += _gpus(config)
-    findings += _cpus(config)
-    findings += _grid(config, status)
-    findings.append(_clock())
-    findings += _ledger(config, status)
-    return findings
-
-
-def show(findings: list[Finding]) -> None:
-    """For people, on standard output."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    marks = {"ok": "[green]ok     [/]", "note": "[cyan]note   [/]", "problem": "[red]PROBLEM[/]"}
-    for finding in findings:
-        console.print(marks[finding.level], f"{finding.area:<7}", end=" ")
-        console.print(finding.message, markup=False)
-        if finding.hint:
-            console.print(f"                → {finding.hint}", markup=False, style="dim")
-    problems = sum(not finding.ok for finding in findings)
-    console.print(
-        "all is well" if not problems else f"{problems} problem{'s' if problems > 1 else ''}",
-        style="bold",
-    )
-
-
-# ── the parts ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _daemon(status: Mapping[str, Any]) -> Iterator[Finding]:
-    yield Finding(
-        "daemon",
-        "ok",
-        f"version {status['version']} runs since {status['started']}, "
-        f"its books are complete up to {status['books_complete_until']}",
-    )
-    for meter in status["meters"]:
-        if meter["missed_ticks"]:
-            yield Finding(
-                "daemon",
-                "note",
-                f"meter {meter['meter']} missed {meter['missed_ticks']} turns",
-                "counters lose nothing by it; a busy node or a slow driver call is the cause",
-            )
-        if not meter["up"]:
-            yield Finding(
-                "daemon",
-                "problem",
-                f"meter {meter['meter']} does not answer: {meter['message']}",
-                meter["hint"] or "",
-            )
-
-
-def _gpus(config: Config) -> Iterator[Finding]:
+def survey_gpus(config: Config) -> tuple[list[GpuFacts], list[Finding]]:
+    """The GPUs, or why there are none. A driver that hangs is given 10 s."""
     nvml = config.meters.nvml
     if nvml.enabled == "false":
-        yield Finding("meter", "note", "GPUs are not metered: meters.nvml.enabled is false")
-        return
+        message = "GPUs are not metered: meters.nvml.enabled is false"
+        return [], [Finding("meter", "note", message)]
     clock = SystemClock(Path(config.path.procfs))
-    try:
-        gpus = survey(build.nvml_driver(config, clock), sysfs=Path(config.path.sysfs))
-    except MeterUnavailable as error:
-        fact = error.reason in ABSENT and nvml.enabled == "auto"
-        yield Finding("meter", "note" if fact else "problem", error.message, error.hint)
-        return
-    for gpu in gpus:
-        yield from _gpu(gpu, nvml.backend == "simulated")
+    driver = build.nvml_driver(config, clock)
+    outcome: list[list[GpuFacts] | MeterUnavailable] = []
+
+    def look() -> None:
+        try:
+            outcome.append(survey(driver, sysfs=Path(config.path.sysfs)))
+        except MeterUnavailable as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=look, daemon=True)  # never joined for good: it may hang
+    thread.start()
+    thread.join(DRIVER_PATIENCE_S)
+    if not outcome:
+        message = f"the NVIDIA driver has not answered for {DRIVER_PATIENCE_S:.0f} s"
+        return [], [Finding("meter", "problem", message, "see dmesg for Xid errors")]
+    found = outcome[0]
+    if isinstance(found, MeterUnavailable):
+        fact = found.reason in ABSENT and nvml.enabled == "auto"
+        return [], [Finding("meter", "note" if fact else "problem", found.message, found.hint)]
+    return found, []
 
 
-def _gpu(gpu: GpuFacts, simulated: bool) -> Iterator[Finding]:
+def of_gpu(gpu: GpuFacts, simulated: bool) -> Iterator[Finding]:
+    """How one GPU can be metered."""
     if gpu.error:
         yield Finding("meter", "problem", f"{gpu.label}: {gpu.error}")
         return
@@ -158,9 +77,14 @@ def _gpu(gpu: GpuFacts, simulated: bool) -> Iterator[Finding]:
     scope = ", covers the whole module" if gpu.module else ""
     mig = ", MIG on (energy is the whole GPU's)" if gpu.mig else ""
     how = _ESTIMATORS.get(gpu.estimator, gpu.estimator)
-    level: Literal["ok", "note"] = "ok" if gpu.counter else "note"
+    level: Level = "ok" if gpu.counter else "note"
     made = "simulated, " if simulated else ""
     yield Finding("meter", level, f"{gpu.label}: {made}{how}{limit}{scope}{mig}")
+    yield from of_persistence(gpu)
+
+
+def of_persistence(gpu: GpuFacts) -> Iterator[Finding]:
+    """Whether the driver stays loaded while nobody uses the GPU."""
     if gpu.persistence == "off":
         yield Finding(
             "meter",
@@ -170,9 +94,15 @@ def _gpu(gpu: GpuFacts, simulated: bool) -> Iterator[Finding]:
         )
 
 
-def _cpus(config: Config) -> Iterator[Finding]:
+def of_cpus(config: Config, covered: bool) -> Iterator[Finding]:
+    """How the CPUs can be metered.
+
+    Args:
+        config: the settings.
+        covered: a GPU's counter covers the whole module, CPU included.
+    """
     sysfs, wanted = Path(config.path.sysfs), config.meters
-    metered = False
+    metered = covered
     if wanted.rapl.enabled != "false":
         zones = [zone for zone in rapl.survey(sysfs) if zone.device is not None]
         for zone in zones:
@@ -184,9 +114,7 @@ def _cpus(config: Config) -> Iterator[Finding]:
                 yield Finding("meter", "problem", f"{name}: {zone.message}", zone.hint)
         if not zones:
             absent = rapl.unavailable(sysfs, [])
-            level: Literal["note", "problem"] = (
-                "problem" if wanted.rapl.enabled == "true" else "note"
-            )
+            level: Level = "problem" if wanted.rapl.enabled == "true" else "note"
             yield Finding("meter", level, absent.message, absent.hint)
     if wanted.hwmon.enabled != "false":
         for sensor in hwmon.survey(sysfs):
@@ -206,12 +134,12 @@ def _cpus(config: Config) -> Iterator[Finding]:
             "meter",
             "problem",
             f"no meter of the CPU answers: its energy is {how}",
-            "make one of the meters above answer; on a virtual machine set "
-            "meters.estimate.idle_watts and max_watts to its share of the host",
+            ESTIMATED_HINT,
         )
 
 
-def _grid(config: Config, status: Mapping[str, Any] | None) -> Iterator[Finding]:
+def of_grid(config: Config) -> Iterator[Finding]:
+    """Whether the sources answer now, and how old what they say is."""
     row = CountryTable.load().signal(table_zone(config))
     sources = source_configs(config)
     if not sources:
@@ -223,9 +151,6 @@ def _grid(config: Config, status: Mapping[str, Any] | None) -> Iterator[Finding]
             f"the mean of {year}; no live source",
             "set site.zone to your grid and name a source in [[grid.source]]",
         )
-        return
-    if status is not None:
-        yield from _grid_of_daemon(status)
         return
     for source in build_sources(sources, HttpClient(proxy=config.grid.proxy)):
         now_ns = time.time_ns()
@@ -243,23 +168,7 @@ def _grid(config: Config, status: Mapping[str, Any] | None) -> Iterator[Finding]
         )
 
 
-def _grid_of_daemon(status: Mapping[str, Any]) -> Iterator[Finding]:
-    grid = status["grid"]
-    yield Finding(
-        "grid",
-        "ok" if grid["level"] == 0 else "problem",
-        f"priced with {grid['source']} {grid['zone']} {grid['intensity_g_per_kwh']:.0f} g/kWh "
-        f"({grid['basis']}), {grid['level_name']}, {grid['age_s'] // 60} min old",
-        "" if grid["level"] == 0 else "see the sources below",
-    )
-    for source in status["grid_sources"]:
-        if source["message"]:
-            yield Finding(
-                "grid", "problem", f"{source['source']}: {source['message']}", source["hint"] or ""
-            )
-
-
-def _clock() -> Finding:
+def of_clock() -> Finding:
     """Whether the kernel says that the clock is synchronised (adjtimex(2))."""
     buffer = ctypes.create_string_buffer(512)  # struct timex is 208 bytes; modes = 0: only read
     state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
@@ -275,24 +184,8 @@ def _clock() -> Finding:
     return Finding("clock", "ok", "the clock is synchronised")
 
 
-def _ledger(config: Config, status: Mapping[str, Any] | None) -> Iterator[Finding]:
-    if status is not None:
-        ledger = status["ledger"]
-        failing = ledger["message"]
-        yield Finding(
-            "ledger",
-            "problem" if failing else "ok",
-            f"{ledger['path']}: {failing or 'written, last at ' + str(ledger['last_commit'])}",
-            ledger["hint"] or "",
-        )
-        if ledger["quarantined"]:
-            yield Finding(
-                "ledger",
-                "problem",
-                f"a damaged file was set aside as {ledger['quarantined']}; counters began at 0",
-                "keep it: `sqlite3 FILE .recover` may bring its rows back",
-            )
-        return
+def of_ledger(config: Config) -> Iterator[Finding]:
+    """The ledger itself, while no daemon writes it."""
     path = build.ledger_path(config)
     try:
         if not path.exists():

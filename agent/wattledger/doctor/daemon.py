@@ -1,0 +1,114 @@
+"""What a running daemon says of itself: it has the rights and the settings that count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wattledger.doctor.finding import ESTIMATED_HINT, Finding, Level
+from wattledger.meters import rapl
+
+_QUALITIES: Mapping[str, tuple[Level, str]] = {
+    "metered": ("ok", "metered by its energy counter"),
+    "integrated": ("note", "no energy counter; integrated from measured power"),
+    "estimated": ("problem", "estimated, ±30 % or worse"),
+}
+
+
+def of_process(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Which one it is, and whether it keeps up."""
+    yield Finding(
+        "daemon",
+        "ok",
+        f"version {status['version']} runs since {status['started']}, "
+        f"its books are complete up to {status['books_complete_until']}",
+    )
+    for meter in status["meters"]:
+        if meter["missed_ticks"]:
+            yield Finding(
+                "daemon",
+                "note",
+                f"meter {meter['meter']} missed {meter['missed_ticks']} turns",
+                "counters lose nothing by it; a busy node or a slow driver call is the cause",
+            )
+
+
+def of_meters(status: Mapping[str, Any], sysfs: Path) -> Iterator[Finding]:
+    """How the daemon meters each device, and which of its meters do not answer."""
+    released = status["released_until"]
+    for meter in status["meters"]:
+        if not meter["up"]:
+            on_request = bool(released) and meter["meter"] == "nvml"
+            yield Finding(
+                "meter",
+                "note" if on_request else "problem",
+                f"{meter['meter']} does not answer: {meter['message']}",
+                meter["hint"] or "",
+            )
+    simulated = "simulated, " if status["simulated"] else ""
+    for device in status["devices"]:
+        if not device["present"]:
+            yield Finding("meter", "note", f"{device['device']} is known but not here now")
+            continue
+        level, how = _QUALITIES.get(device["quality"], ("note", "not read yet"))
+        if device["meter"] == "constant":
+            level = "note"  # as it was configured
+        made = simulated if device["kind"] == "gpu" else ""
+        model = f" ({device['model']})" if device["model"] else ""
+        yield Finding(
+            "meter",
+            level,
+            f"{device['device']}{model}: {made}{how}, by {device['meter']}",
+            ESTIMATED_HINT if level == "problem" else "",
+        )
+    if any(device["meter"] == "estimate" for device in status["devices"]) and not any(
+        zone.device for zone in rapl.survey(sysfs)
+    ):
+        absent = rapl.unavailable(sysfs, [])
+        yield Finding("meter", "note", absent.message, absent.hint)
+    if not any(device["present"] for device in status["devices"]):
+        yield Finding("meter", "problem", "nothing is metered", ESTIMATED_HINT)
+
+
+def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """What it prices with, and how its sources do."""
+    grid, sources = status["grid"], status["grid_sources"]
+    # The table alone, as configured, is no fault; a table that stands in for a source is.
+    level: Level = "problem" if sources else "note"
+    yield Finding(
+        "grid",
+        "ok" if grid["level"] == 0 else level,
+        f"priced with {grid['source']} {grid['zone']} {grid['intensity_g_per_kwh']:.0f} g/kWh "
+        f"({grid['basis']}), {grid['level_name']}, its time began {_age(grid['age_s'])} ago",
+        "" if sources else "set site.zone to your grid and name a source in [[grid.source]]",
+    )
+    for source in sources:
+        if source["message"]:
+            yield Finding(
+                "grid", "problem", f"{source['source']}: {source['message']}", source["hint"] or ""
+            )
+
+
+def _age(age_s: int) -> str:
+    days, minutes = divmod(int(age_s) // 60, 1440)
+    return f"{days} days" if days else f"{minutes} min"
+
+
+def of_ledger(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """The ledger by the daemon that writes it."""
+    ledger = status["ledger"]
+    failing = ledger["message"]
+    yield Finding(
+        "ledger",
+        "problem" if failing else "ok",
+        f"{ledger['path']}: {failing or 'written, last at ' + str(ledger['last_commit'])}",
+        ledger["hint"] or "",
+    )
+    if ledger["quarantined"]:
+        yield Finding(
+            "ledger",
+            "problem",
+            f"a damaged file was set aside as {ledger['quarantined']}; counters began at 0",
+            "keep it: `sqlite3 FILE .recover` may bring its rows back",
+        )

@@ -1,0 +1,121 @@
+"""The doctor asks a running daemon first, and looks for itself only where none runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snapshots import snapshot
+from wattledger.config import parse_config
+from wattledger.doctor import examine
+from wattledger.doctor.finding import Finding
+from wattledger.errors import DaemonUnreachable
+from wattledger.remote import Remote
+from wattledger_exporters.http.api import status
+
+CONFIG = '[meters.nvml]\nenabled = false\n[path]\nsysfs = "{sysfs}"\n[ledger]\npath = "{ledger}"'
+
+
+class Told(Remote):
+    """A daemon that answers one thing; None: nobody does."""
+
+    def __init__(self, answer: Mapping[str, Any] | None) -> None:
+        super().__init__([])
+        self._answer = answer
+
+    def request(
+        self, path: str, query: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Any:
+        if self._answer is None:
+            raise DaemonUnreachable("no running daemon found", "start it")
+        return self._answer
+
+
+def well() -> dict[str, Any]:
+    """A daemon over metered devices and a live grid."""
+    told = copy.deepcopy(status(snapshot(), 1_800_000_100 * 10**9))
+    told["meters"] = [dict(told["meters"][0], up=True, message=None, hint=None, missed_ticks=0)]
+    told["devices"] = [dict(d, quality="metered", present=True) for d in told["devices"]]
+    told["grid"] |= {"level": 0}
+    told["grid_sources"] = [
+        {"source": "neso", "message": None, "hint": None, "requests": {}, "last_signal": None}
+    ]
+    told["ledger"] |= {"message": None, "hint": None, "quarantined": None}
+    told["simulated"] = None
+    return told
+
+
+def findings(told: Mapping[str, Any] | None, tmp_path: Path) -> list[Finding]:
+    config = CONFIG.format(sysfs=tmp_path / "sys", ledger=tmp_path / "l.sqlite")
+    found = list(examine(parse_config(config), Told(told)))
+    return [f for f in found if f.area != "clock"]  # of the machine that runs the test
+
+
+def problems(found: list[Finding]) -> list[str]:
+    return [f.message for f in found if not f.ok]
+
+
+def test_what_the_daemon_meters_is_not_doubted_for_want_of_own_rights(tmp_path: Path) -> None:
+    """Whoever asks may neither read RAPL nor see the sources: that is not the daemon's state."""
+    assert problems(findings(well(), tmp_path)) == []
+
+
+def test_a_meter_that_is_down_is_a_problem_with_its_remedy(tmp_path: Path) -> None:
+    told = well()
+    told["meters"][0] |= {"up": False, "message": "no permission", "hint": "grant it"}
+    (bad,) = (f for f in findings(told, tmp_path) if not f.ok)
+
+    assert "no permission" in bad.message
+    assert bad.hint == "grant it"
+
+
+def test_a_release_on_request_is_no_problem(tmp_path: Path) -> None:
+    told = well()
+    told["released_until"] = "2027-01-15T08:15:00Z"
+    told["meters"][0] |= {"meter": "nvml", "up": False, "message": "closed on request"}
+
+    assert problems(findings(told, tmp_path)) == []
+
+
+def test_estimates_integrals_and_constants(tmp_path: Path) -> None:
+    told = well()
+    for device, (quality, meter) in zip(
+        told["devices"],
+        [("estimated", "estimate"), ("integrated", "nvml"), ("estimated", "constant")],
+        strict=False,
+    ):
+        device |= {"quality": quality, "meter": meter}
+    found = findings(told, tmp_path)
+
+    assert len(problems(found)) == 1  # the estimate, not the configured constant
+    assert "estimated" in problems(found)[0]
+    assert any("no energy counter" in f.message and f.level == "note" for f in found)
+    assert any("no RAPL package" in f.message for f in found)
+
+
+def test_a_source_that_fails_and_a_ledger_that_is_not_written(tmp_path: Path) -> None:
+    told = well()
+    told["grid"] |= {"level": 2}
+    told["grid_sources"][0] |= {"message": "answers 401", "hint": "renew the token"}
+    told["ledger"] |= {"message": "the disk is full", "hint": "free some space"}
+    text = "\n".join(problems(findings(told, tmp_path)))
+
+    for part in ("priced with", "answers 401", "the disk is full"):
+        assert part in text
+
+
+def test_no_daemon_is_a_fact_before_the_first_start_and_a_fault_after(tmp_path: Path) -> None:
+    before = findings(None, tmp_path)[0]
+    (tmp_path / "l.sqlite").touch()
+    after = findings(None, tmp_path)[0]
+
+    assert (before.level, after.level) == ("note", "problem")
+
+
+def test_a_virtual_machine_is_told_what_to_do(tmp_path: Path) -> None:
+    found = findings(None, tmp_path)
+
+    assert any("estimated from utilisation" in text for text in problems(found))
+    assert any("idle_watts" in f.hint for f in found)
