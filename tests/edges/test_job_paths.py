@@ -73,11 +73,6 @@ LAYOUTS = {
         CID[:12],
         f"/machine.slice/machine-libpod_pod_{CID2}.slice/libpod-{CID}.scope",
     ),
-    f"/user.slice/user-1001.slice/user@1001.service/user.slice/libpod-{CID}.scope/container": (
-        "podman",
-        f"u1001-{CID[:12]}",
-        f"/user.slice/user-1001.slice/user@1001.service/user.slice/libpod-{CID}.scope",
-    ),
     "/user.slice/user-1001.slice/session-3.scope": ("user", "1001", "/user.slice/user-1001.slice"),
 }
 
@@ -139,7 +134,14 @@ def test_precedence_and_what_lies_inside_a_container() -> None:
     inner = f"/docker/{CID}/docker/{CID2}"
     assert [p.job_id for p in PATHS.places(inner)] == [CID[:12]]  # not the inner one's
     rootless = f"{SESSION}/user.slice/libpod-{CID}.scope"
-    assert [p.manager for p in PATHS.places(rootless)] == ["podman", "user"]
+    assert [p.manager for p in PATHS.places(rootless)] == ["user"]  # as many as its user likes
+
+
+def test_a_unit_whose_name_is_no_text_is_named_in_text() -> None:
+    """systemd escapes such names, a mkdir below its slices does not: the books take text only."""
+    (place,) = PATHS.places("/system.slice/tr\udcff.service", any_unit=True)
+
+    assert place.job_id.encode() == rb"tr\xff.service"
 
 
 def test_units_are_jobs_where_they_are_named_or_hold_a_gpu() -> None:

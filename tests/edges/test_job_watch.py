@@ -130,16 +130,15 @@ def test_several_slurmds_make_one_job(tmp_path: Path) -> None:
 
 
 def test_a_job_inside_another_is_not_paid_twice(tmp_path: Path) -> None:
-    w = Watched(tmp_path)
-    session = "/user.slice/user-1001.slice"
-    container = f"{session}/user@1001.service/user.slice/libpod-{CID}.scope"
+    w = Watched(tmp_path, paths=Paths(slurm_roots=["/kubepods/*/*"]))
+    pod = f"/kubepods/pod{POD_UID}"
     w.look()
-    w.node.make(session, cpu_s=10, memory=10_000)
-    w.node.make(container, cpu_s=8, memory=6_000)
+    w.node.make(pod, cpu_s=10, memory=10_000)
+    w.node.make(f"{pod}/{CID}/system.slice/slurmstepd.scope/job_7", cpu_s=8, memory=6_000)
     survey = w.look()
 
-    assert used_s(survey) == {"1001": 2, f"u1001-{CID[:12]}": 8}
-    assert {p.manager: m for p, m in survey.memory_bytes.items()} == {"user": 4000, "podman": 6000}
+    assert used_s(survey) == {POD_UID: 2, "7": 8}
+    assert {p.manager: m for p, m in survey.memory_bytes.items()} == {"pod": 4000, "slurm": 6000}
 
 
 def test_processes_on_a_gpu_are_traced_to_their_jobs(tmp_path: Path) -> None:

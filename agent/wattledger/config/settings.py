@@ -23,18 +23,7 @@ Watts = NewType("Watts", float)
 Zone = NewType("Zone", str)
 Count = NewType("Count", int)
 Manager = Literal["slurm", "pod", "docker", "podman", "unit", "user"]
-Label = Literal[
-    "name",
-    "user",
-    "account",
-    "partition",
-    "namespace",
-    "pod",
-    "container",
-    "unit",
-    "array_job_id",
-    "array_task_id",
-]
+Label = Literal["user", "container", "unit"]  # more with the sources that know them
 
 DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
 DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
@@ -207,9 +196,8 @@ class Jobs:
     )
     labels: tuple[Label, ...] = setting(
         (),
-        "What `job_info` shows besides the id: name, user, account, partition, namespace, pod, "
-        "container, unit, array_job_id, array_task_id. Names of people and jobs are on the page "
-        "only if they are asked for; `user` adds the totals per user.",
+        "What `job_info` shows besides the id: user, container, unit. Names of people are on the "
+        "page only if they are asked for; `user` adds the totals per user.",
     )
     idle_policy: Literal["allocated", "equal", "proportional", "none"] = setting(
         "allocated",

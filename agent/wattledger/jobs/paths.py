@@ -2,9 +2,8 @@
 
 Manager precedence first (Slurm > pod > container > unit > login). A pattern matches only where
 root's own managers make cgroups; below `user@UID.service`, or inside of a container, users make
-them, and whatever they are called there they stay that user's, or that container's. A rootless
-container is the one exception: it is a container of the user in whose session it lies, and its id
-carries the uid, so that nobody can lend theirs the name of somebody else's.
+them, and whatever they are called there they stay that user's, or that container's. So a rootless
+container is paid for by its user: were each a job, a loop of mkdir could make millions of them.
 
 Shapes: SchedMD's cgroup pages (https://slurm.schedmd.com/cgroup_v2.html, cgroups.html) with the
 SLUID names of 26.05 (src/common/sluid.c: "s" and 13 characters of Crockford's base32); Kubernetes'
@@ -47,8 +46,6 @@ _CONTAINER = re.compile(
     rf"|/(?:system|machine)\.slice/docker-(?P<docker_scope>{_HEX})\.scope"
     rf"|/libpod_parent/libpod-(?P<libpod>{_HEX})"
     rf"|/machine\.slice/(?:[\w.-]+\.slice/)*libpod-(?P<libpod_scope>{_HEX})\.scope"
-    rf"|/user\.slice/user-(?P<uid>\d{{1,10}})\.slice/user@(?P=uid)\.service/user\.slice/"
-    rf"(?:[\w.-]+\.slice/)*(?P<rootless>libpod|docker)-(?P<cid>{_HEX})\.scope"
     r")(?=/|$)",
     re.ASCII,
 )
@@ -64,8 +61,7 @@ _INSIDE = re.compile(
     r"|/kubelet(?:/kubepods(?:/(?:burstable|besteffort))?)?"
     r"|/kubepods(?:/(?:burstable|besteffort))?"
     r"|/docker|/libpod_parent"
-    r"|(?:/[^/]+\.slice)+"
-    r"|/user\.slice/user-(\d{1,10})\.slice/user@\1\.service(?:/user\.slice(?:/[\w.-]+\.slice)*)?",
+    r"|(?:/[^/]+\.slice)+",
     re.ASCII,
 )
 
@@ -183,11 +179,6 @@ def _container(path: str) -> Place | None:
     if match is None:
         return None
     cgroup = path[: match.end()]
-    if cid := match["cid"]:
-        uid = int(match["uid"])
-        manager = PODMAN if match["rootless"] == "libpod" else DOCKER
-        labels = (("container", cid),)
-        return Place(cgroup, manager, f"u{uid}-{cid[:SHORT_ID]}", uid, labels)
     docker = match["docker"] or match["docker_scope"]
     cid = docker or match["libpod"] or match["libpod_scope"]
     return Place(cgroup, DOCKER if docker else PODMAN, cid[:SHORT_ID], None, (("container", cid),))
@@ -197,7 +188,9 @@ def _unit(path: str) -> Place | None:
     match = _UNIT.match(path)
     if match is None or path.startswith("/user.slice/") or _MANAGER.fullmatch(match[2]):
         return None
-    return Place(path[: match.end()], UNIT, match[2], None, (("unit", match[2]),))
+    # A name is bytes to the kernel; in the books and on the page it is text.
+    unit = match[2].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return Place(path[: match.end()], UNIT, unit, None, (("unit", unit),))
 
 
 def _user(path: str) -> Place | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from types import MappingProxyType
 
+from wattledger.ledger.rows import MAX_INTEGER
 from wattledger.ledger.run_rows import CELL_COLUMNS, RUN_COLUMNS, book_of, cells_of
 from wattledger.model import Kind
 from wattledger.model.jobbooks import JobDetail, JobMoment, JobQuery, JobRow
@@ -51,11 +52,12 @@ def list_jobs(connection: sqlite3.Connection, asked: JobQuery) -> list[JobRow]:
         raise ValueError(f"{asked.sort!r}, {asked.state!r} cannot be asked for")
     order = _SORTS[asked.sort]
     where = ["run.start_ns < :until", "(run.end_ns = 0 OR run.end_ns >= :since)"]
+    uid_given = asked.user.isascii() and asked.user.isdigit() and len(asked.user) < 12
     if asked.manager:
         where.append("payee.manager = :manager")
     if asked.user:
-        by_uid = asked.user.isascii() and asked.user.isdigit() and len(asked.user) < 12
-        where.append("(run.user = :user OR run.uid = :user_uid)" if by_uid else "run.user = :user")
+        name_or_uid = "(run.user = :user OR run.uid = :user_uid)"
+        where.append(name_or_uid if uid_given else "run.user = :user")
     if asked.uid is not None:
         where.append("run.uid = :uid")
     if asked.state:
@@ -68,11 +70,11 @@ def list_jobs(connection: sqlite3.Connection, asked: JobQuery) -> list[JobRow]:
         "FROM run JOIN payee ON payee.id = run.payee_id "
         f"WHERE {' AND '.join(where)} ORDER BY 1 DESC, 2 DESC LIMIT :limit",
         {
-            "until": asked.until_ns,
-            "since": asked.since_ns,
+            "until": min(asked.until_ns, MAX_INTEGER),
+            "since": min(asked.since_ns, MAX_INTEGER),
             "manager": asked.manager,
             "user": asked.user,
-            "user_uid": int(asked.user) if asked.user.isascii() and asked.user.isdigit() else -1,
+            "user_uid": int(asked.user) if uid_given else -1,
             "uid": asked.uid,
             "after": after,
             "after_id": after_id,

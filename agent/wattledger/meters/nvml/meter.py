@@ -138,7 +138,8 @@ class NvmlMeter:
                         used[uuid] = did
             if gpu.handle is not None:
                 processes[uuid] = gpu.processes.count
-                if gpu.processes.listed is not None:
+                # Under MIG a process is on an instance: which one, the parent's list does not tell.
+                if gpu.processes.listed is not None and not gpu.facts.mig:
                     listed[uuid] = gpu.processes.listed
                 ratio = gpu.ladder.ratio
                 if ratio is not None:
