@@ -30,6 +30,8 @@ class FakeGpu:
     fields: set[tuple[int, int]] = field(default_factory=lambda: {(185, 0), (186, 0)})
     field_error: dict[int, int] = field(default_factory=dict)  # field id → code of its own
     samples: list[tuple[int, int]] | None = None  # (µs, mW); None: not supported
+    busy_samples: list[tuple[int, int]] | None = None  # (µs, per cent); None: not supported
+    busy: int | None = 0  # per cent; None: not supported
     limit_mw: int | None = 700_000
     mig: int | None = 0
     arch: int = 9
@@ -193,16 +195,23 @@ class FakeNvml:
         self, handle: FakeGpu, sampling_type: int, last_seen_us: int
     ) -> tuple[int, Sequence[Any]]:
         self._enter("samples", handle)
-        if handle.samples is None or sampling_type != 0:
+        ring = {0: handle.samples, 1: handle.busy_samples}.get(sampling_type)
+        if ring is None:
             raise NVMLError(3)
         new = [
-            SimpleNamespace(timeStamp=stamp, sampleValue=SimpleNamespace(uiVal=power_mw))
-            for stamp, power_mw in handle.samples
+            SimpleNamespace(timeStamp=stamp, sampleValue=SimpleNamespace(uiVal=value))
+            for stamp, value in ring
             if stamp > last_seen_us
         ]
         if not new:
             raise NVMLError(6)
         return _UINT, new
+
+    def nvmlDeviceGetUtilizationRates(self, handle: FakeGpu) -> Any:
+        self._enter("rates", handle)
+        if handle.busy is None:
+            raise NVMLError(3)
+        return SimpleNamespace(gpu=handle.busy, memory=0)
 
     def _processes(self, name: str, handle: FakeGpu, pids: list[int]) -> list[Any]:
         self._enter(name, handle)

@@ -31,7 +31,8 @@ from wattledger.model import (
     Price,
     Quality,
 )
-from wattledger.units import slot_of
+from wattledger.model.jobs import Held, JobRun
+from wattledger.units import NS_PER_S, slot_of
 
 GPU = DeviceInfo("GPU-1", Kind.GPU, "nvml", "0", "H100", "0000:01:00.0")
 CPU = DeviceInfo("cpu0", Kind.CPU, "rapl", "0")
@@ -60,6 +61,8 @@ def opened(
     keep_days: int = 60,
     factory: type[sqlite3.Connection] = Connection,
     steps: Sequence[str] | None = None,
+    linger_ns: int = 900 * NS_PER_S,
+    max_series: int = 1000,
 ) -> SqliteLedger:
     """A ledger with the real footprint."""
     return open_ledger(
@@ -71,6 +74,8 @@ def opened(
         keep_days=keep_days,
         factory=factory,
         steps=steps,
+        linger_ns=linger_ns,
+        max_series=max_series,
     )
 
 
@@ -94,6 +99,8 @@ def batch(
     signals: tuple[GridSignal, ...] = (),
     notes: Mapping[str, str] | None = None,
     books_ns: int = 0,
+    runs: tuple[JobRun, ...] = (),
+    held: Mapping[EntryKey, Held] | None = None,
 ) -> Batch:
     return Batch(
         energy_uj or {},
@@ -104,6 +111,8 @@ def batch(
         signals,
         notes or {},
         books_ns,
+        runs,
+        held or {},
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import snapshots
 from fakes import FakeClock
-from wattledger.model import Snapshot, TotalsRow
+from wattledger.model import Kind, Snapshot, TotalsRow
+from wattledger.model.jobbooks import JobDetail, JobMoment, JobQuery, JobRow, RunBook, sum_of
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, render
@@ -27,16 +28,37 @@ class FakeDaemon:
         self.rows = snapshots.rows()
         self.asked: list[tuple[int, int, str]] = []
         self.released: list[int] = []
+        self.uids: list[int | None] = []
+        self.queries: list[JobQuery] = []
+        self.books: list[RunBook] = list(snapshots.job_books().runs.values())
         self.on_totals: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
 
     def snapshot(self) -> Snapshot | None:
         return self.state
 
-    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
         self.asked.append((since_ns, until_ns, by))
+        self.uids.append(uid)
         self.on_totals()
         return self.rows
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        self.queries.append(asked)
+        return [
+            JobRow(book, (book.run.payee.start_ns, number))
+            for number, book in enumerate(self.books)
+            if asked.uid in (None, book.run.uid)
+        ][: asked.limit]
+
+    def job(self, manager: str, job_id: str) -> JobDetail | None:
+        runs = tuple(book for book in self.books if book.run.key == (manager, job_id))
+        if not runs:
+            return None
+        moments = (JobMoment(1_800_000_000, Kind.GPU, 5),)
+        return JobDetail(runs, len(runs), sum_of(b.cells for b in runs), 0, moments, 300)
 
     def release(self, duration_ns: int) -> str:
         self.released.append(duration_ns)

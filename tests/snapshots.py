@@ -25,6 +25,8 @@ from wattledger.model import (
     TotalKey,
     TotalsRow,
 )
+from wattledger.model.jobbooks import Cell, JobBooks, PastRuns, RunBook, UserKey
+from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
 from wattledger.units import NS_PER_S, UJ_PER_KWH
 
 NOW_NS = 1_800_000_000 * NS_PER_S  # 2027-01-15T08:00:00Z
@@ -91,6 +93,52 @@ def books(infos: list[DeviceInfo]) -> Books:
         books_ns=NOW_NS - 2 * NS_PER_S,
         commits=17_280,
     )
+
+
+JOB_LABELS = ("name", "user", "account")
+
+
+def job_books() -> JobBooks:
+    """A job of two runs, one that ended, one of somebody else, and one without a series."""
+    gpu, cpu = KindBasis(Kind.GPU, Basis.LIFECYCLE), KindBasis(Kind.CPU, Basis.DIRECT)
+    runs = {}
+    for number, (job_id, uid, end_s) in enumerate(
+        [("4711", 1001, 0), ("4712", 1002, NOW_NS // NS_PER_S - 60), ("4713", 1003, 0)]
+    ):
+        start_ns = EPOCH_NS + number * 3600 * NS_PER_S
+        run = JobRun(
+            job_payee("slurm", job_id, start_ns),
+            uid=uid,
+            labels={"user": f"user{uid}", "account": "physics", "name": 'a "job"\n\\ of mine'},
+            holdings=() if end_s else (Holding(GPU.format(number), 500_000, exact=False),),
+            last_seen_ns=NOW_NS,
+            end_ns=end_s * NS_PER_S,
+        )
+        cells = {
+            gpu: Cell(amounts((number + 1) * UJ_PER_KWH), Held(7_200_000, 1_800_000, 12_345_678)),
+            cpu: Cell(amounts((number + 1) * 360_000_000_001)),
+        }
+        runs[run.payee] = RunBook(run, cells, start_ns + NS_PER_S)
+    past = PastRuns({gpu: Cell(amounts(1_000_000))}, EPOCH_NS)
+    return JobBooks(
+        runs=runs,
+        past={JobKey("slurm", "4711"): past},
+        unlisted=frozenset([JobKey("slurm", "4713")]),
+        unlisted_total=runs[max(runs)].cells,
+        unlisted_count=1,
+        users={
+            UserKey("slurm", "user1001", "physics"): amounts(UJ_PER_KWH),
+            UserKey("slurm", "user1001", "maths"): amounts(2 * UJ_PER_KWH),
+        },
+    )
+
+
+def with_jobs(**changes: object) -> Snapshot:
+    """The same node with jobs on it."""
+    whole = snapshot()
+    power = {JobKey("slurm", "4711"): 350_000_000}
+    whole = replace(whole, books=replace(whole.books, jobs=job_books()), job_power_uw=power)
+    return replace(whole, **changes)  # type: ignore[arg-type]
 
 
 def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapshot:
@@ -172,6 +220,8 @@ def record() -> None:
     page = render(snapshot(), 1, process=False)
     (golden / "metrics.txt").write_bytes(page.text)
     (golden / "metrics.openmetrics.txt").write_bytes(page.openmetrics)
+    jobs = render(with_jobs(), 1, process=False, labels=JOB_LABELS)
+    (golden / "metrics.jobs.txt").write_bytes(jobs.text)
     created = render(snapshot(), 1, process=False, created=True)
     (golden / "metrics.created.openmetrics.txt").write_bytes(created.openmetrics)
 

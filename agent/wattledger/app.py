@@ -23,6 +23,8 @@ from wattledger.errors import MeterUnavailable, WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.model import Snapshot, TotalsRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.payroll import remembered_runs
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.systemd import Notifier
@@ -77,6 +79,8 @@ class App:
             footprint=footprint,
             volatile=config.ledger.volatile,
             procfs=Path(config.path.procfs),
+            linger_ns=int(config.jobs.linger),
+            max_series=config.jobs.max_series,
         )
         try:
             self._reader = LedgerReader(path)
@@ -88,13 +92,17 @@ class App:
                 for meter in build.meters(config, self._clock)
             ]
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
+            load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
                 clock=self._clock,
                 feeds=self._meters,
                 grid=self._feed,
                 site=build.site_factors(config),
                 ledger=self._ledger,
-                node_load=NodeLoad(Path(config.path.procfs)).busy_ppm,
+                node_load=load.busy_ppm,
+                node_busy_ns=lambda: load.busy_ns,
+                jobs=build.jobs(config, self._clock, remembered_runs(self._ledger.books)),
+                idle_policy=config.jobs.idle_policy,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),
@@ -119,9 +127,19 @@ class App:
         """The latest snapshot; None before the first commit attempt."""
         return self._snapshot
 
-    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
         """Amounts of the slots that begin in [since, until), grouped."""
-        return self._reader.totals(since_ns, until_ns, by)
+        return self._reader.totals(since_ns, until_ns, by, uid)
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        """The runs that are asked for, with their totals."""
+        return self._reader.jobs(asked)
+
+    def job(self, manager: str, job_id: str) -> JobDetail | None:
+        """All about one job; None: it is not known."""
+        return self._reader.job(manager, job_id)
 
     def release(self, duration_ns: int) -> str:
         """Close NVML for a while and commit; 0 takes it up again.
@@ -214,7 +232,8 @@ class App:
         self._snapshot = snapshot = self._sampler.commit()
         created = self._config.http.created_timestamps
         rendered_ns = self._clock.now().monotonic_ns
-        self._pages.publish(render(snapshot, rendered_ns, created=created))
+        labels = self._config.jobs.labels
+        self._pages.publish(render(snapshot, rendered_ns, created=created, labels=labels))
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
@@ -275,7 +294,7 @@ class App:
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name
-                for name in ("sampling", "meters", "path", "ledger", "http")
+                for name in ("sampling", "meters", "jobs", "path", "ledger", "http")
                 if getattr(config, name) != getattr(self._config, name)
             ]
             self._config = replace(self._config, site=config.site, grid=config.grid, log=config.log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 from wattledger.config import Config
@@ -14,6 +15,8 @@ from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
 from wattledger.grid.table import CountryTable
+from wattledger.jobs.paths import Paths
+from wattledger.jobs.watch import JobWatch
 from wattledger.meters.constant import ConstantMeter
 from wattledger.meters.estimate import EstimateMeter
 from wattledger.meters.first_of import FirstOf
@@ -22,6 +25,7 @@ from wattledger.meters.nvml.binding import NvmlDriver, real_driver
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.meters.rapl import RaplMeter
 from wattledger.model import GridSignal, SiteFactors
+from wattledger.model.jobs import JobRun
 from wattledger.ports import Clock, Meter
 from wattledger.units import micro
 
@@ -98,6 +102,18 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
     if wanted.other.watts is not None:
         found.append(ConstantMeter(clock, wanted.other.watts, interval_ns))
     return found
+
+
+def jobs(config: Config, clock: Clock, remembered: Iterable[JobRun]) -> JobWatch:
+    """The watch over the node's jobs, going on from the runs that the ledger knows."""
+    wanted = config.jobs
+    return JobWatch(
+        Paths(wanted.managers, wanted.units, wanted.slurm.roots),
+        sysfs=Path(config.path.sysfs),
+        procfs=Path(config.path.procfs),
+        boot_id=clock.boot_id,
+        remembered=remembered,
+    )
 
 
 def required_meters(config: Config) -> frozenset[str]:

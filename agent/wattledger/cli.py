@@ -20,7 +20,9 @@ from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
+from wattledger.model.jobs import MANAGERS
 from wattledger.units import NS_PER_S, parse_duration_ns
+from wattledger_exporters.report import GROUPINGS
 
 USAGE_EXIT = 2  # bad arguments or a bad configuration
 FAILURE_EXIT = 1
@@ -133,6 +135,20 @@ def _report(options: argparse.Namespace) -> int:
 
     report = read_report(options, lambda: _config(options), _remote(options))
     print_report(report, options.format)
+    return 0
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from wattledger.job_reports import print_jobs, read_jobs
+
+    print_jobs(read_jobs(options, lambda: _config(options), _remote(options)), options.format)
+    return 0
+
+
+def _job(options: argparse.Namespace) -> int:
+    from wattledger.job_reports import print_job, read_job
+
+    print_job(read_job(options, lambda: _config(options), _remote(options)), options.format)
     return 0
 
 
@@ -271,11 +287,11 @@ def _parser() -> argparse.ArgumentParser:
     default.set_defaults(run=_config_default)
 
     report = commands.add_parser(
-        "report", parents=[settings, socket], help="totals by device, kind, payee, hour or day"
+        "report",
+        parents=[settings, socket],
+        help="totals by device, kind, payee, job, user, hour or day",
     )
-    report.add_argument(
-        "--by", choices=("all", "device", "kind", "payee", "hour", "day"), default="kind"
-    )
+    report.add_argument("--by", choices=GROUPINGS, default="kind")
     report.add_argument(
         "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
     )
@@ -284,7 +300,36 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
+    _add_job_commands(commands, settings, socket)
     return parser
+
+
+def _add_job_commands(
+    commands: Any, settings: argparse.ArgumentParser, socket: argparse.ArgumentParser
+) -> None:
+    jobs = commands.add_parser(
+        "jobs", parents=[settings, socket], help="jobs that run or ran, with what they cost"
+    )
+    jobs.add_argument("--manager", choices=MANAGERS)
+    jobs.add_argument("--user", metavar="NAME", help="a name or a uid")
+    jobs.add_argument("--state", choices=("all", "running", "ended"))
+    jobs.add_argument("--since", metavar="TIME", help='ran since: "24h" ago, or an instant')
+    jobs.add_argument("--until", metavar="TIME", help="began before")
+    jobs.add_argument("--sort", choices=("start", "energy"), help="latest or most first")
+    jobs.add_argument("--limit", metavar="N")
+    jobs.add_argument("--cursor", help=argparse.SUPPRESS)
+    form = jobs.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="format", action="store_const", const="json")
+    form.add_argument("--csv", dest="format", action="store_const", const="csv")
+    jobs.set_defaults(run=_jobs, format="table")
+
+    job = commands.add_parser(
+        "job", parents=[settings, socket], help="what one job cost, and how well it used its GPUs"
+    )
+    job.add_argument("job_id", metavar="ID", help="4711, or with its manager: slurm/4711")
+    job.add_argument("--manager", choices=MANAGERS, default="")
+    job.add_argument("--json", dest="format", action="store_const", const="json")
+    job.set_defaults(run=_job, format="table")
 
 
 if __name__ == "__main__":

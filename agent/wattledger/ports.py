@@ -5,6 +5,7 @@ Each is one small protocol; tests pass a fake of the same shape (`tests/fakes.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from wattledger.model import (
@@ -20,6 +21,9 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobs import Survey
+from wattledger.model.measuring import Process
 
 
 class Clock(Protocol):
@@ -73,6 +77,25 @@ class MeterFeed(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """Which jobs run on this node and what they use; used from the sampling thread only."""
+
+    def survey(
+        self,
+        now: Instant,
+        busy_ns: int | None = None,
+        processes: Mapping[str, tuple[Process, ...]] = ...,
+    ) -> Survey:
+        """Look around once. Never blocks on anything but the kernel.
+
+        Args:
+            now: this moment.
+            busy_ns: CPU time that the node was busy, as counted since boot; None: unknown.
+            processes: GPU → the processes that its driver lists.
+        """
+        ...
+
+
 class Grid(Protocol):
     """Carbon intensity at an instant: never waits, always answers (the table is last)."""
 
@@ -118,14 +141,25 @@ class Ledger(Protocol):
 class TotalsReader(Protocol):
     """Queries over the committed entries; may be called from any one thread at a time."""
 
-    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
         """Amounts of the slots that begin in [since, until), grouped.
 
         Args:
             since_ns: wall clock.
             until_ns: wall clock.
-            by: `all`, `device`, `kind`, `payee`, `hour` or `day` (UTC).
+            by: `all`, `device`, `kind`, `payee`, `job`, `user`, `hour` or `day` (UTC).
+            uid: by job or user: only this user's; None: all.
         """
+        ...
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        """The runs that are asked for, with their totals."""
+        ...
+
+    def job(self, manager: str, job_id: str) -> JobDetail | None:
+        """All about one job; None: it is not known."""
         ...
 
 
@@ -136,8 +170,18 @@ class Daemon(Protocol):
         """The latest snapshot; None before the first commit attempt."""
         ...
 
-    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
         """See `TotalsReader.totals`."""
+        ...
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        """See `TotalsReader.jobs`."""
+        ...
+
+    def job(self, manager: str, job_id: str) -> JobDetail | None:
+        """See `TotalsReader.job`."""
         ...
 
     def release(self, duration_ns: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+NS_PER_TICK = 1_000_000_000 // _TICKS_PER_S
 
 
 def busy_and_total_ticks(procfs: Path) -> tuple[int, int]:
@@ -41,6 +42,23 @@ def logical_cpus(procfs: Path) -> int:
     """
     psutil.PROCFS_PATH = str(procfs)
     return len(psutil.cpu_times(percpu=True))
+
+
+def start_ticks(procfs: Path, pid: int) -> int | None:
+    """When a process began, in clock ticks since boot: with its id that is who it is.
+
+    Returns:
+        Field 22 of its `stat` (proc_pid_stat(5)); None where it is gone or cannot be told.
+    """
+    try:
+        text = (procfs / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    fields = text.rpartition(b")")[2].split()  # the name before may hold anything
+    try:
+        return int(fields[19])
+    except (IndexError, ValueError):
+        return None
 
 
 def cpu_model(text: str) -> str:

@@ -13,6 +13,18 @@ from urllib.parse import urlencode
 from wattledger.errors import DaemonUnreachable, WattledgerError
 
 
+class Refused(WattledgerError):
+    """The daemon's own words where it refuses.
+
+    Attributes:
+        status: of HTTP: 403 not yours, 404 not there, …
+    """
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -40,7 +52,7 @@ class Remote:
 
         Raises:
             DaemonUnreachable: no daemon listens on any of the sockets.
-            WattledgerError: the daemon's own words where it refuses.
+            Refused: the daemon's own words where it refuses.
         """
         target = path + (f"?{urlencode(query)}" if query else "")
         failures: list[str] = []
@@ -70,5 +82,5 @@ def _answer(status: int, body: bytes) -> Any:
         answer = {"error": body.decode(errors="replace").strip()}
     if status >= 400:
         told = answer if isinstance(answer, dict) else {}
-        raise WattledgerError(str(told.get("error", answer)), str(told.get("hint") or ""))
+        raise Refused(status, str(told.get("error", answer)), str(told.get("hint") or ""))
     return answer

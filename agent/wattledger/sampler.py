@@ -21,8 +21,6 @@ from wattledger.core.intervals import Step
 from wattledger.errors import CommitFailed
 from wattledger.model import (
     IDLE,
-    SYSTEM,
-    UNATTRIBUTED,
     DeviceInfo,
     EnergyInterval,
     Instant,
@@ -35,7 +33,9 @@ from wattledger.model import (
     Snapshot,
     Usage,
 )
-from wattledger.ports import Clock, Grid, Ledger, MeterFeed
+from wattledger.model.measuring import Process
+from wattledger.payroll import BUSY_NOTE, Payroll
+from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed
 from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,9 @@ class Sampler:
         site: SiteFactors,
         ledger: Ledger,
         node_load: Callable[[], int | None],
+        node_busy_ns: Callable[[], int | None] = lambda: None,
+        jobs: Jobs | None = None,
+        idle_policy: str = "allocated",
         released_until_ns: Callable[[], int] = lambda: 0,
         version: str = "",
         simulated: str = "",
@@ -68,6 +71,9 @@ class Sampler:
             site: PUE, WUE, EWIF.
             ledger: the books.
             node_load: how busy the CPUs were since the last call, in ppm; None: unknown.
+            node_busy_ns: the CPU time that they were busy since boot, as of that call.
+            jobs: who is on the node; None: nobody is looked for.
+            idle_policy: who bears the CPUs' idle floor, one of `core.usage.POLICIES`.
             released_until_ns: until when NVML is released on request (wall clock), or 0.
             version: of the program, for `build_info`.
             simulated: the scenario's name, or empty.
@@ -90,7 +96,11 @@ class Sampler:
         self._baselines = Baselines(books, clock.now(), clock.boot_id)
         self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""))
         self._pending = PendingBooks()
+        self._payroll = Payroll(jobs, idle_policy, books, clock.boot_id)
+        self._node_busy_ns = node_busy_ns
         self._processes: dict[str, int | None] = {}
+        self._listed: dict[str, tuple[Process, ...]] = {}
+        self._used: dict[str, bool] = {}
         self._ratios: dict[str, float] = {}
         self._window: dict[str, tuple[int, int]] = {}  # device → (µJ, ns) since the last commit
         self._trouble: dict[str, str] = {}  # device → what was last said of it
@@ -117,8 +127,13 @@ class Sampler:
         for feed in self._feeds:
             for report in feed.drain():
                 self._take(report, intervals)
+        now = self._clock.now()
+        self._payroll.look(now, self._node_busy_ns(), self._listed)
         if intervals:
-            self._book(_merged(intervals), busy_ppm)
+            self._book(_merged(intervals), busy_ppm, now.wall_ns)
+        for device, used in self._used.items():
+            self._pending.decide(device, used=used)
+        self._used.clear()
 
     def _take(self, report: MeterReport, intervals: list[EnergyInterval]) -> None:
         for info in report.devices:
@@ -130,6 +145,12 @@ class Sampler:
             if info.kind is Kind.CPU and info.present:
                 self._baselines.cpus_read_by(info.meter, self._devices.values())
         self._processes.update(report.processes)
+        self._used.update(report.used)
+        for name in report.processes:
+            if name in report.listed:
+                self._listed[name] = report.listed[name]
+            else:
+                self._listed.pop(name, None)
         self._ratios.update(report.counter_power_ratio)
         for reading in report.readings:
             step = self._baselines.take(reading)
@@ -176,6 +197,7 @@ class Sampler:
             log.warning("%s has left; its totals stay", info.name)
             self._ratios.pop(info.name, None)
             self._processes.pop(info.name, None)
+            self._listed.pop(info.name, None)
         elif info.present and not known.present:
             log.info("%s is back", info.name)
         elif known.meter != info.meter:
@@ -183,8 +205,7 @@ class Sampler:
 
     # ── for whom, and at what price ─────────────────────────────────────────────────────────────
 
-    def _book(self, intervals: list[EnergyInterval], busy_ppm: int | None) -> None:
-        now_ns = self._clock.now().wall_ns
+    def _book(self, intervals: list[EnergyInterval], busy_ppm: int | None, now_ns: int) -> None:
         prices: dict[int, Price] = {}
 
         def price_at(slot_s: int) -> Price:
@@ -203,8 +224,10 @@ class Sampler:
             if kind is Kind.OTHER:
                 others.append(interval)
                 continue
-            attributed = attribute(interval, self._usage(interval, kind, busy_ppm))
-            self._pending.book(attributed, price_at)
+            usage = self._usage(interval, kind, busy_ppm)
+            attributed = attribute(interval, usage)
+            self._pending.book(attributed, price_at, usage)
+            self._payroll.paid(attributed)
             for payee, share_uj in attributed.shares:
                 split[payee] = split.get(payee, 0) + share_uj
         for interval in others:  # the rest of the node follows the metered parts
@@ -214,23 +237,21 @@ class Sampler:
                 if whole
                 else Usage(interval.device, rest=IDLE)
             )
-            self._pending.book(attribute(interval, usage), price_at)
+            attributed = attribute(interval, usage)
+            self._pending.book(attributed, price_at)
+            self._payroll.paid(attributed)
 
     def _usage(self, interval: EnergyInterval, kind: Kind, busy_ppm: int | None) -> Usage:
-        """Who pays for a device, as far as anything is known of jobs: nothing yet."""
-        device = interval.device
-        if interval.quality is Quality.RECOVERED:
-            return Usage(device, rest=UNATTRIBUTED)
-        if kind is Kind.GPU:
-            count = self._processes.get(device)
-            if count is None:
-                return Usage(device, rest=UNATTRIBUTED)
-            return Usage(device, rest=SYSTEM if count else IDLE)
+        """Who pays for a device."""
+        device, floor_uw = interval.device, 0
         if kind is Kind.CPU:
-            duration_ns = interval.end_ns - interval.start_ns
-            self._floors.observe(device, interval.energy_uj, duration_ns, busy_ppm)
-            return Usage(device, rest=SYSTEM, floor_uw=self._floors.floor_uw(device))
-        return Usage(device, rest=IDLE)  # DRAM that no job holds
+            if interval.quality is not Quality.RECOVERED:
+                duration_ns = interval.end_ns - interval.start_ns
+                self._floors.observe(device, interval.energy_uj, duration_ns, busy_ppm)
+            floor_uw = self._floors.floor_uw(device)
+        return self._payroll.usage(
+            interval, kind, processes=self._processes.get(device), floor_uw=floor_uw
+        )
 
     def _kind(self, device: str) -> Kind:
         info = self._devices.get(device) or self._remembered.get(device)
@@ -248,9 +269,11 @@ class Sampler:
             signals=self._grid.signals(),
             notes={
                 FLOORS_NOTE: self._floors.note(),
+                BUSY_NOTE: self._payroll.note(),
                 ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
             },
             books_ns=books_ns,
+            runs=self._payroll.runs(),
         )
         try:
             self._ledger.commit(batch, now)
@@ -260,6 +283,7 @@ class Sampler:
             self._commit_failing = True
         else:
             self._pending.committed()
+            self._payroll.committed()
             if self._commit_failing:
                 log.warning("the books are written again; nothing was lost")
             self._commit_failing = False
@@ -294,6 +318,7 @@ class Sampler:
             started_ns=self._started_ns,
             simulated=self._simulated,
             quality=self._baselines.qualities(),
+            job_power_uw=self._payroll.power_uw(now),
         )
 
 

@@ -105,6 +105,75 @@ _CATALOGUE: list[MetricSpec] = [
         ),
     ),
     *_section(
+        "Jobs and users",
+        (
+            "job_energy_kwh_total",
+            "counter",
+            ("manager", "job_id", "kind"),
+            "IT energy of the job in kWh, all its runs, without PUE; goes when it has lingered.",
+        ),
+        (
+            "job_co2e_grams_total",
+            "counter",
+            ("manager", "job_id", "basis"),
+            "CO2e of the job in grams of facility energy (IT energy x PUE).",
+        ),
+        (
+            "job_water_liters_total",
+            "counter",
+            ("manager", "job_id", "origin"),
+            "Water of the job in liters: onsite = IT energy x WUE, grid = facility energy x EWIF.",
+        ),
+        (
+            "job_held_idle_joules_total",
+            "counter",
+            ("manager", "job_id"),
+            "IT energy in joules of GPUs that the job held and did not use.",
+        ),
+        (
+            "job_held_idle_seconds_total",
+            "counter",
+            ("manager", "job_id"),
+            "Time in seconds that the job held a GPU and did not use it, times the share held.",
+        ),
+        (
+            "job_power_watts",
+            "gauge",
+            ("manager", "job_id"),
+            "IT power of the job in watts, mean of the last commit window.",
+        ),
+        (
+            "job_device_info",
+            "gauge",
+            ("manager", "job_id", "device"),
+            "The share of the device that the job holds now, 0 to 1.",
+        ),
+        (
+            "job_info",
+            "info",
+            ("manager", "job_id"),
+            "A job that runs or ended a short while ago, with the labels chosen by jobs.labels.",
+        ),
+        (
+            "user_energy_kwh_total",
+            "counter",
+            ("manager", "user", "account"),
+            "IT energy in kWh of all jobs of the user; only where user is among jobs.labels.",
+        ),
+        (
+            "user_co2e_grams_total",
+            "counter",
+            ("manager", "user", "account"),
+            "CO2e in grams of facility energy of all jobs of the user; likewise.",
+        ),
+        (
+            "jobs_over_limit_total",
+            "counter",
+            (),
+            'Jobs without a series of their own (jobs.max_series): in job_id="(other)".',
+        ),
+    ),
+    *_section(
         "Devices",
         (
             "device_info",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 
 from wattledger import units
 from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
+from wattledger_exporters.job_metrics import add_jobs
 from wattledger_exporters.metrics import CATALOGUE, help_text
 
 LABEL_CHARS = 128
@@ -83,6 +84,12 @@ class _Families:
         family.add_sample(spec.sample, cleaned, value)
         if self._created and created_ns and spec.type == "counter":
             family.add_sample(spec.family + "_created", cleaned, units.seconds(created_ns))
+
+    def add_info(self, name: str, labels: Mapping[str, str]) -> None:
+        """One sample of an info family with more labels than the catalogue names."""
+        spec = CATALOGUE[name]
+        cleaned = {key: label_value(raw) for key, raw in labels.items()}
+        self._families[name].add_sample(spec.sample, cleaned, 1)
 
     def collect(self) -> Iterable[Metric]:
         """What the encoders ask for; prometheus_client's `Collector`."""
@@ -279,7 +286,12 @@ def _gzip(body: bytes) -> bytes:
 
 
 def render(
-    snapshot: Snapshot, rendered_ns: int, *, created: bool = False, process: bool = True
+    snapshot: Snapshot,
+    rendered_ns: int,
+    *,
+    created: bool = False,
+    process: bool = True,
+    labels: Sequence[str] = (),
 ) -> Page:
     """The page of a snapshot, in both formats, plain and gzipped.
 
@@ -288,10 +300,12 @@ def render(
         rendered_ns: now, on the monotonic clock.
         created: add OpenMetrics' `_created`: when a series was first booked.
         process: add the `process_*` metrics.
+        labels: `jobs.labels`: what is shown of jobs besides their ids.
     """
     page = _Families(created)
     for fill in (_books, _grid, _meters, _ledger):
         fill(page, snapshot)
+    add_jobs(page.add, page.add_info, snapshot, labels)
     families = [*page.collect(), *(_PROCESS.collect() if process else ())]
     collected = _Collected(families)
     text = text_page(collected, escaping=_ESCAPING)

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from wattledger import units
 from wattledger.model import Amounts, Basis, TotalsRow
 
-GROUPINGS = ("all", "device", "kind", "payee", "hour", "day")
+GROUPINGS = ("all", "device", "kind", "payee", "job", "user", "hour", "day")
+PRIVATE_GROUPINGS = ("job", "user")
+"""What not everybody may see."""
 
 FIELDS = (
     "group",

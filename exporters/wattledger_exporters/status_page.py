@@ -13,7 +13,8 @@ from string import Template
 from wattledger import units
 from wattledger.model import DeviceInfo, FallbackLevel, PayeeKind, Snapshot
 from wattledger.units import NS_PER_S, format_duration
-from wattledger_exporters.http.api import LEVELS, iso, node_total
+from wattledger_exporters.http.api import LEVELS, node_total
+from wattledger_exporters.http.when import iso
 
 _PAGE = Path(__file__).parent / "page"
 _STARTING = '<p class="note">The daemon is starting; the first figures come with its first commit.'

@@ -23,7 +23,8 @@ from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed, LedgerError
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.database import Connection
-from wattledger.model import EntryKey
+from wattledger.model import IDLE, EntryKey, PayeeKind
+from wattledger.model.jobs import Held, JobRun, job_payee
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -87,7 +88,27 @@ KEYS = st.builds(
     key,
     st.integers(0, 3).map(lambda n: SLOT_S + 300 * n),
     st.sampled_from([device.name for device in DEVICES]),
+    st.sampled_from([IDLE, *(job_payee("slurm", str(n), 10 + n) for n in range(3))]),
 )
+
+
+def held(pending: Counter[EntryKey]) -> dict[EntryKey, Held]:
+    """Some time and energy for each of a job's bookings."""
+    return {
+        k: Held(uj % 1000, uj % 10, uj // 2)
+        for k, uj in pending.items()
+        if k.payee.kind is PayeeKind.JOBS
+    }
+
+
+def runs(pending: Counter[EntryKey]) -> tuple[JobRun, ...]:
+    payees = {k.payee for k in pending if k.payee.kind is PayeeKind.JOBS}
+    return tuple(
+        JobRun(payee, 1000, {"user": "alice"}, "/a", 7, "boot-1", 5, (), 99, 0)
+        for payee in sorted(payees)
+    )
+
+
 FAULTS = st.tuples(st.one_of(st.just(COMMIT), st.integers(-1, 16)), st.booleans(), st.booleans())
 STEPS = st.tuples(st.dictionaries(KEYS, st.integers(1, 10**12), max_size=3), FAULTS, st.booleans())
 
@@ -101,7 +122,7 @@ def test_no_failure_loses_or_doubles_a_booking(
     lost or not; the caller keeps its batch, adds to it, sometimes under a coarser slot."""
     with tempfile.TemporaryDirectory() as directory:
         path, clock, disk = Path(directory) / "ledger.sqlite", FakeClock(), Disk()
-        ledger = opened(path, clock, factory=disk.factory())
+        ledger = opened(path, clock, factory=disk.factory(), max_series=2)
         pending: Counter[EntryKey] = Counter()
         booked: Counter[str] = Counter()
         rounds = [*steps, ({}, (-1, False, False), True)]
@@ -119,6 +140,8 @@ def test_no_failure_loses_or_doubles_a_booking(
                         checkpoints={GPU.name: reading(GPU.name, clock.now(), raw_uj)},
                         unobserved_ms={CPU.name: raw_uj},
                         notes={"raw": str(raw_uj)},
+                        runs=runs(pending),
+                        held=held(pending),
                     ),
                     clock.now(),
                 )

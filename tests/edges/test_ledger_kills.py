@@ -28,8 +28,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-STEP_2 = "ALTER TABLE entry ADD COLUMN held_ms INTEGER NOT NULL DEFAULT 0;"
-STEP_3 = "CREATE TABLE job (id INTEGER PRIMARY KEY) STRICT; UPDATE meta SET writable_since = 3;"
+KNOWN = len(scripts())
+MILD = "ALTER TABLE entry ADD COLUMN future_ms INTEGER NOT NULL DEFAULT 0;"
+HARSH = (
+    "CREATE TABLE future (id INTEGER PRIMARY KEY) STRICT; "
+    f"UPDATE meta SET writable_since = {KNOWN + 2};"
+)
 
 
 def version(path: Path) -> int:
@@ -41,31 +45,66 @@ def version(path: Path) -> int:
 
 def test_an_older_ledger_is_brought_up_to_date(path: Path) -> None:
     epoch = filled(path, 3)
-    assert version(path) == 1
+    assert version(path) == KNOWN
 
-    ledger = opened(path, steps=(*scripts(), STEP_2, STEP_3))
+    ledger = opened(path, steps=(*scripts(), MILD, HARSH))
 
     assert ledger.books.epoch == epoch and ledger.books.commits == 4
     ledger.commit(batch({key(SLOT_S): 3}), FakeClock().now())
     ledger.close()
-    assert version(path) == 3
+    assert version(path) == KNOWN + 2
+
+
+def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) -> None:
+    """As version 0.1 left it, which also goes on with the file afterwards."""
+    epoch = filled(path, 3)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    names = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN "
+        "('run', 'run_total', 'unlisted_job', 'unlisted_total', 'user_total')"
+    ).fetchall()
+    for (name,) in names:
+        connection.execute(f"DROP TABLE {name}")
+    for table in ("entry", "entry_hour"):
+        connection.execute(f"DROP INDEX {table}_payee")
+        for column in ("held_ms", "held_idle_ms", "held_idle_uj"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    assert len(names) == 5
+
+    ledger = opened(path)
+    assert ledger.books.epoch == epoch and ledger.books.commits == 4
+    assert ledger.books.jobs.runs == {}
+    ledger.commit(batch({key(SLOT_S): 3}), FakeClock().now())
+    ledger.close()
+    assert version(path) == KNOWN
+    reader = open_reader_offline(path)
+    assert reader.check(footprint) == []
+    reader.close()
+    connection = sqlite3.connect(path)
+    (since,) = connection.execute("SELECT writable_since FROM meta").fetchone()
+    assert since == 1  # version 0.1 may go on writing
+    connection.close()
 
 
 def test_a_newer_ledger_opens_where_it_was_made_to(path: Path) -> None:
     filled(path, 1)
-    opened(path, steps=(*scripts(), STEP_2)).close()
+    opened(path, steps=(*scripts(), MILD)).close()
 
     ledger = opened(path)
     books = ledger.commit(batch({key(SLOT_S): 3}), FakeClock().now())
     ledger.close()
 
     assert books.commits == 3
-    assert version(path) == 2, "an older program does not take the number back"
+    assert version(path) == KNOWN + 1, "an older program does not take the number back"
 
 
 def test_a_newer_ledger_is_refused_with_the_remedy_and_stays(path: Path) -> None:
     filled(path, 1)
-    opened(path, steps=(*scripts(), STEP_2, STEP_3)).close()
+    opened(path, steps=(*scripts(), MILD, HARSH)).close()
     content = path.read_bytes()
 
     with pytest.raises(LedgerError, match="newer wattledger") as refusal:
@@ -79,13 +118,13 @@ def test_a_newer_ledger_is_refused_with_the_remedy_and_stays(path: Path) -> None
 
 def test_a_migration_that_fails_leaves_the_old_version(path: Path) -> None:
     epoch = filled(path, 1)
-    broken = "CREATE TABLE job (id INTEGER) STRICT; CREATE TABLE job (id INTEGER) STRICT;"
-    with pytest.raises(LedgerError, match="schema 3") as refusal:
-        opened(path, steps=(*scripts(), STEP_2, broken))
+    broken = "CREATE TABLE twice (id INTEGER) STRICT; CREATE TABLE twice (id INTEGER) STRICT;"
+    with pytest.raises(LedgerError, match=f"schema {KNOWN + 2}") as refusal:
+        opened(path, steps=(*scripts(), MILD, broken))
 
     assert "unharmed" in refusal.value.hint
-    assert version(path) == 2
-    ledger = opened(path, steps=(*scripts(), STEP_2, STEP_3))
+    assert version(path) == KNOWN + 1
+    ledger = opened(path, steps=(*scripts(), MILD, HARSH))
     assert ledger.books.epoch == epoch
     ledger.close()
 
@@ -118,13 +157,13 @@ opened(Path(sys.argv[1]), factory=Killed, steps=(*scripts(), *STEPS))
 def test_killed_anywhere_in_an_opening_the_ledger_has_one_version(
     tmp_path: Path, path: Path
 ) -> None:
-    """At every twelfth or so of SQLite's own steps, from an empty file and from schema 1."""
-    (tmp_path / "test_steps.py").write_text(f"STEPS = ({STEP_2!r}, {STEP_3!r})")
+    """At every twelfth or so of SQLite's own steps, from an empty file and from ours."""
+    (tmp_path / "test_steps.py").write_text(f"STEPS = ({MILD!r}, {HARSH!r})")
     program = tmp_path / "killed.py"
     program.write_text(KILLED_IN_A_MIGRATION)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     here = str(Path(ledgers.__file__).parent)
-    for start, calls in ((0, range(5, 1000, 55)), (1, range(1, 400, 45))):
+    for start, calls in ((0, range(5, 2000, 85)), (1, range(1, 400, 45))):
         for number in calls:
             fresh = path.with_name(f"{start}-{number}.sqlite")
             epoch = filled(fresh, 1) if start else ""
@@ -136,8 +175,8 @@ def test_killed_anywhere_in_an_opening_the_ledger_has_one_version(
             )
             assert done.returncode in (0, -9), done.stderr
             if fresh.exists():
-                assert version(fresh) in (0, 1, 2, 3)
-            ledger = opened(fresh, steps=(*scripts(), STEP_2, STEP_3))
+                assert version(fresh) in range(KNOWN + 3)
+            ledger = opened(fresh, steps=(*scripts(), MILD, HARSH))
             assert ledger.status.quarantined == ""
             assert ledger.books.commits == 2 * start
             assert not start or ledger.books.epoch == epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fakes import FakeClock
 from wattledger.core.intervals import advance
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import PowerReading, Reading
+from wattledger.model.measuring import Process
 from wattledger.units import NS_PER_MS, NS_PER_S, UW_PER_W
 
 UUID = "GPU-a"
@@ -228,6 +230,47 @@ def test_driver_before_510_is_asked_in_its_own_form() -> None:
 
     meter = NvmlMeter(Old(clock, FakeGpu(UUID)), clock, sysfs=Path("/nonexistent"), procfs=None)
     assert meter.read().processes == {UUID: 2}
+
+
+def told(gpu: FakeGpu, seconds: int = 11, change: Callable[[int], None] = lambda _: None) -> list:  # type: ignore[type-arg]
+    """What the meter says of the GPU's use, each time it says something."""
+    clock = FakeClock()
+    driver = FakeNvml(clock, gpu)
+    meter = NvmlMeter(driver, clock, sysfs=Path("/nonexistent"), procfs=None)
+    said = []
+    for second in range(seconds):
+        change(second)
+        said += list(meter.read().used.values())
+        clock.advance(1)
+    return said
+
+
+def test_a_gpu_that_did_nothing_at_all_is_told(tmp_path: Path) -> None:
+    ring: list[tuple[int, int]] = [(10, 99), (20, 99)]  # from before anybody asked
+    gpu = FakeGpu(UUID, pids=[1], busy_samples=ring)
+
+    def change(second: int) -> None:
+        ring.append((1000 + second, 7 if second == 27 else 0))
+
+    # Asked for at 10, 20, 30 and 40 s; the first answer is of before.
+    assert told(gpu, 41, change) == [False, True, False]
+    assert told(FakeGpu(UUID, pids=[1], busy=0), 21) == [False, False]
+    assert told(FakeGpu(UUID, pids=[1], busy=3), 21) == [True, True]
+    assert told(FakeGpu(UUID, pids=[1], busy=None), 21) == []
+    assert told(FakeGpu(UUID, pids=[], busy=3)) == [False, False, False]  # nobody is on it
+    assert told(FakeGpu(UUID, pids=[1], busy=3, mig=1), 21) == []
+
+
+def test_processes_are_told_by_id_and_start(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/stat").write_text("7 (a b) c) S" + " 1" * 18 + " 4711 1 1")
+    clock = FakeClock()
+    driver = FakeNvml(clock, FakeGpu(UUID, pids=[7, 8]))
+    meter = NvmlMeter(driver, clock, sysfs=Path("/nonexistent"), procfs=tmp_path)
+    first = meter.read().listed[UUID]
+    clock.advance(1)
+    assert first == (Process(7, 4711),)
+    assert meter.read().listed[UUID] is first  # nothing new was asked for
 
 
 def test_process_list_is_asked_for_every_five_seconds() -> None:

@@ -30,7 +30,7 @@ def test_other_methods_are_refused(served: Served, method: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/metrics/", "//metrics", "/../../etc/passwd", "/%2e%2e/etc/passwd", "/metrics%00", "/api",
-     "/api/v1/jobs", "/debug/pprof", "/page/status.css", "/%ff", "/favicon.ico"],
+     "/api/v1/job", "/debug/pprof", "/page/status.css", "/%ff", "/favicon.ico"],
 )  # fmt: skip
 def test_only_known_paths_are_there(served: Served, path: str) -> None:
     answer = served.tcp.request(path)

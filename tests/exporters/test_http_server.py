@@ -150,7 +150,7 @@ def test_totals(served: Served) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["by=user", "since=yesterday", "since=1h&until=2h", "sinse=1", "by=all&by=all", "until=%ff",
+    ["by=moon", "since=yesterday", "since=1h&until=2h", "sinse=1", "by=all&by=all", "until=%ff",
      "since=2027-01-15T08:00:00", "by=hour&since=0", "since=999999999999", "until=253402300800",
      "until=9999-12-31T23:59:59-23:59", "since=0001-01-01T00:00:00%2b23:59"],
 )  # fmt: skip

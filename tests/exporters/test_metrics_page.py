@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,7 @@ GOLDEN = ROOT / "tests" / "golden"
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def page(snapshot: Snapshot, **how: bool) -> Page:
+def page(snapshot: Snapshot, **how: Any) -> Page:
     return render(snapshot, 1, process=False, **how)
 
 
@@ -83,6 +84,11 @@ def test_page_is_as_recorded(name: str, field: str, created: bool) -> None:
     ), "if the change is meant: `python tests/snapshots.py` records the pages anew"
 
 
+def test_the_page_of_a_node_with_jobs_is_as_recorded() -> None:
+    of = page(snapshots.with_jobs(), labels=snapshots.JOB_LABELS)
+    assert of.text == (GOLDEN / "metrics.jobs.txt").read_bytes()
+
+
 def test_gzipped_pages_are_the_plain_ones() -> None:
     of = page(snapshots.snapshot())
     assert gzip.decompress(of.text_gzip) == of.text
@@ -100,24 +106,25 @@ def test_rendering_is_repeatable_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize("created", [False, True])
 def test_both_formats_say_the_same(created: bool) -> None:
-    of = page(snapshots.snapshot(), created=created)
+    of = page(snapshots.with_jobs(), created=created, labels=snapshots.JOB_LABELS)
     assert series(parse_openmetrics(of.openmetrics.decode())) == text_series(of)
 
 
 def test_every_metric_of_the_catalogue_is_on_the_page_and_no_other() -> None:
-    names = {name for name, _ in text_series(page(snapshots.snapshot()))}
+    shown = page(snapshots.with_jobs(), labels=snapshots.JOB_LABELS)
+    names = {name for name, _ in text_series(shown)}
     assert names == {spec.sample for spec in CATALOGUE.values()}
 
 
 def test_types_labels_and_help_are_the_catalogues() -> None:
-    families = {
-        f.name: f for f in parse_openmetrics(page(snapshots.snapshot()).openmetrics.decode())
-    }
+    shown = page(snapshots.with_jobs(), labels=["user"])
+    families = {f.name: f for f in parse_openmetrics(shown.openmetrics.decode())}
     for spec in CATALOGUE.values():
         family = families[spec.family]
         assert family.type == spec.type
         assert metrics.DOCS in family.documentation
-        assert all(set(sample.labels) == set(spec.labels) for sample in family.samples)
+        chosen = {"user"} if spec.name == "job_info" else set()
+        assert all(set(s.labels) == {*spec.labels, *chosen} for s in family.samples)
 
 
 def test_process_metrics_are_there_unless_left_out() -> None:
@@ -310,3 +317,55 @@ def test_a_device_record_without_reading_is_no_obstacle() -> None:
     snapshot = snapshots.snapshot()
     records = {n: DeviceRecord(r.info) for n, r in snapshot.books.devices.items()}
     assert page(replace(snapshot, books=replace(snapshot.books, devices=records))).text
+
+
+# ── jobs ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_name_of_a_job_or_a_person_is_shown_unasked() -> None:
+    plain = page(snapshots.with_jobs()).text.decode()
+    assert "user100" not in plain and "of mine" not in plain and "physics" not in plain
+    users = page(snapshots.with_jobs(), labels=["user"])
+    assert 'user="user1001"' in users.text.decode() and "physics" not in users.text.decode()
+    (sum_kwh,) = values(users, "user_energy_kwh_total").values()
+    assert sum_kwh == 3.0  # over both accounts
+
+
+def test_a_jobs_series_are_the_sum_of_its_runs_and_the_rest_is_other() -> None:
+    of = page(snapshots.with_jobs())
+    energy = values(of, "job_energy_kwh_total", kind="gpu")
+    shown = {dict(labels)["job_id"]: value for labels, value in energy.items()}
+    assert shown == {"4711": 1 + 1_000_000 / 3.6e12, "4712": 2.0, "(other)": 3.0}
+    assert {dict(labels)["manager"] for labels in values(of, "job_info")} == {"slurm"}
+    assert list(values(of, "job_info").values()) == [1.0, 1.0]
+    assert values(of, "jobs_over_limit_total") == {(): 1.0}
+    assert [dict(labels)["job_id"] for labels in values(of, "job_device_info")] == ["4711"]
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_no_jobs_name_can_forge_a_line(name: str, job_id: str) -> None:
+    books = snapshots.job_books()
+    book = next(iter(books.runs.values()))
+    run = replace(book.run, payee=book.run.payee._replace(job_id=job_id), labels={"name": name})
+    jobs = replace(books, runs={run.payee: replace(book, run=run)}, past={})
+    snapshot = snapshots.with_jobs()
+    snapshot = replace(snapshot, books=replace(snapshot.books, jobs=jobs))
+    of = page(snapshot, labels=["name"])
+    assert len(values(of, "job_info")) == 1
+    assert series(parse_openmetrics(of.openmetrics.decode())) == text_series(of)
+
+
+def test_ten_thousand_jobs_are_a_page_of_bounded_size() -> None:
+    """As many as `jobs.max_series` lets through; the rest is one job's worth of series."""
+    books = snapshots.job_books()
+    book = next(iter(books.runs.values()))
+    runs = {}
+    for number in range(10_000):
+        run = replace(book.run, payee=book.run.payee._replace(job_id=str(number)))
+        runs[run.payee] = replace(book, run=run)
+    unlisted = frozenset(run.run.key for run in list(runs.values())[1000:])
+    jobs = replace(books, runs=runs, past={}, unlisted=unlisted, unlisted_count=9000)
+    snapshot = snapshots.with_jobs()
+    of = page(replace(snapshot, books=replace(snapshot.books, jobs=jobs)))
+    assert len(values(of, "job_info")) == 1000
+    assert len(of.text) < 2_000_000

@@ -20,7 +20,7 @@ _CREDENTIAL = "%d/"
 
 def semantic_faults(config: Config) -> list[Fault]:
     """The faults that only two or more settings together make."""
-    return [*_sampling(config), *_meters(config), *_grid(config)]
+    return [*_sampling(config), *_meters(config), *_jobs(config), *_grid(config)]
 
 
 def _sampling(config: Config) -> list[Fault]:
@@ -56,6 +56,22 @@ def _meters(config: Config) -> list[Fault]:
     idle, most = meters.estimate.idle_watts, meters.estimate.max_watts
     if idle is not None and most is not None and idle > most:
         faults.append(("meters.estimate.idle_watts", "is above meters.estimate.max_watts"))
+    return faults
+
+
+def _jobs(config: Config) -> list[Fault]:
+    faults = [
+        (f"jobs.slurm.roots[{number}]", f'{root!r} is no cgroup; write one such as "/slurmd"')
+        for number, root in enumerate(config.jobs.slurm.roots)
+        if not root.startswith("/") or not root.strip("/") or ".." in root.split("/")
+    ]
+    faults += [
+        (f"jobs.units[{number}]", 'is empty; write a name such as "train@*.service"')
+        for number, unit in enumerate(config.jobs.units)
+        if not unit
+    ]
+    if config.jobs.linger > 24 * 3600 * NS_PER_S:
+        faults.append(("jobs.linger", 'is longer than "24h"; the ledger keeps ended jobs for good'))
     return faults
 
 

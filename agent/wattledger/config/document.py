@@ -90,7 +90,7 @@ def _tables(config: Config) -> Iterator[tuple[str, Any]]:
 def _leaves(instance: Any) -> Iterator[Field[Any]]:
     for item in fields(instance):
         value = getattr(instance, item.name)
-        if not is_dataclass(value) and not isinstance(value, tuple):
+        if not is_dataclass(value) and item.name != "source":  # which is a list of tables
             yield item
 
 

@@ -124,6 +124,12 @@ def _number(low: float, high: float, example: str) -> Callable[[Any, Any], float
     return structure
 
 
+def _count(value: Any, _: Any = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100_000:
+        raise ValueError(f"{value!r} is not a whole number from 0 to 100000")
+    return value
+
+
 def _duration(value: Any, _: Any = None) -> int:
     if not isinstance(value, str):
         raise ValueError(f'{value!r} is not a duration; write one such as "1s", "5m" or "1h30m"')
@@ -190,6 +196,7 @@ def _build_converter() -> cattrs.Converter:
         settings.Pue: _number(1, 10, "1.2"),
         settings.LitersPerKwh: _number(0, 1000, "0.36"),
         settings.Watts: _number(0, 1_000_000, "350"),
+        settings.Count: _count,
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
@@ -204,9 +211,10 @@ def _array(converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Arrays of tables; every element is looked at, so that every fault is found."""
 
     def structure(value: Any, target: Any) -> Any:
-        if not isinstance(value, list):
-            raise ValueError(f"{value!r} is not a list; write [[…]] tables or []")
         element = _element(target)
+        if not isinstance(value, list):
+            example = "[[…]] tables" if is_dataclass(element) else '["…", "…"]'
+            raise ValueError(f"{value!r} is not a list; write {example} or []")
         items: list[Any] = []
         errors: list[Exception] = []
         for number, item in enumerate(value):

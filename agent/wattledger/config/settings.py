@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NewType
 
+from wattledger.model.jobs import MANAGERS
 from wattledger.units import NS_PER_S
 
 DurationNs = NewType("DurationNs", int)
@@ -20,6 +21,9 @@ Pue = NewType("Pue", float)
 LitersPerKwh = NewType("LitersPerKwh", float)
 Watts = NewType("Watts", float)
 Zone = NewType("Zone", str)
+Count = NewType("Count", int)
+Manager = Literal["slurm", "pod", "docker", "podman", "unit", "user"]
+Label = Literal["user", "container", "unit"]  # more with the sources that know them
 
 DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
 DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
@@ -167,6 +171,51 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class SlurmJobs:
+    """Slurm's jobs."""
+
+    roots: tuple[str, ...] = setting(
+        (),
+        "Cgroups below which a slurmd of its own makes its tree, as a slurmd in a pod does; `*` "
+        'stands for one part of the path: ["/kubepods.slice/*/*"].',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """For whom: whose cgroups count as jobs, and what is shown of them."""
+
+    managers: tuple[Manager, ...] = setting(
+        MANAGERS,
+        "Whose jobs are looked for; `user` is login sessions, paid per user. []: none.",
+    )
+    units: tuple[str, ...] = setting(
+        (),
+        'Names of systemd units that are jobs, as shell patterns: ["train@*.service"]. A unit '
+        "with a process on a GPU is one in any case.",
+    )
+    labels: tuple[Label, ...] = setting(
+        (),
+        "What `job_info` shows besides the id: user, container, unit. Names of people are on the "
+        "page only if they are asked for; `user` adds the totals per user.",
+    )
+    idle_policy: Literal["allocated", "equal", "proportional", "none"] = setting(
+        "allocated",
+        "Who bears what the CPUs draw when idle: jobs by the CPUs that they were given "
+        '("allocated"), all alike ("equal"), by CPU time ("proportional"), or nobody ("none").',
+    )
+    linger: DurationNs = setting(
+        _s(900), "How long a job stays on the page after its end; in the ledger it stays for good."
+    )
+    max_series: Count = setting(
+        Count(1000),
+        "How many jobs have series of their own at a time; what the others use is summed up under "
+        'job_id="(other)".',
+    )
+    slurm: SlurmJobs = setting(SlurmJobs, "")
+
+
+@dataclass(frozen=True, slots=True)
 class GridSource:
     """A live source of carbon intensity. The first in the list that answers is used."""
 
@@ -267,6 +316,7 @@ class Config:
     site: Site = setting(Site, "")
     sampling: Sampling = setting(Sampling, "")
     meters: Meters = setting(Meters, "")
+    jobs: Jobs = setting(Jobs, "")
     path: Paths = setting(Paths, "")
     grid: GridSettings = setting(GridSettings, "")
     ledger: LedgerSettings = setting(LedgerSettings, "")

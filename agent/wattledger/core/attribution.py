@@ -34,8 +34,8 @@ def largest_remainder(amount: int, weights: Sequence[int]) -> list[int]:
 def attribute(interval: EnergyInterval, usage: Usage) -> AttributedInterval:
     """Split an interval over its payees.
 
-    First the idle floor (never more than there is), then the weights, then the rest. The order
-    in which the weights are listed makes no difference: ties are broken by payee.
+    First the idle floor (never more than there is) by its own weights, then the weights, then the
+    rest. The order in which the weights are listed makes no difference: ties are broken by payee.
     """
     energy_uj = interval.energy_uj
     floor_uj = min(
@@ -44,15 +44,29 @@ def attribute(interval: EnergyInterval, usage: Usage) -> AttributedInterval:
     if not usage.weights:  # the common case, once per device and second
         shares: dict[Payee, int] = {usage.rest: energy_uj - floor_uj}
     else:
-        ordered = sorted(usage.weights)
-        weights = [weight for _, weight in ordered]
-        rest = usage.whole - sum(weights)
-        if rest < 0:
-            raise ValueError(f"{usage.device}: the weights sum to more than the whole")
-        parts = largest_remainder(energy_uj - floor_uj, [*weights, rest])
-        shares = {usage.rest: parts.pop()}
-        for (payee, _), part in zip(ordered, parts, strict=True):
-            shares[payee] = shares.get(payee, 0) + part
+        shares = _split(usage.device, energy_uj - floor_uj, usage.weights, usage.whole, usage.rest)
     if floor_uj:
-        shares[IDLE] = shares.get(IDLE, 0) + floor_uj
+        floor = _split(usage.device, floor_uj, usage.floor_weights, usage.floor_whole, IDLE)
+        for payee, part in floor.items():
+            shares[payee] = shares.get(payee, 0) + part
     return AttributedInterval(interval, tuple(item for item in shares.items() if item[1]))
+
+
+def _split(
+    device: str,
+    amount_uj: int,
+    weighted: Sequence[tuple[Payee, int]],
+    whole: int,
+    rest: Payee,
+) -> dict[Payee, int]:
+    """An amount by weights over a whole; `rest` takes what they leave."""
+    ordered = sorted(weighted)
+    weights = [weight for _, weight in ordered]
+    left = whole - sum(weights)
+    if left < 0:
+        raise ValueError(f"{device}: the weights sum to more than the whole")
+    parts = largest_remainder(amount_uj, [*weights, left])
+    shares = {rest: parts.pop()}
+    for (payee, _), part in zip(ordered, parts, strict=True):
+        shares[payee] = shares.get(payee, 0) + part
+    return shares

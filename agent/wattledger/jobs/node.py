@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wattledger.procfs import busy_and_total_ticks
+from wattledger.procfs import NS_PER_TICK, busy_and_total_ticks
 from wattledger.units import PPM
 
 
@@ -21,6 +21,11 @@ class NodeLoad:
     def __init__(self, procfs: Path) -> None:
         self._procfs = procfs
         self._last: tuple[int, int] | None = None
+
+    @property
+    def busy_ns(self) -> int | None:
+        """CPU time that all CPUs together spent busy since boot, as of the last `busy_ppm`."""
+        return None if self._last is None else self._last[0] * NS_PER_TICK
 
     def busy_ppm(self) -> int | None:
         """Millionths of all CPU time since the last call that were spent busy.

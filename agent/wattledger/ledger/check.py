@@ -25,6 +25,25 @@ SELECT device.name, payee_kind, quality, basis,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
 FROM total JOIN device ON device.id = device_id
 """
+_RUN_SUMS = """
+SELECT payee.manager, payee.job_id, payee.start_ns, device.kind, price.basis,
+       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul),
+       sum(held_ms), sum(held_idle_ms), sum(held_idle_uj)
+FROM (
+    SELECT device_id, payee_id, price_id, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul,
+           held_ms, held_idle_ms, held_idle_uj FROM entry
+    UNION ALL
+    SELECT device_id, payee_id, price_id, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul,
+           held_ms, held_idle_ms, held_idle_uj FROM entry_hour
+) JOIN device ON device.id = device_id JOIN payee ON payee.id = payee_id
+  JOIN price ON price.id = price_id
+WHERE payee.kind = 'jobs' GROUP BY 1, 2, 3, 4, 5
+"""
+_RUN_TOTALS = """
+SELECT payee.manager, payee.job_id, payee.start_ns, run_total.kind, basis,
+       energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, held_ms, held_idle_ms, held_idle_uj
+FROM run_total JOIN payee ON payee.id = payee_id
+"""
 _ENTRIES = """
 SELECT 'slot ' || slot_s, device_id, payee_id, quality, price_id,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, 1 FROM entry
@@ -38,8 +57,9 @@ MAX_FINDINGS = 100
 def check_books(connection: sqlite3.Connection, footprint: Footprint) -> list[str]:
     """Recomputes every entry and every total.
 
-    Σ entries = total for each device, kind of payee, quality and basis, in energy, CO2e and
-    water; each entry's CO2e and water are the floor of its energy at its price; those of an hour
+    Σ entries = total for each device, kind of payee, quality and basis, and for each job's run,
+    in energy, CO2e and water, for runs also in the time and energy held; each entry's CO2e and
+    water are the floor of its energy at its price; those of an hour
     of n slots are less than n below it.
 
     Args:
@@ -52,7 +72,9 @@ def check_books(connection: sqlite3.Connection, footprint: Footprint) -> list[st
     Raises:
         sqlite3.Error: it could not be read.
     """
-    return [*_totals(connection), *_floors(connection, footprint)][:MAX_FINDINGS]
+    return [*_totals(connection), *_runs(connection), *_floors(connection, footprint)][
+        :MAX_FINDINGS
+    ]
 
 
 def _totals(connection: sqlite3.Connection) -> list[str]:
@@ -63,6 +85,18 @@ def _totals(connection: sqlite3.Connection) -> list[str]:
         f"the total is {totals.get(cell, Amounts())}"
         for cell in sorted({*sums, *totals})
         if sums.get(cell, Amounts()) != totals.get(cell, Amounts())
+    ]
+
+
+def _runs(connection: sqlite3.Connection) -> list[str]:
+    sums = {row[:5]: row[5:] for row in connection.execute(_RUN_SUMS)}
+    totals = {row[:5]: row[5:] for row in connection.execute(_RUN_TOTALS)}
+    nothing = (0,) * 7
+    return [
+        f"run {cell}: entries sum to {sums.get(cell, nothing)}, "
+        f"the total is {totals.get(cell, nothing)}"
+        for cell in sorted({*sums, *totals})
+        if sums.get(cell, nothing) != totals.get(cell, nothing)
     ]
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import rows
+from wattledger.ledger.job_draft import JobDraft, Read, increments_by_run
 from wattledger.model import (
     Amounts,
     Batch,
@@ -16,15 +17,19 @@ from wattledger.model import (
     DeviceRecord,
     EntryKey,
     Instant,
+    Kind,
     Payee,
+    PayeeKind,
     Price,
     Total,
     TotalKey,
 )
+from wattledger.model.jobbooks import Cell
+from wattledger.model.jobs import Held, KindBasis
 
 Footprint = Callable[[int, Price], Amounts]
 
-NOTHING = Amounts()
+NOTHING = Cell()
 _MAX_IDENTITIES = 4096
 
 
@@ -104,7 +109,13 @@ class Draft:
     """
 
     def __init__(
-        self, books: Books, batch: Batch, now: Instant, doubtful: Mapping[EntryKey, Amounts] | None
+        self,
+        books: Books,
+        batch: Batch,
+        now: Instant,
+        doubtful: Mapping[EntryKey, Cell] | None,
+        jobs: JobDraft,
+        read: Read,
     ) -> None:
         """Checks the batch and works out the devices.
 
@@ -114,6 +125,8 @@ class Draft:
             now: when.
             doubtful: the committed amounts of entries that an earlier commit, whose outcome
                 could not be told, may have changed on disk; None: there was none.
+            jobs: the jobs' part of it.
+            read: what such commits read of jobs.
 
         Raises:
             ValueError: an energy is not above 0, or a device was never introduced.
@@ -126,11 +139,14 @@ class Draft:
         self._now = now
         self._doubtful = doubtful
         self._devices = _devices_after(books, batch)
-        for key in batch.energy_uj:
+        for key in (*batch.energy_uj, *batch.held):
             if key.device not in self._devices and key.device not in books.devices:
                 raise ValueError(f"{key.device} was booked on before it was introduced")
-        self.entries: dict[EntryKey, Amounts] = {}
-        self.before: dict[EntryKey, Amounts] = {}
+        self._jobs = jobs
+        self._read = read
+        self._grown: dict[tuple[Payee, KindBasis], Cell] = {}
+        self.entries: dict[EntryKey, Cell] = {}
+        self.before: dict[EntryKey, Cell] = {}
         self.commits: int | None = None
         self.books = books
 
@@ -138,7 +154,7 @@ class Draft:
         self,
         connection: sqlite3.Connection,
         identities: Identities,
-        recent: Mapping[EntryKey, Amounts],
+        recent: Mapping[EntryKey, Cell],
         footprint: Footprint,
     ) -> None:
         """Writes all rows; the transaction is the caller's.
@@ -152,6 +168,13 @@ class Draft:
         self._write_devices(connection)
         increments = self._write_entries(connection, identities, recent, footprint)
         totals = self._write_totals(connection, identities, increments)
+        jobs = self._jobs.write(
+            connection,
+            lambda payee: identities.payee(connection, payee),
+            increments_by_run(self._grown),
+            self._read,
+            doubtful=self._doubtful is not None,
+        )
         batch, old = self._batch, self._old
         if batch.signals != old.signals or self._doubtful is not None:
             connection.execute("DELETE FROM signal")
@@ -173,6 +196,7 @@ class Draft:
             notes=MappingProxyType(notes),
             books_ns=batch.books_ns,
             commits=commits,
+            jobs=jobs,
         )
 
     def _next_sequence(self, connection: sqlite3.Connection) -> int:
@@ -194,12 +218,13 @@ class Draft:
         self,
         connection: sqlite3.Connection,
         identities: Identities,
-        recent: Mapping[EntryKey, Amounts],
+        recent: Mapping[EntryKey, Cell],
         footprint: Footprint,
     ) -> dict[TotalKey, Amounts]:
         """Writes the entries' new amounts; returns what each total grows by."""
         doubtful = self._doubtful or {}
-        work = dict.fromkeys(doubtful, 0) | dict(self._batch.energy_uj)
+        batch = self._batch
+        work = dict.fromkeys((*doubtful, *batch.held), 0) | dict(batch.energy_uj)
         increments: dict[TotalKey, Amounts] = {}
         upserts = []
         for key, energy_uj in work.items():
@@ -213,24 +238,34 @@ class Draft:
             before = doubtful.get(key) or recent.get(key)
             if before is None:
                 row = connection.execute(rows.SELECT_ENTRY, place).fetchone()
-                before = Amounts(*row) if row else NOTHING
+                before = Cell(Amounts(*row[:4]), Held(*row[4:])) if row else NOTHING
             self.before[key] = before
-            cumulative_uj = before.energy_uj + energy_uj
+            old = before.amounts
+            cumulative_uj = old.energy_uj + energy_uj
             priced = footprint(cumulative_uj, key.price)
             # No counter falls, even where a later version of the formula yields less.
             after = Amounts(
                 cumulative_uj,
-                max(priced.co2e_ug, before.co2e_ug),
-                max(priced.water_onsite_ul, before.water_onsite_ul),
-                max(priced.water_grid_ul, before.water_grid_ul),
+                max(priced.co2e_ug, old.co2e_ug),
+                max(priced.water_onsite_ul, old.water_onsite_ul),
+                max(priced.water_grid_ul, old.water_grid_ul),
             )
-            self.entries[key] = after
-            upserts.append((*place, *_fitting(after, key)))
+            held = batch.held.get(key, Held())
+            self.entries[key] = Cell(after, before.held.plus(held))
+            upserts.append((*place, *_fitting(after, key), *self.entries[key].held))
             cell = TotalKey(key.device, key.payee.kind, key.quality, key.price.basis)
-            grown = Amounts(*(new - old for new, old in zip(after, before, strict=True)))
-            increments[cell] = increments.get(cell, NOTHING).plus(grown)
+            grown = Amounts(*(new - was for new, was in zip(after, old, strict=True)))
+            increments[cell] = increments.get(cell, Amounts()).plus(grown)
+            if key.payee.kind is PayeeKind.JOBS:
+                place_of = (key.payee, KindBasis(self._kind(key.device), key.price.basis))
+                grew = self._grown.get(place_of, NOTHING)
+                self._grown[place_of] = grew.plus(Cell(grown, held))
         connection.executemany(rows.UPSERT_ENTRY, upserts)
         return increments
+
+    def _kind(self, device: str) -> Kind:
+        record = self._devices.get(device) or self._old.devices[device]
+        return record.info.kind
 
     def _write_totals(
         self,

@@ -16,9 +16,12 @@ from wattledger.ledger.draft import Footprint
 from wattledger.ledger.writer import SqliteLedger
 from wattledger.model import Books, LedgerStatus
 from wattledger.ports import Clock
+from wattledger.units import NS_PER_S
 
 log = logging.getLogger(__name__)
 
+LINGER_NS = 15 * 60 * NS_PER_S
+MAX_SERIES = 1000
 KEEP_DAYS = 60  # at the grain of 5 minutes; longer than grid.settle_window
 
 
@@ -30,6 +33,8 @@ def open_ledger(
     volatile: bool = False,
     procfs: Path = Path("/proc"),
     keep_days: int = KEEP_DAYS,
+    linger_ns: int = LINGER_NS,
+    max_series: int = MAX_SERIES,
     factory: type[sqlite3.Connection] = database.Connection,
     steps: Sequence[str] | None = None,
 ) -> SqliteLedger:
@@ -44,6 +49,8 @@ def open_ledger(
         volatile: the operator accepts that the books are lost with the machine's memory.
         procfs: where the proc file system is mounted.
         keep_days: older slots are merged into hours.
+        linger_ns: how long a job stays among those in memory after its end.
+        max_series: how many jobs have totals of their own there at a time.
         factory: the connection's class; for tests that make statements fail.
         steps: the migrations' texts; for tests of upgrades.
 
@@ -60,10 +67,10 @@ def open_ledger(
         steps = migrations.scripts() if steps is None else steps
         quarantined = ""
         try:
-            connection, books = _open_sound(path, clock, steps, factory)
+            connection, books = _open_sound(path, clock, steps, factory, linger_ns)
         except (*SQL_ERRORS, Damaged) as error:
             quarantined = _set_aside(error, path, clock, lock)
-            connection, books = _open_sound(path, clock, steps, factory)
+            connection, books = _open_sound(path, clock, steps, factory, linger_ns)
         lock.prove()
         return SqliteLedger(
             path,
@@ -80,6 +87,8 @@ def open_ledger(
             footprint=footprint,
             keep_days=keep_days,
             factory=factory,
+            linger_ns=linger_ns,
+            max_series=max_series,
         )
     except (*SQL_ERRORS, Damaged) as error:
         lock.release()
@@ -118,7 +127,11 @@ def _set_aside(error: Exception, path: Path, clock: Clock, lock: storage.Lock) -
 
 
 def _open_sound(
-    path: Path, clock: Clock, steps: Sequence[str], factory: type[sqlite3.Connection]
+    path: Path,
+    clock: Clock,
+    steps: Sequence[str],
+    factory: type[sqlite3.Connection],
+    linger_ns: int,
 ) -> tuple[sqlite3.Connection, Books]:
     size = path.stat().st_size if path.exists() else -1
     write_ahead = beside(path, "-wal")
@@ -138,7 +151,7 @@ def _open_sound(
         migrations.migrate(connection, path, version, steps)
         try:
             _begin_epoch(connection, clock.now().wall_ns)
-            books = rows.load(connection)
+            books = rows.load(connection, linger_ns)
         except (ValueError, sqlite3.Error) as error:
             raise _unreadable(error, path, newer=version > len(steps)) from error
     except BaseException:

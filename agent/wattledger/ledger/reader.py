@@ -11,22 +11,40 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from time import gmtime, strftime
+from typing import TypeVar
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations
 from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
+from wattledger.ledger.job_queries import find_job, list_jobs
 from wattledger.ledger.storage import Lock, check_file
 from wattledger.model import Amounts, Basis, TotalsRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
 from wattledger.units import NS_PER_S
 
+T = TypeVar("T")
+
+_JOIN_RUN = "JOIN payee ON payee.id = part.payee_id LEFT JOIN run ON run.payee_id = payee.id"
 GROUPS = {
     "all": ("'all'", ""),
     "device": ("device.name", "JOIN device ON device.id = device_id"),
     "kind": ("device.kind", "JOIN device ON device.id = device_id"),
     "payee": ("payee.kind", "JOIN payee ON payee.id = payee_id"),
+    "job": (
+        "iif(payee.kind = 'jobs', payee.manager || '/' || payee.job_id, '(' || payee.kind || ')')",
+        _JOIN_RUN,
+    ),
+    "user": (
+        (
+            "iif(payee.kind = 'jobs', coalesce(nullif(run.user, ''), 'uid ' || run.uid, "
+            "'(unknown)'), '(' || payee.kind || ')')"
+        ),
+        _JOIN_RUN,
+    ),
     "hour": ("at_s / 3600 * 3600", ""),
     "day": ("at_s / 86400 * 86400", ""),
 }
@@ -40,12 +58,12 @@ SELECT {group}, price.basis, sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul),
 FROM (
     SELECT slot_s AS at_s, device_id, payee_id, quality, price_id,
            energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
-    FROM entry WHERE slot_s >= :since AND slot_s < :until
+    FROM entry {slots} slot_s >= :since AND slot_s < :until
     UNION ALL
     SELECT hour_s, device_id, payee_id, quality, price_id,
            energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
-    FROM entry_hour WHERE hour_s >= :since AND hour_s < :until
-) JOIN price ON price.id = price_id {join}
+    FROM entry_hour {hours} hour_s >= :since AND hour_s < :until
+) AS part JOIN price ON price.id = price_id {join}
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 
@@ -67,26 +85,31 @@ class LedgerReader:
         self._one_at_a_time = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    def totals(self, since_ns: int, until_ns: int, by: str) -> list[TotalsRow]:
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
         """Amounts of the slots that begin in [since, until), in the order of their groups.
 
-        What is older than the ledger's grain of 5 minutes counts where its hour begins.
+        What is older than the ledger's grain of 5 minutes counts where its hour begins. By job or
+        user, only those of this uid, unless that is None.
 
         Raises:
-            ValueError: no such grouping.
+            ValueError: no such grouping, or a uid where it has no meaning.
             LedgerError: the ledger cannot be read.
         """
         if by not in GROUPS:
             raise ValueError(f"{by!r} is no grouping; there are {', '.join(GROUPS)}")
+        if uid is not None and by not in ("job", "user"):
+            raise ValueError(f"totals by {by} are not any user's")
         group, join = GROUPS[by]
         span = {"since": _first_slot_s(since_ns), "until": _first_slot_s(until_ns)}
-        query = _TOTALS.format(group=group, join=join)
-        with self._one_at_a_time:
-            try:
-                found = self._open().execute(query, span).fetchall()
-            except database.SQL_ERRORS as error:
-                self._close_connection()
-                raise LedgerError(*database.explain(error, self._path)) from error
+        slots = hours = "WHERE"
+        if uid is not None:  # by their runs: far fewer than there are entries in the time
+            own = f"WHERE payee_id IN (SELECT payee_id FROM run WHERE uid = {uid:d}) AND"  # noqa: S608
+            slots = f"INDEXED BY entry_payee {own}"
+            hours = f"INDEXED BY entry_hour_payee {own}"
+        query = _TOTALS.format(group=group, join=join, slots=slots, hours=hours)
+        found = self._ask(lambda connection: connection.execute(query, span).fetchall())
         merged: dict[str, TotalsRow] = {}
         for name, basis, *numbers in found:
             text = strftime(_TIME_FORMATS[by], gmtime(name)) if by in _TIME_FORMATS else str(name)
@@ -98,6 +121,31 @@ class LedgerReader:
                 (*old.bases, Basis(basis)),
             )
         return list(merged.values())
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        """The runs that are asked for, with their totals, in the order that is asked for.
+
+        Raises:
+            ValueError: no such state or order.
+            LedgerError: the ledger cannot be read.
+        """
+        return self._ask(lambda connection: list_jobs(connection, asked))
+
+    def job(self, manager: str, job_id: str) -> JobDetail | None:
+        """All about one job; None: it is not known.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        return self._ask(lambda connection: find_job(connection, manager, job_id))
+
+    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        with self._one_at_a_time:
+            try:
+                return question(self._open())
+            except (*database.SQL_ERRORS, database.Damaged) as error:
+                self._close_connection()
+                raise LedgerError(*database.explain(error, self._path)) from error
 
     def check(self, footprint: Footprint) -> list[str]:
         """See `check_books`.

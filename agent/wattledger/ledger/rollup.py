@@ -16,9 +16,11 @@ DAY_S = 86_400
 
 _MERGE = """
 INSERT INTO entry_hour (hour_s, device_id, payee_id, quality, price_id, energy_uj, co2e_ug,
-                        water_onsite_ul, water_grid_ul, slots)
+                        water_onsite_ul, water_grid_ul, slots, held_ms, held_idle_ms,
+                        held_idle_uj)
 SELECT :hour, device_id, payee_id, quality, price_id,
-       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul), count(*)
+       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul), count(*),
+       sum(held_ms), sum(held_idle_ms), sum(held_idle_uj)
 FROM entry WHERE slot_s >= :hour AND slot_s < :hour + 3600
 GROUP BY device_id, payee_id, quality, price_id
 ON CONFLICT DO UPDATE SET
@@ -26,7 +28,10 @@ ON CONFLICT DO UPDATE SET
     co2e_ug = co2e_ug + excluded.co2e_ug,
     water_onsite_ul = water_onsite_ul + excluded.water_onsite_ul,
     water_grid_ul = water_grid_ul + excluded.water_grid_ul,
-    slots = slots + excluded.slots
+    slots = slots + excluded.slots,
+    held_ms = held_ms + excluded.held_ms,
+    held_idle_ms = held_idle_ms + excluded.held_idle_ms,
+    held_idle_uj = held_idle_uj + excluded.held_idle_uj
 """
 
 

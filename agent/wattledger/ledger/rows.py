@@ -6,6 +6,7 @@ import sqlite3
 from types import MappingProxyType
 
 from wattledger.ledger.database import Damaged
+from wattledger.ledger.run_rows import load_jobs
 from wattledger.model import (
     Amounts,
     Basis,
@@ -37,6 +38,7 @@ UPSERT_DEVICE = (
     + ", ".join(f"{c} = excluded.{c}" for c in _DEVICE_COLUMNS.split(", ")[1:])
 )
 _AMOUNTS = "energy_uj, co2e_ug, water_onsite_ul, water_grid_ul"
+_HELD = "held_ms, held_idle_ms, held_idle_uj"
 _SET_AMOUNTS = ", ".join(f"{column} = excluded.{column}" for column in _AMOUNTS.split(", "))
 # Columns are named throughout: a newer schema that this program may write can have more.
 UPSERT_TOTAL = (
@@ -44,11 +46,12 @@ UPSERT_TOTAL = (
     f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SET_AMOUNTS}"
 )
 UPSERT_ENTRY = (
-    f"INSERT INTO entry (slot_s, device_id, payee_id, quality, price_id, {_AMOUNTS}) "  # noqa: S608
-    f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SET_AMOUNTS}"
+    f"INSERT INTO entry (slot_s, device_id, payee_id, quality, price_id, {_AMOUNTS}, {_HELD}) "  # noqa: S608
+    f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SET_AMOUNTS}, "
+    + ", ".join(f"{column} = excluded.{column}" for column in _HELD.split(", "))
 )
 SELECT_ENTRY = (
-    "SELECT energy_uj, co2e_ug, water_onsite_ul, water_grid_ul FROM entry WHERE slot_s = ? "
+    f"SELECT {_AMOUNTS}, {_HELD} FROM entry WHERE slot_s = ? "  # noqa: S608
     "AND device_id = ? AND payee_id = ? AND quality = ? AND price_id = ?"
 )
 INSERT_SIGNAL = (
@@ -126,8 +129,12 @@ def sequence(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def load(connection: sqlite3.Connection) -> Books:
+def load(connection: sqlite3.Connection, linger_ns: int = 0) -> Books:
     """The committed state. Reads the small tables only, never the entries.
+
+    Args:
+        connection: to the ledger.
+        linger_ns: how long an ended job stays among those in memory.
 
     Raises:
         Damaged: what must be there is not.
@@ -168,6 +175,7 @@ def load(connection: sqlite3.Connection) -> Books:
         notes=MappingProxyType(dict(connection.execute("SELECT name, body FROM note"))),
         books_ns=books_ns,
         commits=commits,
+        jobs=load_jobs(connection, books_ns, linger_ns),
     )
 
 

@@ -18,9 +18,11 @@ from wattledger.errors import CommitFailed, LedgerError
 from wattledger.ledger import rows
 from wattledger.ledger.database import SQL_ERRORS, Damaged, connect, explain, size_bytes
 from wattledger.ledger.draft import Draft, Footprint, Identities
+from wattledger.ledger.job_draft import JobDraft, Read
 from wattledger.ledger.rollup import RollUp
 from wattledger.ledger.storage import Lock
-from wattledger.model import Amounts, Batch, Books, EntryKey, Instant, LedgerStatus
+from wattledger.model import Batch, Books, EntryKey, Instant, LedgerStatus
+from wattledger.model.jobbooks import Cell
 from wattledger.ports import Clock
 from wattledger.units import SLOT_S, slot_of
 
@@ -45,6 +47,8 @@ class SqliteLedger:
         footprint: Footprint,
         keep_days: int,
         factory: type[sqlite3.Connection],
+        linger_ns: int,
+        max_series: int,
     ) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = connection
@@ -56,10 +60,13 @@ class SqliteLedger:
         self._factory = factory
         self._inode = path.stat().st_ino
         self._identities = Identities()
-        self._recent: dict[EntryKey, Amounts] = {}
+        self._recent: dict[EntryKey, Cell] = {}
         self._recent_slot_s = 0
         # The committed amounts of what commits of unknown outcome may have changed on disk.
-        self._doubtful: dict[EntryKey, Amounts] | None = None
+        self._doubtful: dict[EntryKey, Cell] | None = None
+        self._read = Read()
+        self._linger_ns = linger_ns
+        self._max_series = max_series
         self._roll_up = RollUp(keep_days)
 
     @property
@@ -80,7 +87,10 @@ class SqliteLedger:
             ValueError: the batch is not one: an energy of 0 or less, an unknown device.
         """
         begun_ns = self._clock.now().monotonic_ns
-        draft = Draft(self._books, batch, now, self._doubtful)
+        jobs = JobDraft(self._books.jobs, batch.runs, now, self._linger_ns, self._max_series)
+        if self._doubtful is None:
+            self._read = Read()
+        draft = Draft(self._books, batch, now, self._doubtful, jobs, self._read)
         try:
             self._transact(draft)
         except (sqlite3.Error, Damaged, LedgerError, OSError, OverflowError, UnicodeError) as error:

@@ -6,8 +6,8 @@ Nothing here reads a clock, a file or a device. Energy is µJ, power µW, CO2e �
 time ns, ratios millionths: see `wattledger.units`.
 """
 
+from wattledger.model.amounts import Amounts
 from wattledger.model.books import (
-    Amounts,
     Batch,
     Books,
     DeviceRecord,

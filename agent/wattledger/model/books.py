@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
+from wattledger.model.amounts import Amounts
+from wattledger.model.jobbooks import JobBooks
+from wattledger.model.jobs import Held, JobRun
 from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
 from wattledger.model.paying import Payee, PayeeKind
 from wattledger.model.pricing import Basis, GridSignal, Price
@@ -19,24 +23,6 @@ class EntryKey(NamedTuple):
     payee: Payee
     quality: Quality
     price: Price
-
-
-class Amounts(NamedTuple):
-    """The quantities of an entry or a total, all exact integers."""
-
-    energy_uj: int = 0
-    co2e_ug: int = 0
-    water_onsite_ul: int = 0
-    water_grid_ul: int = 0
-
-    def plus(self, other: Amounts) -> Amounts:
-        """The sum, quantity by quantity."""
-        return Amounts(
-            self.energy_uj + other.energy_uj,
-            self.co2e_ug + other.co2e_ug,
-            self.water_onsite_ul + other.water_onsite_ul,
-            self.water_grid_ul + other.water_grid_ul,
-        )
 
 
 class TotalKey(NamedTuple):
@@ -87,6 +73,8 @@ class Batch:
         signals: the last good grid signals, so that a restart need not begin without.
         notes: small state of other rooms by name (learned idle floors, …), JSON text.
         books_ns: wall clock up to which the books are complete with this commit.
+        runs: jobs' runs as they are now: those that run, and those that have ended since.
+        held: entry → how long its device was held, to add; its energy need not be in this batch.
     """
 
     energy_uj: Mapping[EntryKey, int]
@@ -97,6 +85,8 @@ class Batch:
     signals: tuple[GridSignal, ...]
     notes: Mapping[str, str]
     books_ns: int
+    runs: tuple[JobRun, ...] = ()
+    held: Mapping[EntryKey, Held] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +102,7 @@ class Books:
         notes: small state of other rooms.
         books_ns: wall clock up to which the books are complete; 0 before the first commit.
         commits: how many commits this epoch holds.
+        jobs: totals of jobs.
     """
 
     epoch: str
@@ -122,6 +113,7 @@ class Books:
     notes: Mapping[str, str]
     books_ns: int
     commits: int
+    jobs: JobBooks = field(default_factory=JobBooks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +149,8 @@ class TotalsRow(NamedTuple):
     """One line of a report: a group and its amounts.
 
     Attributes:
-        group: the device, the kind, or the UTC hour or day in ISO form; `all` for the whole.
+        group: the device, the kind, or the UTC hour or day in ISO form; `all` for the whole. By
+            job `manager/id`, by user the name; what is no job's is in brackets there.
         amounts: exact.
         estimated_uj: of the energy, what no meter saw.
         bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.

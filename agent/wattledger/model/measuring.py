@@ -9,6 +9,18 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
+class Process(NamedTuple):
+    """A process as a driver lists it.
+
+    Attributes:
+        pid: process id.
+        start_ticks: field 22 of /proc/PID/stat when it was listed: ids are used again; 0: unknown.
+    """
+
+    pid: int
+    start_ticks: int = 0
+
+
 class Kind(StrEnum):
     """What a device is; the value of the metrics' `kind` label."""
 
@@ -163,6 +175,10 @@ class MeterReport:
         processes: GPU name → number of processes on it, None: cannot be told; only where asked.
         counter_power_ratio: device → energy by counter over energy by power sensor, for devices
             where both answer; a cross-check, 1.0 when they agree.
+        listed: GPU → the processes on it, where they can be told; the same tuple until the driver
+            was asked again.
+        used: GPU → whether it did anything at all since this was last told, where it was told in
+            this turn.
     """
 
     devices: tuple[DeviceInfo, ...] = ()
@@ -170,6 +186,8 @@ class MeterReport:
     faults: tuple[Fault, ...] = ()
     processes: Mapping[str, int | None] = field(default_factory=lambda: MappingProxyType({}))
     counter_power_ratio: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    listed: Mapping[str, tuple[Process, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    used: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,11 @@ class Usage:
         weights: payee → weight; with `whole`, the payee's part is weight over whole.
         whole: at least the sum of the weights, above 0.
         rest: who pays what the weights leave.
-        floor_uw: the device's power when idle; that much of its energy goes to `idle` first.
+        floor_uw: the device's power when idle; that much of its energy goes first to those who
+            are to bear the floor, `idle` for what they leave.
+        floor_weights: payee → weight, who bears the floor.
+        floor_whole: at least the sum of those weights, above 0.
+        held: the payees hold the device, whether they use it or not.
     """
 
     device: str
@@ -53,6 +57,9 @@ class Usage:
     whole: int = 1
     rest: Payee = UNATTRIBUTED
     floor_uw: int = 0
+    floor_weights: tuple[tuple[Payee, int], ...] = ()
+    floor_whole: int = 1
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
+from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
 
@@ -30,6 +31,7 @@ class Snapshot:
         started_ns: wall clock when the process became ready.
         simulated: the scenario's name when the GPUs are simulated, else empty.
         quality: device → how its energy is found at present.
+        job_power_uw: job → mean power of the commit window.
     """
 
     at_ns: int
@@ -46,3 +48,4 @@ class Snapshot:
     started_ns: int = 0
     simulated: str = ""
     quality: Mapping[str, Quality] = field(default_factory=lambda: MappingProxyType({}))
+    job_power_uw: Mapping[JobKey, int] = field(default_factory=lambda: MappingProxyType({}))

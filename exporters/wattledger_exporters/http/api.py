@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from wattledger import units
@@ -18,6 +17,7 @@ from wattledger.model import (
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.http.query import BadRequest, instant_ns
+from wattledger_exporters.http.when import iso
 
 LEVELS = {
     FallbackLevel.LIVE: "live",
@@ -36,13 +36,6 @@ class TotalsQuery(NamedTuple):
     since_ns: int
     until_ns: int
     by: str
-
-
-def iso(wall_ns: int) -> str | None:
-    """UTC to the second as RFC 3339; None for 0, which stands for never."""
-    if wall_ns <= 0:
-        return None
-    return datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> TotalsQuery:

@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 from wattledger.errors import WattledgerError
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import api, openapi
+from wattledger_exporters.http import api, jobs_api, openapi
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
+from wattledger_exporters.http.when import iso
 from wattledger_exporters.http.worker import Busy, Worker
+from wattledger_exporters.report import PRIVATE_GROUPINGS
 from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 
 log = logging.getLogger(__name__)
@@ -40,10 +42,19 @@ _TIMEOUT_S = 25.0
 _RELEASE_S = 900
 _RELEASE_MOST_S = 86_400
 _RETRY = (("retry-after", "5"),)
+JOB_PATH = "/api/v1/jobs/"
+_JOBS_PRIVATE = (
+    "Jobs and users are shown over the daemon's Unix socket (`wattledger jobs` on the node), each "
+    "user their own; over TCP to clients only that a web configuration authenticates."
+)
 _UNIX_ONLY = (
     "The GPUs are released over the daemon's Unix socket only, by root or the daemon's own user; "
     "run `sudo wattledger release`."
 )
+
+
+class Refused(Exception):
+    """This client may not see what it asks for; the text says who may, and how."""
 
 
 class Response(NamedTuple):
@@ -95,6 +106,8 @@ class App:
             "/": (READ, self._get_page),
             "/api/v1/status": (READ, self._get_status),
             "/api/v1/totals": (READ, self._get_totals),
+            "/api/v1/jobs": (READ, self._get_jobs),
+            JOB_PATH + "{manager}/{job_id}": (READ, self._get_job),
             "/api/v1/release": (("POST",), self._post_release),
             "/api/v1/openapi.json": (READ, self._get_openapi),
         }
@@ -103,18 +116,9 @@ class App:
         """ASGI: one request."""
         web = self._web.current if self._web is not None and _peer(scope) is None else None
         try:
-            response = await self._respond(scope, web)
+            response = await self._respond_to(scope, web)
         except asyncio.CancelledError:  # the server stops; the connection is cut already
             return
-        except BadRequest as error:
-            response = refusal(400, str(error))
-        except (Busy, TimeoutError):
-            response = refusal(503, "The daemon is busy with earlier requests; ask again.", *_RETRY)
-        except WattledgerError as error:
-            response = refusal(503, error.message, *_RETRY, hint=error.hint)
-        except Exception:
-            log.exception("A request for %.100r failed", scope["path"])
-            response = refusal(500, "This is a fault of the daemon; its log tells more.")
         headers = {
             "date": formatdate(usegmt=True),
             "content-type": response.content_type,
@@ -127,6 +131,22 @@ class App:
         raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": raw})
         await send({"type": "http.response.body", "body": response.body})
+
+    async def _respond_to(self, scope: Scope, web: WebConfig | None) -> Response:
+        """The answer, an error's included."""
+        try:
+            return await self._respond(scope, web)
+        except Refused as error:
+            return refusal(403, str(error))
+        except BadRequest as error:
+            return refusal(400, str(error))
+        except (Busy, TimeoutError):
+            return refusal(503, "The daemon is busy with earlier requests; ask again.", *_RETRY)
+        except WattledgerError as error:
+            return refusal(503, error.message, *_RETRY, hint=error.hint)
+        except Exception:
+            log.exception("A request for %.100r failed", scope["path"])
+            return refusal(500, "This is a fault of the daemon; its log tells more.")
 
     def stop(self) -> None:
         """End the workers, without waiting for them."""
@@ -142,7 +162,11 @@ class App:
             refused = await self._guard(scope, web)
             if refused is not None:
                 return refused
+        certified = bool(scope["state"].get("certified"))
+        scope["authenticated"] = certified or (web is not None and bool(web.users))
         route = self.routes.get(scope["path"])
+        if route is None and scope["path"].startswith(JOB_PATH):
+            route = self.routes[JOB_PATH + "{manager}/{job_id}"]
         if route is None:
             return refusal(404, f"There is nothing here; known paths: {', '.join(self.routes)}.")
         methods, handler = route
@@ -208,7 +232,7 @@ class App:
         page, why = self._pages.current()
         if page is None:
             return refusal(503, why, *_RETRY)
-        return answer(200, {"status": "ready", "books": api.iso(snapshot.books.books_ns)})
+        return answer(200, {"status": "ready", "books": iso(snapshot.books.books_ns)})
 
     async def _get_page(self, _scope: Scope) -> Response:
         from wattledger_exporters.status_page import html_page, security_headers
@@ -229,8 +253,45 @@ class App:
         snapshot = self._daemon.snapshot()
         epoch_ns = snapshot.books.epoch_start_ns if snapshot else 0
         asked = api.totals_query(given, epoch_ns, self._clock.now().wall_ns)
-        rows = await self._totals.run(partial(self._daemon.totals, *asked), _TIMEOUT_S)
+        uid = self._visible(scope) if asked.by in PRIVATE_GROUPINGS else None
+        question = partial(self._daemon.totals, *asked, uid)
+        rows = await self._totals.run(question, _TIMEOUT_S)
         return answer(200, api.totals(asked, rows, snapshot))
+
+    # ── jobs: who may see whose ─────────────────────────────────────────────────────────────
+
+    def _visible(self, scope: Scope) -> int | None:
+        """Whose jobs this client may see; None: everybody's.
+
+        Raises:
+            Refused: nobody's.
+        """
+        peer = _peer(scope)
+        if peer is not None:
+            return None if peer.uid in (0, self._owner_uid) else peer.uid
+        if scope["authenticated"]:
+            return None
+        raise Refused(_JOBS_PRIVATE)
+
+    async def _get_jobs(self, scope: Scope) -> Response:
+        uid = self._visible(scope)
+        given = parameters(scope["query_string"], jobs_api.PARAMETERS)
+        asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
+        rows = await self._totals.run(partial(self._daemon.jobs, asked), _TIMEOUT_S)
+        return answer(200, jobs_api.jobs(asked, rows))
+
+    async def _get_job(self, scope: Scope) -> Response:
+        uid = self._visible(scope)
+        parameters(scope["query_string"], ())
+        manager, _, job_id = scope["path"].removeprefix(JOB_PATH).partition("/")
+        which = jobs_api.job_of_path(manager, job_id)
+        detail = await self._totals.run(partial(self._daemon.job, *which), _TIMEOUT_S)
+        # Somebody else's job and no job are one answer: who may not see it need not know of it.
+        if detail is None or (uid is not None and uid not in {b.run.uid for b in detail.runs}):
+            return refusal(404, f"There is no job {manager}/{job_id[:64]} that you may see.")
+        if uid is not None and any(book.run.uid != uid for book in detail.runs):
+            return refusal(403, "Runs of this job id are other users' too; ask an operator.")
+        return answer(200, jobs_api.job(manager, job_id, detail, uid))
 
     async def _post_release(self, scope: Scope) -> Response:
         peer = _peer(scope)

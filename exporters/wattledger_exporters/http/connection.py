@@ -12,6 +12,7 @@ import asyncio
 import enum
 import json
 import socket
+import ssl
 import struct
 import sys
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Connection(H11Protocol):
         # Over TLS asyncio would keep 512 KiB for each client that reads nothing.
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
-        self.app_state = {"peer": _peer(transport)}
+        self.app_state = {"peer": _peer(transport), "certified": _certified(transport)}
         if self._allowed_sans and not self._allowed_sans & _sans(transport):
             self.phase = Phase.HEAD
             transport.abort()
@@ -289,6 +290,12 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     layout = struct.Struct("3i")  # struct ucred of unix(7)
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
     return Peer(*layout.unpack(raw))
+
+
+def _certified(transport: asyncio.Transport) -> bool:
+    """Whether this connection's handshake demanded and verified a client certificate."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return tls is not None and tls.context.verify_mode is ssl.CERT_REQUIRED
 
 
 def _sans(transport: asyncio.Transport) -> frozenset[str]:

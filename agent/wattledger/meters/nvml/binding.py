@@ -26,6 +26,7 @@ SCOPE_MODULE = 1  # GPU, CPU and memory of a superchip together
 
 # Sampling types of nvmlDeviceGetSamples (nvml.h, nvmlSamplingType_t).
 SAMPLES_TOTAL_POWER = 0
+SAMPLES_GPU_UTILIZATION = 1
 SAMPLES_MODULE_POWER = 7
 
 # Architectures (nvml.h, NVML_DEVICE_ARCH_*).
@@ -88,6 +89,7 @@ class NvmlDriver(Protocol):
     def nvmlDeviceGetSamples(  # noqa: D102
         self, handle: Any, sampling_type: int, last_seen_us: int, /
     ) -> tuple[int, Sequence[Any]]: ...
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, /) -> Any: ...  # noqa: D102
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any, /) -> Sequence[Any]: ...  # noqa: D102
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: Any, /) -> Sequence[Any]: ...  # noqa: D102
 

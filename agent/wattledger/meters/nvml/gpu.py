@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from wattledger.meters.nvml import binding as nvml
+from wattledger.meters.nvml.activity import Activity
 from wattledger.meters.nvml.binding import CallFailed, NvmlDriver
 from wattledger.meters.nvml.facts import GpuFacts, runtime_status_file
 from wattledger.meters.nvml.ladder import Ladder
-from wattledger.meters.nvml.processes import ProcessList
+from wattledger.meters.nvml.processes import Looked, ProcessList
 from wattledger.meters.nvml.remedies import METER, Remedy, gpu_fault, remedy
 from wattledger.meters.nvml.session import Session
 from wattledger.model import DeviceInfo, Fault, Kind, Reading
@@ -33,6 +34,7 @@ class Gpu:
         trouble: the code of the last read if it failed; 0: it answered.
         failures: failed reads in a row.
         processes: who uses it.
+        activity: whether it is used at all.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Gpu:
         self._clock = clock
         self._sysfs = sysfs
         self.processes = processes
+        self.activity = Activity(driver)
         self.facts = facts
         self.info = _describe(facts, present=True)
         self.handle: Any = None
@@ -72,6 +75,7 @@ class Gpu:
         self.handle = handle
         self.ladder = ladder
         self.processes.renew()
+        self.activity.renew()
         self._runtime_status = runtime_status_file(self._sysfs, facts.pci)
         self.trouble = nvml.SUCCESS
         self.failures = 0
@@ -87,7 +91,7 @@ class Gpu:
     def leave(self) -> None:
         """It has gone from the machine, or does not answer any more: look for it later."""
         self.handle = None
-        self.processes.count = None
+        self.processes.forget()
         self._show(present=False)
         self.look_later()
 
@@ -127,6 +131,21 @@ class Gpu:
             return self._runtime_status.read_text().startswith("suspended")
         except OSError:
             return False
+
+    def look(self, now_ns: int, delay_ns: int) -> bool | None:
+        """Ask who uses it or, in between, whether it is used at all, when it is time.
+
+        Returns:
+            Whether it did anything since this was last told; None: not asked, or it cannot be
+            told, as with MIG.
+        """
+        tells = self.activity.answers and not self.facts.mig
+        looked = self.processes.read(self.handle, now_ns, delay_ns, may_skip=tells)
+        if looked is Looked.SKIPPED:
+            return self.activity.read(self.handle)
+        if looked is Looked.LISTED and self.processes.count == 0 and not self.facts.mig:
+            return False
+        return None
 
     def read(self, faults: list[Fault]) -> list[Reading]:
         """Its energy or power since the last turn. A failure is added to faults and `trouble`."""

@@ -15,6 +15,7 @@ from wattledger.meters.nvml.remedies import METER, Remedy, all_lost, remedy
 from wattledger.meters.nvml.roster import Roster
 from wattledger.meters.nvml.session import Session
 from wattledger.model import DeviceInfo, Fault, MeterReport, Reading
+from wattledger.model.measuring import Process
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
@@ -120,6 +121,8 @@ class NvmlMeter:
             raise
         readings: list[Reading] = []
         processes: dict[str, int | None] = {}
+        listed: dict[str, tuple[Process, ...]] = {}
+        used: dict[str, bool] = {}
         ratios: dict[str, float] = {}
         gpus = self._roster.gpus
         for place, (uuid, gpu) in enumerate(gpus.items()):
@@ -130,15 +133,22 @@ class NvmlMeter:
                 readings += gpu.read(faults)
                 if not gpu.trouble:
                     spread_ns = place * self._process_interval_ns // len(gpus)
-                    gpu.processes.read(gpu.handle, now_ns, spread_ns)
+                    did = gpu.look(now_ns, spread_ns)
+                    if did is not None:
+                        used[uuid] = did
             if gpu.handle is not None:
                 processes[uuid] = gpu.processes.count
+                # Under MIG a process is on an instance: which one, the parent's list does not tell.
+                if gpu.processes.listed is not None and not gpu.facts.mig:
+                    listed[uuid] = gpu.processes.listed
                 ratio = gpu.ladder.ratio
                 if ratio is not None:
                     ratios[uuid] = ratio
         self._judge(faults)
         self._note_changes()
-        return MeterReport(self._devices, tuple(readings), tuple(faults), processes, ratios)
+        return MeterReport(
+            self._devices, tuple(readings), tuple(faults), processes, ratios, listed, used
+        )
 
     def _judge(self, faults: list[Fault]) -> None:
         """What the failures of this turn mean for NVML as a whole.

@@ -37,7 +37,7 @@ from wattledger.meters.simulated.session import Handle, Session, mig_uuid, pci_a
 _FIELD = struct.Struct("=IIqqIIQ")  # nvmlFieldValue_t: written at once, ten times as fast
 _SAMPLE = struct.Struct("=QQ")  # nvmlSample_t
 _SCOPE_GPU, _SCOPE_MODULE = 0, 1
-_TOTAL_POWER_SAMPLES, _MODULE_POWER_SAMPLES = 0, 7
+_TOTAL_POWER_SAMPLES, _GPU_UTILIZATION_SAMPLES, _MODULE_POWER_SAMPLES = 0, 1, 7
 _ENERGY_FIELDS = (83, 191)  # NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, NVML_FI_DEV_ENERGY
 _AVERAGE_FIELD, _INSTANT_FIELD = 185, 186
 _MIN_LIMIT, _MAX_LIMIT, _DEFAULT_LIMIT, _CURRENT_LIMIT, _REQUESTED_LIMIT = 187, 188, 189, 190, 192
@@ -193,6 +193,8 @@ class SimulatedNvml(Session):
     ) -> tuple[int, list[Any]]:
         card, now_ns = self._enter_card(handle)
         sensor = card.gpu.sensor
+        if sampling_type == _GPU_UTILIZATION_SAMPLES and not self._mig_on(card, now_ns):
+            return self._utilization_samples(card, now_ns, last_seen_us)
         kept = _MODULE_POWER_SAMPLES if sensor.module else _TOTAL_POWER_SAMPLES
         if not sensor.samples or sampling_type != kept:
             raise self._error(self._nvml.NVML_ERROR_NOT_SUPPORTED)
@@ -210,6 +212,21 @@ class SimulatedNvml(Session):
         for place, (stamp, tick) in enumerate(ticks):
             _SAMPLE.pack_into(samples, place * 16, stamp, card.sample_mw(tick))
         return self._nvml.NVML_VALUE_TYPE_UNSIGNED_INT, samples[0 : len(ticks)]
+
+    def _utilization_samples(
+        self, card: Card, now_ns: int, last_seen_us: int
+    ) -> tuple[int, list[Any]]:
+        """The driver's ring of utilisation, in percent."""
+        newest = now_ns // _UTILIZATION_NS
+        ticks = [n * _UTILIZATION_NS for n in range(max(1, newest - 119), newest + 1)]
+        fresh = [t for t in ticks if self._wall.wall_us(t) > last_seen_us]
+        if not fresh:
+            raise self._error(self._nvml.NVML_ERROR_NOT_FOUND)
+        samples = (self._nvml.c_nvmlSample_t * len(fresh))()
+        for place, tick in enumerate(fresh):
+            percent = card.utilization(tick)
+            _SAMPLE.pack_into(samples, place * 16, self._wall.wall_us(tick), percent)
+        return self._nvml.NVML_VALUE_TYPE_UNSIGNED_INT, samples[0 : len(fresh)]
 
     def _counter_mj(self, card: Card, now_ns: int) -> int | None:
         """What the energy counter shows; None where there is none."""

@@ -1,0 +1,161 @@
+"""What the ledger remembers of jobs, and what it can be asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from wattledger.model.amounts import Amounts
+from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
+from wattledger.model.measuring import Kind
+from wattledger.model.paying import Payee
+
+
+class Cell(NamedTuple):
+    """Amounts, and how long devices were held for them."""
+
+    amounts: Amounts = Amounts()
+    held: Held = Held()
+
+    def plus(self, other: Cell) -> Cell:
+        """The sum."""
+        return Cell(self.amounts.plus(other.amounts), self.held.plus(other.held))
+
+
+Cells = Mapping[KindBasis, Cell]
+NO_CELLS: Cells = MappingProxyType({})
+
+
+def sum_of(parts: Iterable[Cells]) -> dict[KindBasis, Cell]:
+    """The sum, cell by cell."""
+    whole: dict[KindBasis, Cell] = {}
+    for cells in parts:
+        for key, cell in cells.items():
+            known = whole.get(key)
+            whole[key] = cell if known is None else known.plus(cell)
+    return whole
+
+
+@dataclass(frozen=True, slots=True)
+class RunBook:
+    """A run and its totals since it began.
+
+    Attributes:
+        run: the run.
+        cells: its sums by kind of device and basis.
+        first_booked_ns: wall clock; 0: nothing was.
+    """
+
+    run: JobRun
+    cells: Cells = field(default_factory=lambda: NO_CELLS)
+    first_booked_ns: int = 0
+
+
+class UserKey(NamedTuple):
+    """Whose totals these are."""
+
+    manager: str
+    user: str
+    account: str
+
+
+class PastRuns(NamedTuple):
+    """The sum of a job's earlier runs.
+
+    Attributes:
+        cells: by kind of device and basis.
+        first_booked_ns: of the first of them; 0: there was none.
+    """
+
+    cells: Cells = NO_CELLS
+    first_booked_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobBooks:
+    """The committed totals of the jobs that run or ended a short while ago, and the sums.
+
+    Attributes:
+        runs: run → its book.
+        past: job → the sum of its runs that are not in `runs`; a job's series is both together.
+        unlisted: jobs in `runs` that were left without a series of their own.
+        unlisted_total: the sum of all such jobs since the epoch.
+        unlisted_count: how many there were.
+        users: user → sum over all their jobs since the epoch.
+    """
+
+    runs: Mapping[Payee, RunBook] = field(default_factory=lambda: MappingProxyType({}))
+    past: Mapping[JobKey, PastRuns] = field(default_factory=lambda: MappingProxyType({}))
+    unlisted: frozenset[JobKey] = frozenset()
+    unlisted_total: Cells = field(default_factory=lambda: NO_CELLS)
+    unlisted_count: int = 0
+    users: Mapping[UserKey, Amounts] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class JobQuery(NamedTuple):
+    """Which runs are asked for.
+
+    Attributes:
+        manager: one of the managers; empty: all.
+        user: a name, or a uid; empty: all.
+        uid: only this user's runs, whatever else is asked; None: all.
+        state: `running`, `ended` or empty: both.
+        since_ns: those that ended at or after this instant, or run.
+        until_ns: those that began before.
+        sort: `start` or `energy`, the latest or the most first.
+        limit: at most so many.
+        after: where the page before ended: (value sorted by, id); None: the first page.
+    """
+
+    manager: str = ""
+    user: str = ""
+    uid: int | None = None
+    state: str = ""
+    since_ns: int = 0
+    until_ns: int = 2**62
+    sort: str = "start"
+    limit: int = 100
+    after: tuple[int, int] | None = None
+
+
+class JobRow(NamedTuple):
+    """One run of an answer.
+
+    Attributes:
+        book: the run and its totals.
+        position: (value sorted by, id), to ask for what follows.
+    """
+
+    book: RunBook
+    position: tuple[int, int]
+
+
+class JobMoment(NamedTuple):
+    """A job's energy in a slot or an hour, by kind of device."""
+
+    start_s: int
+    kind: Kind
+    energy_uj: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """All about one job.
+
+    Attributes:
+        runs: its newest runs, the newest first.
+        run_count: how many there are in all.
+        total: over all of them.
+        estimated_uj: of its energy, what no meter saw.
+        moments: its time line, oldest first.
+        grain_s: the time line's grain in seconds.
+    """
+
+    runs: tuple[RunBook, ...]
+    run_count: int
+    total: Cells
+    estimated_uj: int
+    moments: tuple[JobMoment, ...]
+    grain_s: int

@@ -1,0 +1,114 @@
+"""The series of jobs and users: those in the committed books, the rest as `(other)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from wattledger import units
+from wattledger.model import Amounts, Basis, Kind, Snapshot
+from wattledger.model.jobbooks import Cell, Cells, JobBooks, PastRuns, RunBook, UserKey, sum_of
+from wattledger.model.jobs import OTHER_JOBS, Holding, JobKey
+
+USER_LABEL = "user"
+
+
+class Adder(Protocol):
+    """Adds one sample to the page; see `prometheus`."""
+
+    def __call__(self, name: str, value: float, *labels: str, created_ns: int = 0) -> None:
+        """One sample."""
+        ...
+
+
+def job_runs(books: JobBooks) -> dict[JobKey, list[RunBook]]:
+    """The jobs that are shown with their runs in the books, the oldest first."""
+    jobs: dict[JobKey, list[RunBook]] = {}
+    for payee in sorted(books.runs):
+        book = books.runs[payee]
+        if book.run.key not in books.unlisted:
+            jobs.setdefault(book.run.key, []).append(book)
+    return jobs
+
+
+def add_jobs(
+    add: Adder,
+    add_info: Callable[[str, Mapping[str, str]], None],
+    snapshot: Snapshot,
+    labels: Sequence[str],
+) -> None:
+    """The series of jobs and users.
+
+    Args:
+        add: adds a sample.
+        add_info: adds a sample of an info family with labels that are known only now.
+        snapshot: what to show.
+        labels: `jobs.labels`.
+    """
+    books = snapshot.books.jobs
+    for key, runs in job_runs(books).items():
+        past = books.past.get(key, PastRuns())
+        first_ns = min(
+            filter(None, (past.first_booked_ns, *(book.first_booked_ns for book in runs))),
+            default=0,
+        )
+        _totals(add, key, sum_of((past.cells, *(book.cells for book in runs))), first_ns)
+        if key in snapshot.job_power_uw:
+            add("job_power_watts", units.watts(snapshot.job_power_uw[key]), *key)
+        for holding in _holdings(runs):
+            add("job_device_info", holding.share_ppm / units.PPM, *key, holding.device)
+        newest = runs[-1].run
+        known = {name: newest.labels.get(name, "") for name in labels}
+        add_info("job_info", {"manager": key.manager, "job_id": key.job_id, **known})
+    if books.unlisted_total:
+        _totals(add, OTHER_JOBS, books.unlisted_total, 0)
+    add("jobs_over_limit_total", books.unlisted_count, created_ns=snapshot.books.epoch_start_ns)
+    if USER_LABEL in labels:
+        _users(add, books, by_account="account" in labels)
+
+
+def _users(add: Adder, books: JobBooks, *, by_account: bool) -> None:
+    sums: dict[UserKey, Amounts] = {}
+    for key, amounts in books.users.items():
+        if not by_account:  # nobody asked for it
+            key = key._replace(account="")
+        sums[key] = sums.get(key, Amounts()).plus(amounts)
+    for key in sorted(sums):
+        add("user_energy_kwh_total", units.kwh(sums[key].energy_uj), *key)
+        add("user_co2e_grams_total", units.grams(sums[key].co2e_ug), *key)
+
+
+def _totals(add: Adder, key: JobKey, cells: Cells, first_ns: int) -> None:
+    by_kind: dict[Kind, Cell] = {}
+    by_basis: dict[Basis, Cell] = {}
+    for (kind, basis), cell in cells.items():
+        by_kind[kind] = by_kind.get(kind, Cell()).plus(cell)
+        by_basis[basis] = by_basis.get(basis, Cell()).plus(cell)
+    for kind in sorted(by_kind):
+        energy_kwh = units.kwh(by_kind[kind].amounts.energy_uj)
+        add("job_energy_kwh_total", energy_kwh, *key, kind, created_ns=first_ns)
+    for basis in sorted(by_basis):
+        co2e_g = units.grams(by_basis[basis].amounts.co2e_ug)
+        add("job_co2e_grams_total", co2e_g, *key, basis, created_ns=first_ns)
+    whole = Cell()
+    for cell in by_kind.values():
+        whole = whole.plus(cell)
+    if not by_kind:
+        return
+    amounts, held = whole
+    for origin, water_ul in (("onsite", amounts.water_onsite_ul), ("grid", amounts.water_grid_ul)):
+        liters = units.liters(water_ul)
+        add("job_water_liters_total", liters, *key, origin, created_ns=first_ns)
+    if held.held_ms:
+        idle_s = units.seconds(held.idle_ms * units.NS_PER_MS)
+        add("job_held_idle_joules_total", units.joules(held.idle_uj), *key, created_ns=first_ns)
+        add("job_held_idle_seconds_total", idle_s, *key, created_ns=first_ns)
+
+
+def _holdings(runs: Sequence[RunBook]) -> list[Holding]:
+    """What the job holds now, each device once."""
+    held: dict[str, Holding] = {}
+    for book in runs:
+        if not book.run.end_ns:
+            held.update({holding.device: holding for holding in book.run.holdings})
+    return [held[device] for device in sorted(held)]
