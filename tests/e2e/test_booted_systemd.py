@@ -147,10 +147,9 @@ def make_root(root: Path) -> None:
     mirrors = [
         line.split()[0] for line in targets.stdout.splitlines() if line.endswith(f" {release}")
     ]
-    mirror = mirrors[0] if mirrors else "http://deb.debian.org/debian"
     made = subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(root),
-         mirror],
+         *mirrors[:1]],  # without one mmdebstrap takes its own default
         capture_output=True,
         text=True,
         timeout=300,
