@@ -36,6 +36,7 @@ def test_no_file_outgrows_its_room(path: Path) -> None:
     ("bcrypt", "exporters/wattledger_exporters"),
     ("cattrs", "agent/wattledger/config"),
     ("psutil", "agent/wattledger/procfs.py"),
+    ("h2", "agent/wattledger/jobs/claims"),
 ])  # fmt: skip
 def test_one_door_per_library(door: tuple[str, str]) -> None:
     library, room = door

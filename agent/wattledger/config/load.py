@@ -196,6 +196,7 @@ def _build_converter() -> cattrs.Converter:
         settings.Pue: _number(1, 10, "1.2"),
         settings.LitersPerKwh: _number(0, 1000, "0.36"),
         settings.Watts: _number(0, 1_000_000, "350"),
+        settings.Price: _number(0, 1_000_000, "0.25"),
         settings.Count: _count,
     }
     for kind, hook in hooks.items():

@@ -22,8 +22,20 @@ LitersPerKwh = NewType("LitersPerKwh", float)
 Watts = NewType("Watts", float)
 Zone = NewType("Zone", str)
 Count = NewType("Count", int)
-Manager = Literal["slurm", "pod", "docker", "podman", "unit", "user"]
-Label = Literal["user", "container", "unit"]  # more with the sources that know them
+Manager = Literal["slurm", "pod", "docker", "podman", "unit", "run", "user"]
+Price = NewType("Price", float)
+Label = Literal[
+    "name",
+    "user",
+    "account",
+    "partition",
+    "namespace",
+    "pod",
+    "container",
+    "unit",
+    "array_job_id",
+    "array_task_id",
+]
 
 DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
 DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
@@ -69,6 +81,13 @@ class Site:
         "value of the packaged table (WRI 2020), else the world's.",
         "2.3",
     )
+    price_per_kwh: Price | None = setting(
+        None,
+        "What a kWh of facility energy costs, in `currency`; receipts and `waste` then show money. "
+        "Not set: they do not.",
+        "0.25",
+    )
+    currency: str = setting("EUR", "The currency of `price_per_kwh`, for people.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +198,52 @@ class SlurmJobs:
         "Cgroups below which a slurmd of its own makes its tree, as a slurmd in a pod does; `*` "
         'stands for one part of the path: ["/kubepods.slice/*/*"].',
     )
+    hooks_dir: FilePath = setting(
+        FilePath("/run/wattledger-jobs"),
+        "Where the prolog and epilog of deploy/slurm write who holds which GPU; root's, and "
+        "nobody else may write there.",
+    )
+    names_dir: FilePath = setting(
+        FilePath("/run/wattledger-names"),
+        "Where PrologSlurmctld writes jobs' names and array ids, on a shared file system where "
+        "the controller is another machine.",
+    )
+    user: str = setting(
+        "slurm", "SlurmUser, which PrologSlurmctld runs as: whose files in names_dir are believed."
+    )
+    gpu_numbering: Literal["minor", "index"] = setting(
+        "minor",
+        'What SLURM_JOB_GPUS counts: the N of /dev/nvidiaN ("minor", with `File=` in gres.conf), '
+        'or NVML\'s order ("index", with AutoDetect=nvml where these differ).',
+    )
+    gpu_order: tuple[str, ...] = setting(
+        (),
+        "UUIDs of GPUs or MIG instances in the order of Slurm's own list (`slurmd -G`), where it "
+        "is neither.",
+    )
+    dcgm_dir: FilePath = setting(
+        FilePath(""),
+        "The job-mapping directory of dcgm-exporter (--hpc-job-mapping-dir), if the site's hooks "
+        "write one.",
+        '"/var/run/dcgm_job_maps"',
+    )
+    jobstats_dir: FilePath = setting(
+        FilePath(""), "The directory of jobstats' prolog, if the site has it.", '"/run/gpustat"'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletJobs:
+    """Pods' GPUs."""
+
+    socket: FilePath = setting(
+        FilePath("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        "The kubelet's PodResources socket, which root may open only.",
+    )
+    pod_logs: FilePath = setting(
+        FilePath("/var/log/pods"),
+        "Where the kubelet keeps pods' logs; the names of its directories tell pods' UIDs.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +252,8 @@ class Jobs:
 
     managers: tuple[Manager, ...] = setting(
         MANAGERS,
-        "Whose jobs are looked for; `user` is login sessions, paid per user. []: none.",
+        "Whose jobs are looked for; `run` is commands under `wattledger run`, `user` is login "
+        "sessions, paid per user. []: none.",
     )
     units: tuple[str, ...] = setting(
         (),
@@ -196,8 +262,8 @@ class Jobs:
     )
     labels: tuple[Label, ...] = setting(
         (),
-        "What `job_info` shows besides the id: user, container, unit. Names of people are on the "
-        "page only if they are asked for; `user` adds the totals per user.",
+        "What `job_info` shows besides the id. Names of people and jobs are on the page only if "
+        "they are asked for; `user` adds the totals per user.",
     )
     idle_policy: Literal["allocated", "equal", "proportional", "none"] = setting(
         "allocated",
@@ -213,6 +279,7 @@ class Jobs:
         'job_id="(other)".',
     )
     slurm: SlurmJobs = setting(SlurmJobs, "")
+    kubelet: KubeletJobs = setting(KubeletJobs, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +361,9 @@ class Http:
         "The Unix socket of the command line. Not set: $RUNTIME_DIRECTORY/wattledger.sock under "
         'systemd, else beside the ledger. "none": no socket.',
         '"/run/wattledger/wattledger.sock"',
+    )
+    operators_group: str = setting(
+        "wattledger", "The group whose members see everybody's jobs over the socket, as root does."
     )
     created_timestamps: bool = setting(
         False, "Export `_created` samples in OpenMetrics: when a series was first booked."

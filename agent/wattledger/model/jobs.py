@@ -16,8 +16,9 @@ POD = "pod"
 DOCKER = "docker"
 PODMAN = "podman"
 UNIT = "unit"
+RUN = "run"  # commands under `wattledger run`; the job id is ours, the name is a label
 USER = "user"  # login sessions; the job id is the uid
-MANAGERS = (SLURM, POD, DOCKER, PODMAN, UNIT, USER)
+MANAGERS = (SLURM, POD, DOCKER, PODMAN, UNIT, RUN, USER)
 """In order of precedence: a process in a container inside a Slurm job is that job's."""
 
 LABELS = (
@@ -34,7 +35,7 @@ LABELS = (
 )
 """What may be known of a run besides its id; any of them can be put on `job_info`."""
 
-TRUST = ("kubelet", "slurm", "dcgm", "jobstats", "processes")
+TRUST = ("kubelet", "slurm", "dcgm", "jobstats", "run", "processes")
 """Who says that a job holds a GPU, the most trusted first. Where one of them names a holder that
 is alive, those after it are not asked for that device."""
 
@@ -122,15 +123,20 @@ class Survey:
     Attributes:
         at: when.
         runs: those that run.
-        ended: those that have ended since the last survey, with their last sign of life.
+        ended: those that have ended since the last survey, with their last sign of life, also such
+            as began since then; `holdings` where somebody told what these held.
         cpu_ns: run → CPU time since this process began to count it; never falls.
         busy_ns: CPU time that the whole node was busy, likewise; None: cannot be told.
         memory_bytes: run → anonymous and shared memory.
         memory_total_bytes: of the node.
         cpuset_ppm: run → its share of the node's CPUs, where it has CPUs of its own.
         processes: GPU → the runs whose processes are on it; a GPU without an entry: not known.
+        sm: GPU → run → its processes' part in the GPU's multiprocessors since the list before, in
+            any unit; a GPU without an entry: not told.
         strangers: GPUs that processes outside any job use.
         claims: all that other sources say.
+        steps: run of a command inside a job → the job's run. Such a run is in `runs`, `cpu_ns`
+            and so on like any other, and what it used is not in the job's; its job pays for both.
     """
 
     at: Instant
@@ -142,8 +148,10 @@ class Survey:
     memory_total_bytes: int = 0
     cpuset_ppm: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
     processes: Mapping[str, tuple[Payee, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    sm: Mapping[str, Mapping[Payee, int]] = field(default_factory=lambda: MappingProxyType({}))
     strangers: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
+    steps: Mapping[Payee, Payee] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Held(NamedTuple):

@@ -15,10 +15,15 @@ class Process(NamedTuple):
     Attributes:
         pid: process id.
         start_ticks: field 22 of /proc/PID/stat when it was listed: ids are used again; 0: unknown.
+        sm: its use of the GPU's multiprocessors since the list before (the sum of the driver's
+            samples in percent); None: not told.
+        instance: the MIG GPU instance that it is on; None: the GPU is whole.
     """
 
     pid: int
     start_ticks: int = 0
+    sm: int | None = None
+    instance: int | None = None
 
 
 class Kind(StrEnum):
