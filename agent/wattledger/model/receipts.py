@@ -14,12 +14,13 @@ from wattledger.model.pricing import Basis
 
 
 class GridPart(NamedTuple):
-    """Which carbon intensity priced a part of the energy."""
+    """What priced a part of the energy: whose carbon intensity, and the PUE in millionths."""
 
     zone: str
     source: str
     basis: Basis
     estimated: bool
+    pue_ppm: int
 
 
 class ReceiptKey(NamedTuple):
