@@ -22,6 +22,7 @@ from wattledger.core.footprint import footprint
 from wattledger.errors import MeterUnavailable, WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.ledger import LedgerReader, open_ledger
+from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
 from wattledger.payroll import remembered_runs
@@ -35,6 +36,8 @@ from wattledger_exporters.prometheus import render
 log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
+FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
+CLAIMS_INTERVAL_S = 1.0
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
@@ -87,10 +90,15 @@ class App:
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
             self._poller = PollingThread("grid", self._feed.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
+            meters = build.meters(config, self._clock)
             self._meters = [
                 MeterThread(meter, self._clock, required=build.required_meters(config) | known)
-                for meter in build.meters(config, self._clock)
+                for meter in meters
             ]
+            gpus = next((meter for meter in meters if isinstance(meter, NvmlMeter)), None)
+            self._bindings = build.bindings(config, self._clock, gpus)
+            self._asked_claims = threading.Event()
+            self._claims = PollingThread("claims", self._ask_claims)
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
             load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
@@ -101,7 +109,9 @@ class App:
                 ledger=self._ledger,
                 node_load=load.busy_ppm,
                 node_busy_ns=lambda: load.busy_ns,
-                jobs=build.jobs(config, self._clock, remembered_runs(self._ledger.books)),
+                jobs=build.jobs(
+                    config, self._clock, remembered_runs(self._ledger.books), self._bindings
+                ),
                 idle_policy=config.jobs.idle_policy,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
@@ -195,10 +205,19 @@ class App:
         deadline = time.monotonic() + FIRST_TURN_S
         for meter in self._meters:
             meter.first_turn.wait(max(0.0, deadline - time.monotonic()))
+        # Who holds what is asked for once the GPUs are known, and before the first books: what was
+        # used while no daemon ran goes to those who held it on both sides.
+        self._claims.start()
+        self._asked_claims.wait(FIRST_CLAIMS_S)
         self._sampler.tick()
         self._commit()
         self._say_ready()
         self._say_what_is_measured()
+
+    def _ask_claims(self) -> float:
+        self._bindings.look()
+        self._asked_claims.set()
+        return CLAIMS_INTERVAL_S
 
     def _loop(self) -> None:
         turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
@@ -229,7 +248,8 @@ class App:
                     self._stop.set()
 
     def _commit(self) -> None:
-        self._snapshot = snapshot = self._sampler.commit()
+        snapshot = replace(self._sampler.commit(), claim_faults=self._bindings.faults())
+        self._snapshot = snapshot
         created = self._config.http.created_timestamps
         rendered_ns = self._clock.now().monotonic_ns
         labels = self._config.jobs.labels
@@ -242,6 +262,7 @@ class App:
         self._notifier.stopping()
         self._feed.request_stop()
         self._poller.stop()
+        self._claims.stop()
         for meter in self._meters:
             meter.stop()
         deadline = time.monotonic() + LAST_TURN_S

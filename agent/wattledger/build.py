@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +16,21 @@ from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
 from wattledger.grid.table import CountryTable
+from wattledger.jobs.bound import BoundJobs
+from wattledger.jobs.claims import (
+    Bindings,
+    ClaimSource,
+    DcgmJobMapping,
+    GpuBy,
+    GpuNames,
+    JobNames,
+    JobstatsFiles,
+    KubeletPodResources,
+    PodUids,
+    SlurmHooks,
+)
 from wattledger.jobs.paths import Paths
-from wattledger.jobs.watch import JobWatch
+from wattledger.jobs.watch import Description, JobWatch
 from wattledger.meters.constant import ConstantMeter
 from wattledger.meters.estimate import EstimateMeter
 from wattledger.meters.first_of import FirstOf
@@ -25,8 +39,8 @@ from wattledger.meters.nvml.binding import NvmlDriver, real_driver
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.meters.rapl import RaplMeter
 from wattledger.model import GridSignal, SiteFactors
-from wattledger.model.jobs import JobRun
-from wattledger.ports import Clock, Meter
+from wattledger.model.jobs import POD, SLURM, JobKey, JobRun
+from wattledger.ports import Clock, Jobs, Meter
 from wattledger.units import micro
 
 SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")  # of the daemon that systemd runs
@@ -104,16 +118,77 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
     return found
 
 
-def jobs(config: Config, clock: Clock, remembered: Iterable[JobRun]) -> JobWatch:
+def bindings(config: Config, clock: Clock, meter: NvmlMeter | None) -> Bindings:
+    """What the schedulers of the settings say of who holds which GPU."""
+    found = Bindings(
+        lambda: tuple(
+            GpuNames(facts.uuid, facts.index, facts.index)
+            for facts in (meter.facts() if meter is not None else ())
+        )
+    )
+    slurm, kubelet = config.jobs.slurm, config.jobs.kubelet
+    sources: list[ClaimSource] = []
+    if POD in config.jobs.managers:
+        sources.append(
+            KubeletPodResources(
+                clock,
+                Path(kubelet.socket),
+                pod_uids=PodUids(Path(kubelet.pod_logs)),
+                alive=found.alive,
+            )
+        )
+    if SLURM in config.jobs.managers:
+        names = JobNames(clock, Path(slurm.names_dir), trusted_uids=(0, *_uid_of(slurm.user)))
+        sources.append(
+            SlurmHooks(
+                clock,
+                Path(slurm.hooks_dir),
+                numbering=GpuBy(slurm.gpu_numbering),
+                order=slurm.gpu_order,
+                names=names,
+                alive=found.alive,
+            )
+        )
+        for directory, kind in (
+            (slurm.dcgm_dir, DcgmJobMapping),
+            (slurm.jobstats_dir, JobstatsFiles),
+        ):
+            if directory:
+                sources.append(kind(clock, Path(directory), alive=found.alive))
+    found.ask(*sources)
+    return found
+
+
+def _uid_of(user: str) -> tuple[int, ...]:
+    """A user's id, if there is such a user here."""
+    try:
+        return (pwd.getpwnam(user).pw_uid,)
+    except (KeyError, ValueError):
+        return ()
+
+
+def jobs(
+    config: Config, clock: Clock, remembered: Iterable[JobRun], bound: Bindings | None = None
+) -> Jobs:
     """The watch over the node's jobs, going on from the runs that the ledger knows."""
     wanted = config.jobs
-    return JobWatch(
+    bound = bound or bindings(config, clock, None)
+
+    def describe(key: JobKey) -> Description | None:
+        facts = bound.job(key)
+        return Description(facts.uid, facts.labels) if facts is not None else None
+
+    watch = JobWatch(
         Paths(wanted.managers, wanted.units, wanted.slurm.roots),
         sysfs=Path(config.path.sysfs),
         procfs=Path(config.path.procfs),
         boot_id=clock.boot_id,
         remembered=remembered,
+        claims=bound.claims,
+        describe=describe,
+        sluid=bound.sluid,
     )
+    return BoundJobs(watch, bound)
 
 
 def required_meters(config: Config) -> frozenset[str]:

@@ -35,6 +35,7 @@ def examine(config: Config, remote: Remote) -> Iterator[Finding]:
         yield from daemon.of_meters(status, Path(config.path.sysfs))
         yield from _persistence(config, status)
         yield from daemon.of_grid(status)
+        yield from daemon.of_claims(status)
         yield machine.of_clock()
         yield from daemon.of_ledger(status)
         return

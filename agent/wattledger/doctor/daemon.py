@@ -95,6 +95,13 @@ def _age(age_s: int) -> str:
     return f"{days} days" if days else f"{minutes} min"
 
 
+def of_claims(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whose word on who holds which GPU is not believed, and why."""
+    for fault in status["claim_faults"]:
+        hint = fault["hint"] or "deploy/slurm/README.md says how it should be"
+        yield Finding("jobs", "problem", f"{fault['source']}: {fault['message']}", hint)
+
+
 def of_ledger(status: Mapping[str, Any]) -> Iterator[Finding]:
     """The ledger by the daemon that writes it."""
     ledger = status["ledger"]

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
 from wattledger.model.jobs import JobKey
-from wattledger.model.measuring import MeterStatus, Quality
+from wattledger.model.measuring import Fault, MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
 
 
@@ -32,6 +32,7 @@ class Snapshot:
         simulated: the scenario's name when the GPUs are simulated, else empty.
         quality: device → how its energy is found at present.
         job_power_uw: job → mean power of the commit window.
+        claim_faults: what is wrong with the word of those that say who holds which GPU.
     """
 
     at_ns: int
@@ -49,3 +50,4 @@ class Snapshot:
     simulated: str = ""
     quality: Mapping[str, Quality] = field(default_factory=lambda: MappingProxyType({}))
     job_power_uw: Mapping[JobKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    claim_faults: tuple[Fault, ...] = ()

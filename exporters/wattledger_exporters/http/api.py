@@ -122,6 +122,10 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
                 "source": site.ewif_source,
             },
         },
+        "claim_faults": [
+            {"source": fault.meter, "message": fault.message, "hint": fault.hint or None}
+            for fault in snapshot.claim_faults
+        ],
         "ledger": {
             "path": ledger.path,
             "storage": ledger.storage,
