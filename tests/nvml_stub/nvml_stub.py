@@ -61,6 +61,8 @@ class GpuStub:
         arch: nvmlDeviceArchitecture_t: 9 is Hopper.
         device_id: PCI device id; 0x20xx is GA100.
         pids: its compute processes.
+        utilization: what its samples of utilisation say, in percent, which its processes share
+            equally; -1: it has none.
     """
 
     uuid: str = ""
@@ -95,6 +97,7 @@ class GpuStub:
     arch: int = 9
     device_id: int = 0x2330
     bus: int = 0
+    utilization: int = -1
     pids: list[int] = field(default_factory=list)
 
     def energy_uwns(self, t_ns: int) -> int:

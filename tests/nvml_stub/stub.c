@@ -18,9 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_GPUS = 32, MAX_PIDS = 16, NS = 1000000000 };
+enum { MAX_GPUS = 32, MAX_PIDS = 256, NS = 1000000000 };
 enum { OK = 0, UNINITIALIZED = 1, BAD_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
+enum { UTILIZATION_SAMPLES = 100, UTILIZATION_NS = 166666667 };
 
 typedef unsigned int u32;
 typedef long long i64;
@@ -34,6 +35,7 @@ typedef struct { /* nvmlFieldValue_t */
 } field_value;
 typedef struct { u64 timestamp_us, value; } sample;                 /* nvmlSample_t */
 typedef struct { u32 pid; u64 memory; u32 gi, ci; } process_info;   /* nvmlProcessInfo_t, v2 and v3 */
+typedef struct { u32 pid; u64 timestamp_us; u32 sm, memory, encoder, decoder; } process_use; /* …UtilizationSample_t */
 typedef struct {                                                    /* nvmlPciInfo_t */
     char legacy[16];
     u32 domain, bus, device, device_id, subsystem_id;
@@ -47,7 +49,7 @@ typedef struct {
     i64 counter, average, instant, usage_average, scope;
     i64 samples, sample_period_ns, sample_window_ns;
     i64 present, error, handle_error, energy_error, latency_us, hang_ms;
-    i64 limit_mw, mig, persistence, arch, device_id, bus;
+    i64 limit_mw, mig, persistence, arch, device_id, bus, utilization;
     i64 pids[MAX_PIDS], pid_count, process_error;
 } gpu;
 
@@ -79,7 +81,7 @@ static void set_gpu(gpu *g, const char *key, const char *value) {
     NUMBER(usage_average) NUMBER(scope) NUMBER(samples) NUMBER(sample_period_ns) NUMBER(sample_window_ns)
     NUMBER(present) NUMBER(error) NUMBER(handle_error) NUMBER(energy_error) NUMBER(latency_us)
     NUMBER(hang_ms) NUMBER(limit_mw) NUMBER(mig) NUMBER(persistence) NUMBER(arch) NUMBER(device_id)
-    NUMBER(bus) NUMBER(process_error)
+    NUMBER(bus) NUMBER(process_error) NUMBER(utilization)
     if (!strcmp(key, "uuid")) snprintf(g->uuid, sizeof g->uuid, "%s", value);
     else if (!strcmp(key, "name")) snprintf(g->name, sizeof g->name, "%s", value);
     else if (!strcmp(key, "pid") && g->pid_count < MAX_PIDS) g->pids[g->pid_count++] = number;
@@ -303,9 +305,24 @@ GPU_CALL(nvmlDeviceGetFieldValues, ARGS(int count, field_value *fields),
         fields[i].ret = read_field(g, &fields[i]);
     })
 
-/* The driver's ring of g->samples power samples, each the mean of its last window. */
+/* The driver's ring of g->samples power samples, each the mean of its last window; and one of
+ * utilisation, six samples a second, where that is told. */
 GPU_CALL(nvmlDeviceGetSamples, ARGS(int type, u64 last_seen_us, int *value_type, u32 *count, sample *out),
-    if (!g->samples || type != (g->scope ? 7 : 0)) ret = NOT_SUPPORTED;
+    if (type == 1) {
+        if (g->utilization < 0) ret = NOT_SUPPORTED;
+        else if (!out) *count = UTILIZATION_SAMPLES;
+        else {
+            i64 newest = since_t0() / UTILIZATION_NS, k = newest - UTILIZATION_SAMPLES + 1;
+            u32 n = 0;
+            for (k = k > 0 ? k : 1; k <= newest && n < *count; k++) {
+                u64 stamp = (cfg.t0_ns + k * UTILIZATION_NS) / 1000;
+                if (stamp > last_seen_us) out[n++] = (sample){stamp, g->utilization};
+            }
+            *count = n;
+            *value_type = TYPE_UINT;
+            if (!n) ret = NOT_FOUND;
+        }
+    } else if (!g->samples || type != (g->scope ? 7 : 0)) ret = NOT_SUPPORTED;
     else if (!out) *count = g->samples;
     else {
         i64 newest = since_t0() / g->sample_period_ns, k = newest - g->samples + 1;
@@ -328,3 +345,17 @@ GPU_CALL(nvmlDeviceGetComputeRunningProcesses_v3, ARGS(u32 *count, process_info 
     else for (int i = 0; i < g->pid_count; i++) out[i] = (process_info){g->pids[i], 1 << 20, ~0u, ~0u};)
 GPU_CALL(nvmlDeviceGetGraphicsRunningProcesses_v3, ARGS(u32 *count, process_info *out),
     (void)out; *count = 0; if (g->process_error) ret = g->process_error;)
+
+/* One row for each process since then, with an equal part of the GPU's utilisation. */
+GPU_CALL(nvmlDeviceGetProcessUtilization, ARGS(process_use *out, u32 *count, u64 last_seen_us),
+    u64 stamp = (cfg.t0_ns + since_t0() / NS * NS) / 1000;
+    if (g->utilization < 0) ret = NOT_SUPPORTED;
+    else if (!g->pid_count || stamp <= last_seen_us) ret = NOT_FOUND;
+    else if (!out) { *count = g->pid_count; ret = TOO_SMALL; }
+    else {
+        u32 room = *count;
+        *count = g->pid_count;
+        if (room < g->pid_count) ret = TOO_SMALL;
+        else for (int i = 0; i < g->pid_count; i++)
+            out[i] = (process_use){g->pids[i], stamp, (g->utilization + i) / g->pid_count, 0, 0, 0};
+    })
