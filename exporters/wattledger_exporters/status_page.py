@@ -14,7 +14,7 @@ from wattledger import units
 from wattledger.model import DeviceInfo, FallbackLevel, PayeeKind, Snapshot
 from wattledger.units import NS_PER_S, format_duration
 from wattledger_exporters.http.api import LEVELS, node_total
-from wattledger_exporters.http.when import iso
+from wattledger_exporters.when import iso
 
 _PAGE = Path(__file__).parent / "page"
 _STARTING = '<p class="note">The daemon is starting; the first figures come with its first commit.'

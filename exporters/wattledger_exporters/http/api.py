@@ -17,7 +17,7 @@ from wattledger.model import (
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.http.query import BadRequest, instant_ns
-from wattledger_exporters.http.when import iso
+from wattledger_exporters.when import iso
 
 LEVELS = {
     FallbackLevel.LIVE: "live",

@@ -24,10 +24,10 @@ from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
-from wattledger_exporters.http.when import iso
 from wattledger_exporters.http.worker import Busy, Worker
 from wattledger_exporters.report import PRIVATE_GROUPINGS
 from wattledger_exporters.web_config import LiveWebConfig, WebConfig
+from wattledger_exporters.when import iso
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,53 @@
+"""The totals of a job, a run or a receipt as plain data. Pure.
+
+Human units for people and, under `exact`, the integers as decimal strings for programs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wattledger import units
+from wattledger.model import Basis, Kind
+from wattledger.model.jobbooks import Cell, Cells
+from wattledger.units import NS_PER_MS
+
+_HOUR_S = 3600.0
+
+
+def amounts(cells: Cells) -> dict[str, Any]:
+    """The totals of a run or a job."""
+    by_kind = dict.fromkeys(Kind, 0)
+    bases: dict[Basis, int] = {}
+    whole = Cell()
+    for (kind, basis), cell in cells.items():
+        by_kind[kind] += cell.amounts.energy_uj
+        bases[basis] = bases.get(basis, 0) + cell.amounts.co2e_ug
+        whole = whole.plus(cell)
+    total, held = whole
+    return {
+        "energy_kwh": {
+            **{kind.value: units.kwh(uj) for kind, uj in by_kind.items()},
+            "total": units.kwh(total.energy_uj),
+        },
+        "co2e_g": units.grams(total.co2e_ug),
+        "co2e_g_by_basis": {basis.value: units.grams(ug) for basis, ug in sorted(bases.items())},
+        "water_l": {
+            "onsite": units.liters(total.water_onsite_ul),
+            "grid": units.liters(total.water_grid_ul),
+            "total": units.liters(total.water_onsite_ul + total.water_grid_ul),
+        },
+        "held_device_hours": units.seconds(held.held_ms * NS_PER_MS) / _HOUR_S,
+        "held_idle_device_hours": units.seconds(held.idle_ms * NS_PER_MS) / _HOUR_S,
+        "held_idle_kwh": units.kwh(held.idle_uj),
+        "exact": {
+            **{f"energy_uj_{kind.value}": str(uj) for kind, uj in by_kind.items()},
+            "energy_uj": str(total.energy_uj),
+            "co2e_ug": str(total.co2e_ug),
+            "water_onsite_ul": str(total.water_onsite_ul),
+            "water_grid_ul": str(total.water_grid_ul),
+            "held_ms": str(held.held_ms),
+            "held_idle_ms": str(held.idle_ms),
+            "held_idle_uj": str(held.idle_uj),
+        },
+    }
