@@ -4,8 +4,8 @@
     driver = SimulatedNvml(scenario, clock)
 
 `scenario` is the vocabulary, `schema` and `reader` the file format (with `locate` for line numbers
-and `traces` for recorded power), `waveforms` the truth in closed form, `card` the sensors, `faults`
-what goes wrong, `session` and `driver` pynvml's functions.
+and `traces` for recorded power), `waveforms` the truth in closed form, `live` the truth as a file
+dictates it, `card` the sensors, `faults` what goes wrong, `session` and `driver` pynvml's functions.
 """
 
 from __future__ import annotations

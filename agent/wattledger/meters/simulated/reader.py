@@ -15,6 +15,7 @@ from typing import Any
 from wattledger.errors import ScenarioError
 from wattledger.meters.simulated import schema, waveforms
 from wattledger.meters.simulated.card import MAX_WINDOW_TICKS, draw, window_ticks
+from wattledger.meters.simulated.live import Live
 from wattledger.meters.simulated.locate import Path as KeyPath
 from wattledger.meters.simulated.locate import key_lines, line_of
 from wattledger.meters.simulated.models import MODELS, Model
@@ -161,8 +162,8 @@ class _Reader:
         model, count = MODELS[said["model"]], said.get("count", 1)
         if "uuid" in said and count > 1:
             self._wrong((*path, "uuid"), f"one UUID for {count} cards; write it for single cards")
-        wave = self._waveform((*path, "waveform"), said.get("waveform"), model, seed)
         limit_uw = said.get("power_limit_w", model.max_limit_w * UW_PER_W)
+        wave = self._waveform((*path, "waveform"), said.get("waveform"), model, seed, limit_uw)
         processes = self._processes((*path, "processes"), said.get("processes", ()))
         mig_on, mig = self._mig((*path, "mig"), said.get("mig"), model)
         made = []
@@ -205,7 +206,7 @@ class _Reader:
                 )
 
     def _waveform(
-        self, path: KeyPath, value: object, model: Model, seed: int
+        self, path: KeyPath, value: object, model: Model, seed: int, limit_uw: int
     ) -> Callable[[int], Waveform]:
         """The waveform of the nth card of an entry, as a function of n."""
         idle = waveforms.constant(model.idle_w * UW_PER_W)
@@ -233,6 +234,9 @@ class _Reader:
             if not points:
                 return lambda _: idle
             return lambda place: waveforms.trace(points, linear, shifted(place))
+        if kind == "live":
+            idle_uw = said.get("idle_w", model.idle_w * UW_PER_W)
+            return lambda _: Live(self._folder / said["file"], idle_uw, limit_uw)
         low, high = said["low_w"], said["high_w"]
         if low > high:
             self._wrong((*path, "low_w"), "is above high_w")

@@ -215,6 +215,15 @@ WAVEFORMS: dict[str, dict[str, Key]] = {
         "phase_s": _PHASE,
         "stagger_s": _STAGGER,
     },
+    "live": {
+        "file": Key(
+            text,
+            "CSV that grows while it is played, columns t_s (since boot) and watts; each holds "
+            "until the next; write points a little ahead of their time",
+            required=True,
+        ),
+        "idle_w": Key(WATTS, "power before the first point", "the model's idle power"),
+    },
 }
 
 SENSOR = {
