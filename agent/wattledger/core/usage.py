@@ -7,8 +7,12 @@
     DRAM    anonymous and shared memory over MemTotal; the rest is `idle`.
     other   follows the metered split of its tick (the caller knows it).
 
-What a counter moved while no daemon was looking (`recovered`) is for runs that were alive on both
-sides; what they leave is `unattributed`.
+A run that began or ended within an interval of a GPU has the part of it in which it ran. What a
+counter moved while no daemon was looking (`recovered`) is for runs that were alive on both sides;
+what they leave is `unattributed`.
+
+Commands inside a job (`Survey.steps`) have shares of their own here; whoever books folds them into
+their job's.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from wattledger.core.holding import Holders, Weights, among_steps, holders_of, payer_of
 from wattledger.model import (
     IDLE,
     SYSTEM,
@@ -26,68 +31,11 @@ from wattledger.model import (
     Quality,
     Usage,
 )
-from wattledger.model.jobs import (
-    TRUST,
-    WHOLE_SHARE_PPM,
-    Holding,
-    JobKey,
-    JobRun,
-    Survey,
-)
+from wattledger.model.jobs import Holding, JobKey, JobRun, Survey
 from wattledger.units import NS_PER_S, PPM
 
 POLICIES = ("allocated", "equal", "proportional", "none")
 REMEMBER_NS = 60 * NS_PER_S
-
-Weights = tuple[tuple[Payee, int], ...]
-
-
-class Holders(NamedTuple):
-    """Who holds a device.
-
-    Attributes:
-        weights: run → weight; none: nobody.
-        whole: what the weights are parts of.
-        exact: False: it cannot be told how they share it, so equally.
-    """
-
-    weights: Weights = ()
-    whole: int = 1
-    exact: bool = True
-
-
-def holders_of(device: str, survey: Survey, running: Mapping[JobKey, Payee]) -> Holders:
-    """Who holds a GPU, by the most trusted source that names a run which is alive.
-
-    Args:
-        device: its UUID.
-        survey: the latest.
-        running: job → its run.
-    """
-    claimed = [
-        (claim, running[JobKey(claim.manager, claim.job_id)])
-        for claim in survey.claims
-        if claim.device == device
-        and claim.share_ppm > 0
-        and claim.source in TRUST
-        and JobKey(claim.manager, claim.job_id) in running
-    ]
-    if claimed:
-        best = min(TRUST.index(claim.source) for claim, _ in claimed)
-        weights: dict[Payee, int] = {}
-        exact = True
-        for claim, payee in claimed:
-            if TRUST.index(claim.source) == best:
-                share = min(claim.share_ppm, WHOLE_SHARE_PPM)
-                weights[payee] = weights.get(payee, 0) + share
-                exact = exact and claim.exact
-        whole = max(WHOLE_SHARE_PPM, sum(weights.values()))
-        alone = len(weights) == 1
-        return Holders(tuple(sorted(weights.items())), whole, exact or alone)
-    runs = [payee for payee in survey.processes.get(device, ()) if payee in survey.runs]
-    if not runs:
-        return Holders()
-    return Holders(tuple((p, 1) for p in sorted(set(runs))), len(set(runs)), len(set(runs)) == 1)
 
 
 class _Mark(NamedTuple):
@@ -95,6 +43,14 @@ class _Mark(NamedTuple):
 
     used_ns: Mapping[Payee, int]
     busy_ns: int | None
+
+
+class _Span(NamedTuple):
+    """From when to when a run ran, on CLOCK_BOOTTIME; `end_ns` None: it runs."""
+
+    start_ns: int
+    end_ns: int | None
+    seen_ns: int
 
 
 class Payers:
@@ -134,12 +90,15 @@ class Payers:
         self._marks: dict[str, _Mark] = {}
         self._spent: dict[str, tuple[Mapping[Payee, int], Weights, int]] = {}
         self._holders: dict[str, Holders] = {}
+        self._edges: dict[Payee, _Span] = {}  # runs that began or ended a short while ago
+        self._let_go: dict[str, dict[Payee, int]] = {}  # GPU → ended run → share in ppm
 
     def observe(self, survey: Survey) -> None:
         """Take in a survey; the usages asked for from now on are by it."""
         before = self._survey
         if before is None and self._start.busy_ns is None:
             self._start = _Mark({}, survey.busy_ns)
+        self._note_edges(before, survey)
         self._survey = survey
         self._running = {run.key: payee for payee, run in survey.runs.items()}
         now_ns = survey.at.monotonic_ns
@@ -153,8 +112,38 @@ class Payers:
         self._used_ns = {**survey.cpu_ns, **ended} if ended else survey.cpu_ns
         self._holders.clear()
 
+    def _note_edges(self, before: Survey | None, survey: Survey) -> None:
+        """Who began and who ended since the survey before, and what the latter had held."""
+        at = survey.at
+        to_boottime_ns = at.boottime_ns - at.wall_ns  # a stepped wall clock makes no difference
+        known: Mapping[Payee, JobRun] = before.runs if before is not None else {}
+        for payee in survey.runs:
+            if payee not in known:
+                start_ns = payee.start_ns + to_boottime_ns
+                if before is not None and payee.start_ns >= at.wall_ns:
+                    start_ns = before.at.boottime_ns  # first seen now: it began since the last look
+                self._edges[payee] = _Span(start_ns, None, at.boottime_ns)
+        for run in survey.ended:
+            if run.payee in survey.runs:
+                continue
+            last_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
+            start_ns = run.payee.start_ns + to_boottime_ns
+            self._edges[run.payee] = _Span(start_ns, last_ns, at.boottime_ns)
+            held = self._held_by(run.payee) if run.payee in known else ()
+            for holding in run.holdings or held:
+                self._let_go.setdefault(holding.device, {})[run.payee] = holding.share_ppm
+        for payee, span in list(self._edges.items()):
+            if at.boottime_ns - span.seen_ns > REMEMBER_NS:
+                del self._edges[payee]
+                for runs in self._let_go.values():
+                    runs.pop(payee, None)
+
+    def _held_by(self, payee: Payee) -> tuple[Holding, ...]:
+        """What a run held as of the survey before; only of GPUs that were asked for since."""
+        return self.holdings(tuple(self._holders)).get(payee, ())
+
     def holders(self, device: str) -> Holders:
-        """Who holds a GPU now."""
+        """Who pays for a GPU now; steps are not among them."""
         if self._survey is None:
             return Holders()
         found = self._holders.get(device)
@@ -163,14 +152,26 @@ class Payers:
         return found
 
     def holdings(self, gpus: Iterable[str]) -> dict[Payee, tuple[Holding, ...]]:
-        """Run → the GPUs that it holds."""
+        """Run → the GPUs that it holds; a step what it has of its job's."""
         held: dict[Payee, tuple[Holding, ...]] = {}
         for device in gpus:
             holders = self.holders(device)
-            for payee, weight in holders.weights:
-                part = Holding(device, weight * PPM // holders.whole, holders.exact)
+            inside = self._with_steps(device)
+            steps = self._survey.steps if self._survey is not None else {}
+            parts = [*holders.weights] if inside is holders else []
+            if inside is not holders:
+                parts += [(p, w * (inside.whole // holders.whole)) for p, w in holders.weights]
+                parts += [(p, w) for p, w in inside.weights if p in steps]
+            for payee, weight in parts:
+                part = Holding(device, weight * PPM // inside.whole, holders.exact)
                 held[payee] = (*held.get(payee, ()), part)
         return held
+
+    def _with_steps(self, device: str) -> Holders:
+        holders = self.holders(device)
+        if self._survey is None or not self._survey.steps or not holders.weights:
+            return holders
+        return among_steps(device, holders, self._survey)
 
     # ── usages ──────────────────────────────────────────────────────────────────────────────────
 
@@ -187,25 +188,61 @@ class Payers:
         """
         recovered = interval.quality is Quality.RECOVERED
         if kind is Kind.GPU:
-            return self._gpu(interval.device, processes, recovered=recovered)
+            return self._gpu(interval, processes, recovered=recovered)
         if kind is Kind.CPU:
             return self._cpu(interval.device, floor_uw, recovered=recovered)
         return self._dram(interval.device, recovered=recovered)
 
-    def _gpu(self, device: str, processes: int | None, *, recovered: bool) -> Usage:
-        holders = self.holders(device)
+    def _gpu(self, interval: EnergyInterval, processes: int | None, *, recovered: bool) -> Usage:
+        device = interval.device
+        holders = self._with_steps(device)
         if recovered:
             before = self._before.get(device, {})
-            both = tuple(item for item in holders.weights if item[0] in before)
+            steps = self._survey.steps if self._survey is not None else {}
+            both = tuple(i for i in holders.weights if payer_of(i[0], steps) in before)
             return Usage(device, both, holders.whole, UNATTRIBUTED, held=bool(both))
-        if holders.weights:
-            return Usage(device, holders.weights, holders.whole, IDLE, held=True)
+        if self._edges:
+            weights, whole = self._within(interval, holders)
+        else:
+            weights, whole = holders.weights, holders.whole
+        if weights:
+            return Usage(device, weights, whole, IDLE, held=True)
         survey = self._survey
         if survey is not None and device in survey.processes and processes is not None:
             return Usage(device, rest=SYSTEM if device in survey.strangers else IDLE)
+        if holders.weights:
+            return Usage(device, rest=IDLE)
         if processes is None:
             return Usage(device, rest=UNATTRIBUTED)
         return Usage(device, rest=SYSTEM if processes else IDLE)
+
+    def _within(self, interval: EnergyInterval, holders: Holders) -> tuple[Weights, int]:
+        """The holders' weights times how long each ran in an interval, over all of it."""
+        survey, let_go = self._survey, self._let_go.get(interval.device, {})
+        edges = [payee for payee, _ in holders.weights if payee in self._edges]
+        if survey is None or not (edges or let_go):
+            return holders.weights, holders.whole
+        to_boottime_ns = survey.at.boottime_ns - survey.at.wall_ns
+        start_ns, end_ns = interval.start_ns + to_boottime_ns, interval.end_ns + to_boottime_ns
+        length_ns = end_ns - start_ns
+        if length_ns <= 0:
+            return holders.weights, holders.whole
+
+        def ran_ns(payee: Payee) -> int:
+            span = self._edges.get(payee)
+            if span is None:
+                return length_ns
+            until_ns = end_ns if span.end_ns is None else min(span.end_ns, end_ns)
+            return max(0, until_ns - max(span.start_ns, start_ns))
+
+        weights: dict[Payee, int] = {}
+        for payee, weight in holders.weights:
+            weights[payee] = weight * PPM * ran_ns(payee)
+        for payee, share_ppm in let_go.items():
+            if payee not in weights:
+                weights[payee] = share_ppm * holders.whole * ran_ns(payee)
+        present = tuple(item for item in sorted(weights.items()) if item[1])
+        return present, max(holders.whole * PPM * length_ns, sum(w for _, w in present), 1)
 
     def _cpu(self, device: str, floor_uw: int, *, recovered: bool) -> Usage:
         weights, whole = self._cpu_time(device)
@@ -241,7 +278,8 @@ class Payers:
         if survey is None or not survey.runs or self.policy == "none":
             return (), 1
         if self.policy == "equal":
-            return tuple((payee, 1) for payee in survey.runs), len(survey.runs)
+            alike = tuple((payee, 1) for payee in survey.runs if payee not in survey.steps)
+            return alike, max(len(alike), 1)
         if self.policy == "proportional":
             return by_time, whole
         given = tuple(survey.cpuset_ppm.items())
