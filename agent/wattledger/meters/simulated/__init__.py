@@ -5,7 +5,8 @@
 
 `scenario` is the vocabulary, `schema` and `reader` the file format (with `locate` for line numbers
 and `traces` for recorded power), `waveforms` the truth in closed form, `live` the truth as a file
-dictates it, `card` the sensors, `faults` what goes wrong, `session` and `driver` pynvml's functions.
+dictates it, `card` the sensors, `faults` what goes wrong, `session` and `driver` pynvml's
+functions.
 """
 
 from __future__ import annotations
