@@ -19,6 +19,7 @@ from wattledger import __version__
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
+from wattledger.core.estimate.inputs import INPUTS
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.model.jobs import MANAGERS
 from wattledger.units import NS_PER_S, parse_duration_ns
@@ -149,6 +150,29 @@ def _job(options: argparse.Namespace) -> int:
     from wattledger.job_reports import print_job, read_job
 
     print_job(read_job(options, lambda: _config(options), _remote(options)), options.format)
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from wattledger.estimates import files, showing
+
+    given = files.given_by(options)
+    if options.list and (options.case or given):
+        raise ConfigError([("--list", "stands alone; it shows every published case")])
+    if options.list:
+        rows = [row for name in files.names() for row in files.rows_of(files.load(name))]
+        showing.print_rows(rows, options.format)
+        return 0
+    if not options.case and not given:
+        raise ConfigError([("estimate", "of what? Name a case, a file or figures, or --list")])
+    case = files.load(options.case, given) if options.case else files.own_case(given)
+    rows = files.rows_of(case, given if options.case else None)
+    if options.format != "table":
+        showing.print_rows(rows, options.format)
+    elif options.case:
+        showing.print_case(case, rows)
+    else:
+        showing.print_own(case, rows)
     return 0
 
 
@@ -301,6 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
     _add_job_commands(commands, settings, socket)
+    _add_estimate(commands)
     return parser
 
 
@@ -330,6 +355,25 @@ def _add_job_commands(
     job.add_argument("--manager", choices=MANAGERS, default="")
     job.add_argument("--json", dest="format", action="store_const", const="json")
     job.set_defaults(run=_job, format="table")
+
+
+def _add_estimate(commands: Any) -> None:
+    estimate = commands.add_parser(
+        "estimate",
+        help="a footprint without a meter, and published ones computed again",
+        description="From what is known of a run to its energy, CO2e and water, by the arithmetic "
+        "of the books. With a case or a file, the figures below take the place of its own.",
+    )
+    estimate.add_argument("case", nargs="?", metavar="CASE|FILE.toml")
+    estimate.add_argument("--list", action="store_true", help="every published case")
+    for name, known in INPUTS.items():
+        if known.option:
+            estimate.add_argument(known.option, dest=name, metavar="N", help=known.meaning)
+    estimate.add_argument("--zone", help="a country of the packaged table, such as DE")
+    form = estimate.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="format", action="store_const", const="json")
+    form.add_argument("--csv", dest="format", action="store_const", const="csv")
+    estimate.set_defaults(run=_estimate, format="table")
 
 
 if __name__ == "__main__":
