@@ -21,6 +21,7 @@ PACKAGED = Path(__file__).parent / "cases"  # where the wheel has them
 CHECKOUT = Path(__file__).parents[3] / "configs" / "estimates"
 _MOST_BYTES = 1 << 20
 OWN = "estimate"  # the name of what the command line's own figures make
+_SITE = {"pue", "intensity_g_per_kwh", "wue_l_per_kwh", "ewif_l_per_kwh", ZONE}
 
 Given = Mapping[str, Decimal | str]
 
@@ -102,15 +103,17 @@ def own_case(given: Given) -> Case:
         if name not in given:
             defaults[name] = Decimal(str(value))
             origins[name] = "default"
+    work = {name: value for name, value in given.items() if name not in _SITE}
     try:
-        inputs, looked_up = resolve({**defaults, **given})
-        values = derive(inputs).values
+        if "facility_kwh" not in work and "it_energy" not in derive(resolve(work)[0]).values:
+            remedy = "add --kwh, or --gpu-hours and --watts, or --requests and --wh-per-request"
+            raise ConfigError([(OWN, f"these figures give no energy; {remedy}")])
+        inputs, looked_up = resolve({**given, **defaults})
+        derive(inputs)
     except ConfigError as error:
         raise ConfigError([(_option(name), text) for name, text in error.faults]) from error
     except ValueError as error:
         raise ConfigError([(OWN, str(error))]) from error
-    if "it_energy" not in values:
-        raise ConfigError([(OWN, "these figures give no energy; add --watts, or --kwh")])
     estimate = Estimate("", inputs, origins={**origins, **looked_up})
     return Case(OWN, "Estimate", "", "", "", "", (estimate,))
 
@@ -125,4 +128,5 @@ def rows_of(case: Case, overrides: Given | None = None) -> list[Row]:
 
 
 def _option(name: str) -> str:
-    return INPUTS[name].option if name in INPUTS else f"--{name}"
+    """How the command line calls an input; anything else stays as it is."""
+    return INPUTS[name].option if name in INPUTS else f"--{name}" if name == ZONE else name

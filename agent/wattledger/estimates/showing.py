@@ -115,9 +115,8 @@ def print_own(case: Case, rows: Sequence[Row]) -> None:
     table.add_column("unit")
     table.add_column("as", style="dim", overflow="fold")
     for row in rows:
-        table.add_row(
-            row.quantity, readable(row.computed), _unit(row.unit), formulas[row.quantity].text
-        )
+        way = formulas[row.quantity].text if row.quantity in formulas else "given"
+        table.add_row(row.quantity, readable(row.computed), _unit(row.unit), way)
     console.print(table)
     console.print()
     for line in _inputs(estimate):

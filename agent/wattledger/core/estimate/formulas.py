@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
+from wattledger.core.estimate.inputs import INPUTS
 from wattledger.core.estimate.quantities import LITERS_PER_US_GALLON, QUANTITIES
 from wattledger.core.footprint import footprint
 from wattledger.model import Amounts, Basis, FallbackLevel, Price
@@ -308,9 +309,11 @@ def _twice(formula: Formula, other: Formula | None) -> str:
 
 
 def _idle(name: str) -> str:
-    ways = [
-        " + ".join(need for need in formula.needs if need != name)
-        for formula in FORMULAS
-        if name in formula.needs
-    ]
-    return f"{name} alone says nothing; with it goes {' or '.join(w for w in ways if w)}"
+    """What to say about an input that serves nothing: the least that has to go with it."""
+    needs = [[n for n in f.needs if n != name] for f in FORMULAS if name in f.needs]
+    least = [some for some in needs if not any(set(less) < set(some) for less in needs)]
+    ways = " or ".join(" + ".join(others) for others in least)
+    # What is no input itself, and how it is had.
+    between = dict.fromkeys(n for others in least for n in others if n not in INPUTS)
+    hints = [f"; {n} = {' or '.join(f.text for f in FORMULAS if f.gives == n)}" for n in between]
+    return f"{name} alone says nothing; with it goes {ways}{''.join(hints)}"
