@@ -136,9 +136,9 @@ def _table(rows: Iterable[Row], first: str) -> Any:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     if first:
-        table.add_column(first, no_wrap=True)
+        table.add_column(first, overflow="fold")
         table.add_column("estimate", overflow="fold")
-    table.add_column("quantity", no_wrap=True)
+    table.add_column("quantity", overflow="fold")
     for title in ("published", "computed"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
