@@ -227,6 +227,12 @@ _CATALOGUE: list[MetricSpec] = [
             "Requests to sources of grid signals by outcome, since the start of the process.",
         ),
         (
+            "grid_basis_fallbacks_total",
+            "counter",
+            ("source",),
+            "Times that the basis of the preferred source of grid signals gave way to another.",
+        ),
+        (
             "pue_ratio",
             "gauge",
             ("source",),

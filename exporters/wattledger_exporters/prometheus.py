@@ -246,6 +246,13 @@ def _grid(page: _Families, snapshot: Snapshot) -> None:
                 outcome,
                 created_ns=snapshot.started_ns,
             )
+    for source in snapshot.sources[:1]:  # the preferred one
+        page.add(
+            "grid_basis_fallbacks_total",
+            source.basis_fallbacks,
+            source.source,
+            created_ns=snapshot.started_ns,
+        )
     page.add("pue_ratio", site.pue_ppm / units.PPM, site.pue_source)
     page.add("wue_liters_per_kwh", units.liters(site.wue_ul_per_kwh), site.wue_source)
     page.add("ewif_liters_per_kwh", units.liters(site.ewif_ul_per_kwh), site.ewif_source)

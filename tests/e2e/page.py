@@ -8,6 +8,7 @@ PREFIX = "wattledger_"
 # Counters of the process, not of the books: they begin at 0 with each start.
 OF_PROCESS = (
     "grid_requests_total",
+    "grid_basis_fallbacks_total",
     "meter_errors_total",
     "meter_missed_ticks_total",
     "ledger_commit_errors_total",

@@ -11,7 +11,7 @@ as in Li et al., "Making AI Less Thirsty" (arXiv 2304.03271), section 3.1.
 
 from __future__ import annotations
 
-from wattledger.model import Amounts, GridChoice, Price, SiteFactors
+from wattledger.model import Amounts, Basis, GridChoice, Price, SiteFactors
 from wattledger.units import PPM, UJ_PER_KWH
 
 
@@ -35,8 +35,14 @@ def footprint(energy_uj: int, price: Price) -> Amounts:
 
 
 def price_of(choice: GridChoice, site: SiteFactors) -> Price:
-    """The price that a grid choice and the site's factors make together."""
+    """The price that a grid choice and the site's factors make together.
+
+    Raises:
+        ValueError: the signal is marginal, which no books are priced with.
+    """
     signal = choice.signal
+    if signal.basis is Basis.MARGINAL:
+        raise ValueError("a marginal intensity prices no books")
     return Price(
         signal.intensity_ug_per_kwh,
         signal.zone,

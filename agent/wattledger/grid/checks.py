@@ -102,6 +102,8 @@ def check_signal(
     """
     if signal.zone != zone:
         raise failure(Outcome.WRONG_ZONE, f"asked for zone {zone}, answered for another")
+    if signal.basis is Basis.MARGINAL:
+        raise failure(Outcome.BAD_VALUE, "a marginal intensity prices no books")
     if signal.basis is not basis:
         raise failure(Outcome.BAD_VALUE, f"asked for basis {basis}, answered on another")
     top = MAX_G_PER_KWH * UG_PER_G

@@ -9,11 +9,15 @@ from typing import NamedTuple
 
 
 class Basis(StrEnum):
-    """What a carbon intensity counts; intensities of different bases are never added up."""
+    """What a carbon intensity counts; intensities of different bases are never added up.
+
+    Marginal ones say what one kWh more would cause: they serve decisions, never the books.
+    """
 
     LIFECYCLE = "lifecycle"  # fuel, plant construction and upstream
     DIRECT = "direct"  # combustion only
     GENERATION = "generation"  # at the generator with imports and losses; renewables and nuclear 0
+    MARGINAL = "marginal"
 
 
 class FallbackLevel:
@@ -68,7 +72,10 @@ class GridChoice:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """A grid source's health: request outcomes since the start, and the last error."""
+    """A grid source's health: request outcomes since the start, and the last error.
+
+    `basis_fallbacks` counts how often the basis of the preferred source gave way to another.
+    """
 
     source: str
     outcomes: Mapping[str, int]
@@ -76,6 +83,7 @@ class SourceStatus:
     last_signal: GridSignal | None = None
     message: str = ""
     hint: str = ""
+    basis_fallbacks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

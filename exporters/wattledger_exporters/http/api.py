@@ -202,6 +202,7 @@ def _source(source: SourceStatus, now_ns: int) -> dict[str, Any]:
     return {
         "source": source.source,
         "requests": dict(sorted(source.outcomes.items())),
+        "basis_fallbacks": source.basis_fallbacks,
         "last_success": iso(source.last_success_ns),
         "last_signal": _signal(source.last_signal, now_ns) if source.last_signal else None,
         "message": source.message or None,
