@@ -18,7 +18,7 @@ from typing import Any
 from wattledger import __version__
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
-from wattledger.config.settings import FilePath, Listen
+from wattledger.config.setting import FilePath, Listen
 from wattledger.core.estimate.inputs import INPUTS
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.model.jobs import MANAGERS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wattledger.config.settings import Config
 from wattledger.errors import ConfigError
-from wattledger.grid import KINDS, SourceConfig, build_sources
+from wattledger.grid import KINDS, SourceConfig, build_sources, keyless
 from wattledger.grid.client import HttpClient
 from wattledger.grid.secret import read_token
 from wattledger.grid.table import CountryTable
@@ -103,7 +103,10 @@ def table_zone(config: Config) -> str:
     """
     table, zone = CountryTable.load(), str(config.site.zone)
     served = any(
-        source.zone == zone and source.kind in KINDS and KINDS[source.kind].serves(zone)
+        source.zone == zone
+        and source.kind in KINDS
+        and KINDS[source.kind].books
+        and KINDS[source.kind].serves(zone)
         for source in source_configs(config)
     )
     return table.stand_in(zone) if served else table.row(zone).zone
@@ -114,7 +117,8 @@ def source_configs(config: Config) -> list[SourceConfig]:
     listed = config.grid.source
     zone = str(config.site.zone)
     if listed is None:
-        return [SourceConfig("neso", "GB")] if zone == "GB" else []
+        found = keyless(zone)
+        return [] if found is None else [found]
     return [
         SourceConfig(
             kind=source.kind,
@@ -122,6 +126,7 @@ def source_configs(config: Config) -> list[SourceConfig]:
             url=source.url,
             token_file=expand_credential(source.token_file),
             basis=Basis(source.emission_factor_type) if source.emission_factor_type else None,
+            user=source.user,
         )
         for source in listed
     ]

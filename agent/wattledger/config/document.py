@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from wattledger.config import settings
-from wattledger.config.settings import Config, GridSource
+from wattledger.config import setting
+from wattledger.config.grid_settings import GridSource
+from wattledger.config.settings import Config
 from wattledger.units import format_duration
 
 _HEAD = """\
@@ -99,9 +100,9 @@ def _kind(instance: Any, item: Field[Any]) -> Any:
 
 
 def _toml(value: Any, kind: Any = None) -> str:
-    if kind is settings.DurationNs:
+    if kind is setting.DurationNs:
         return json.dumps(format_duration(value))
-    if kind is settings.Enabled and value != "auto":
+    if kind is setting.Enabled and value != "auto":
         return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import cattrs
 
-from wattledger.config import settings, structure
+from wattledger.config import setting, structure
 from wattledger.config.check import semantic_faults
 from wattledger.config.settings import Config
 from wattledger.config.structure import Fault
@@ -175,17 +175,17 @@ def _build_converter() -> cattrs.Converter:
     hooks: dict[Any, Callable[[Any, Any], Any]] = {
         str: structure.text,
         bool: _boolean,
-        settings.DurationNs: _duration,
-        settings.Enabled: _enabled,
-        settings.Listen: parse_listen,
-        settings.FilePath: structure.text,
-        settings.Url: _url,
-        settings.Zone: _zone,
-        settings.Pue: _number(1, 10, "1.2"),
-        settings.LitersPerKwh: _number(0, 1000, "0.36"),
-        settings.Watts: _number(0, 1_000_000, "350"),
-        settings.Price: _number(0, 1_000_000, "0.25"),
-        settings.Count: _count,
+        setting.DurationNs: _duration,
+        setting.Enabled: _enabled,
+        setting.Listen: parse_listen,
+        setting.FilePath: structure.text,
+        setting.Url: _url,
+        setting.Zone: _zone,
+        setting.Pue: _number(1, 10, "1.2"),
+        setting.LitersPerKwh: _number(0, 1000, "0.36"),
+        setting.Watts: _number(0, 1_000_000, "350"),
+        setting.Price: _number(0, 1_000_000, "0.25"),
+        setting.Count: _count,
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)

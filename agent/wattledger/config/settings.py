@@ -6,24 +6,27 @@ generated from it. Times are ns inside, written as "5s" or "1h30m" in the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, NewType
+from dataclasses import dataclass
+from typing import Literal
 
+from wattledger.config.grid_settings import GridSettings
+from wattledger.config.setting import (
+    Count,
+    DurationNs,
+    Enabled,
+    FilePath,
+    Listen,
+    LitersPerKwh,
+    Price,
+    Pue,
+    Watts,
+    Zone,
+    s_ns,
+    setting,
+)
 from wattledger.model.jobs import MANAGERS
-from wattledger.units import NS_PER_S
 
-DurationNs = NewType("DurationNs", int)
-Enabled = NewType("Enabled", str)  # "auto", "true" or "false"; written as "auto", true, false
-Listen = NewType("Listen", str)
-FilePath = NewType("FilePath", str)
-Url = NewType("Url", str)
-Pue = NewType("Pue", float)
-LitersPerKwh = NewType("LitersPerKwh", float)
-Watts = NewType("Watts", float)
-Zone = NewType("Zone", str)
-Count = NewType("Count", int)
 Manager = Literal["slurm", "pod", "docker", "podman", "unit", "run", "user"]
-Price = NewType("Price", float)
 Label = Literal[
     "name",
     "user",
@@ -39,18 +42,6 @@ Label = Literal[
 
 DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
 DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
-
-
-def _s(seconds: float) -> DurationNs:
-    return DurationNs(round(seconds * NS_PER_S))
-
-
-def setting(default: Any, doc: str, example: str = "") -> Any:
-    """A setting: its default, one paragraph about it, and an example where the default is empty."""
-    metadata = {"doc": doc, "example": example}
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +86,12 @@ class Sampling:
     """How often the meters are read, and how often the books are written."""
 
     interval: DurationNs = setting(
-        _s(1),
+        s_ns(1),
         "How often each meter is read. Energy counters lose nothing in between; a shorter "
         "interval only sharpens the edges.",
     )
     commit_interval: DurationNs = setting(
-        _s(5),
+        s_ns(5),
         "How often the books are written and the page is rendered. Power-only meters lose at "
         "most this much when the daemon is killed.",
     )
@@ -271,7 +262,8 @@ class Jobs:
         '("allocated"), all alike ("equal"), by CPU time ("proportional"), or nobody ("none").',
     )
     linger: DurationNs = setting(
-        _s(900), "How long a job stays on the page after its end; in the ledger it stays for good."
+        s_ns(900),
+        "How long a job stays on the page after its end; in the ledger it stays for good.",
     )
     max_series: Count = setting(
         Count(1000),
@@ -280,49 +272,6 @@ class Jobs:
     )
     slurm: SlurmJobs = setting(SlurmJobs, "")
     kubelet: KubeletJobs = setting(KubeletJobs, "")
-
-
-@dataclass(frozen=True, slots=True)
-class GridSource:
-    """A live source of carbon intensity. The first in the list that answers is used."""
-
-    kind: str = setting("", 'Which API: "neso" or "electricity_maps".', '"electricity_maps"')
-    zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')
-    url: Url = setting(
-        Url(""),
-        "Another address of the same API. Plain http only to loopback.",
-        '"https://api.electricitymaps.com/v3"',
-    )
-    token_file: FilePath = setting(
-        FilePath(""),
-        "A file that holds the token, readable by the daemon only (chmod 600). The name of a "
-        "systemd credential also does: %d/NAME becomes $CREDENTIALS_DIRECTORY/NAME.",
-        '"/etc/wattledger/electricity_maps.token"',
-    )
-    emission_factor_type: Literal["", "lifecycle", "direct"] = setting(
-        "",
-        'What is asked for where the source offers a choice: "lifecycle" (not set) or "direct".',
-        '"lifecycle"',
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class GridSettings:
-    """How dirty: live sources, then the last good signal, then the packaged country table."""
-
-    max_age: DurationNs = setting(
-        _s(6 * 3600),
-        "How long after its time a signal may still price energy once no source is live; then "
-        "the table does.",
-    )
-    proxy: Url = setting(Url(""), "An HTTP proxy for the sources.", '"http://proxy.local:3128"')
-    source: tuple[GridSource, ...] | None = setting(
-        None,
-        "Live sources, in order of preference, as [[grid.source]] tables. Not set: the keyless "
-        "source of the zone where there is one (NESO for `GB`), else the country table; "
-        "`source = []`: the table alone.",
-        "[]",
-    )
 
 
 @dataclass(frozen=True, slots=True)

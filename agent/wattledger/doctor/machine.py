@@ -17,11 +17,13 @@ from wattledger.doctor.finding import ESTIMATED_HINT, Finding, Level
 from wattledger.errors import GridError, LedgerError, LedgerLocked, MeterUnavailable
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
+from wattledger.grid.feed import MARGINAL
 from wattledger.grid.table import CountryTable
 from wattledger.ledger import open_reader_offline
 from wattledger.meters import hwmon, rapl
 from wattledger.meters.nvml.facts import GpuFacts
 from wattledger.meters.nvml.survey import survey
+from wattledger.model import Basis
 from wattledger.services import ABSENT
 from wattledger.units import grams, watts
 
@@ -160,12 +162,14 @@ def of_grid(config: Config) -> Iterator[Finding]:
             yield Finding("grid", "problem", f"{source.name}: {error.message}", error.hint)
             continue
         age_min = (now_ns - signal.valid_from_ns) // 60_000_000_000
-        yield Finding(
-            "grid",
-            "ok",
+        text = (
             f"{source.name} answers: {signal.zone} {grams(signal.intensity_ug_per_kwh):.0f} g/kWh "
-            f"({signal.basis}), for {age_min} min ago",
+            f"({signal.basis}), for {age_min} min ago"
         )
+        if source.basis is Basis.MARGINAL:
+            yield Finding("grid", "note", f"{text}; {MARGINAL[0]}", MARGINAL[1])
+        else:
+            yield Finding("grid", "ok", text)
 
 
 def of_clock() -> Finding:

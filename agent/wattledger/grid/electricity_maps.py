@@ -5,9 +5,13 @@
      "updatedAt":"2024-03-06T18:48:27.926Z","emissionFactorType":"lifecycle",
      "isEstimated":true,"estimationMethod":"TIME_SLICER_AVERAGE"}
 
-Documented at https://app.electricitymaps.com/docs. Consumption-based (flow-traced) averages. The
-value may be an integer, a float or null; `datetime` begins the hour it is valid for, and may lie
-after `updatedAt`.
+    GET …/carbon-intensity/history                 the last 24 hours: {"zone":…,"history":[…]}
+    GET …/carbon-intensity/past-range?start=…&end=…  at most 10 days:  {"zone":…,"data":[…]}
+    GET …/carbon-intensity/forecast                {"zone":…,"forecast":[…]} (v4: "data")
+
+Documented at https://app.electricitymaps.com/docs; the last two are part of paid plans.
+Consumption-based (flow-traced) averages. The value may be an integer, a float or null; `datetime`
+begins the hour it is valid for, and may lie after `updatedAt`.
 """
 
 from __future__ import annotations
@@ -15,25 +19,33 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-from wattledger.errors import ConfigError
-from wattledger.grid.address import check_base_url
-from wattledger.grid.checks import as_object, instant_ns, intensity_ug_per_kwh
+from wattledger.grid.checks import as_object, instant_ns
 from wattledger.grid.client import HttpClient
 from wattledger.grid.outcome import Outcome, failure
-from wattledger.grid.secret import Secret, read_token
+from wattledger.grid.provider import (
+    DAY_NS,
+    HOUR_NS,
+    MINUTE_NS,
+    Provider,
+    collect,
+    coming,
+    good_of,
+    rows_of,
+    token_of,
+    utc,
+)
 from wattledger.model import Basis, GridSignal
-from wattledger.units import NS_PER_S
 
 HOST = "api.electricitymaps.com"
 URL = f"https://{HOST}/v3"
-HOUR_NS = 3600 * NS_PER_S
 _GRANULARITY_NS = {
-    "5_minutes": 300 * NS_PER_S,
-    "15_minutes": 900 * NS_PER_S,
+    "5_minutes": 5 * MINUTE_NS,
+    "15_minutes": 15 * MINUTE_NS,
     "hourly": HOUR_NS,
 }
+_LONGEST_NS = 10 * DAY_NS
+_HISTORY_NS = 23 * HOUR_NS  # of the 24 that every plan may see, those that are surely in it
 _ZONE = re.compile(r"[A-Z]{2,3}(-[A-Z0-9]{1,10}){0,3}", re.ASCII)
 
 
@@ -42,7 +54,7 @@ def is_zone(text: str) -> bool:
     return _ZONE.fullmatch(text) is not None
 
 
-class ElectricityMaps:
+class ElectricityMaps(Provider):
     """The source `electricity_maps`.
 
     Args:
@@ -56,8 +68,6 @@ class ElectricityMaps:
     Raises:
         ValueError: the url must not be asked, the zone is not one, or the basis is not offered.
     """
-
-    cadence_ns = HOUR_NS
 
     def __init__(
         self,
@@ -75,40 +85,56 @@ class ElectricityMaps:
             )
         if basis not in (Basis.LIFECYCLE, Basis.DIRECT):
             raise ValueError('emission factors are "lifecycle" or "direct"')
-        self.name = name
-        self.zone = zone
-        self.basis = basis
-        self.url = (url or URL).rstrip("/")
-        self._client = client
+        super().__init__(
+            client,
+            url=url,
+            default_url=URL,
+            name=name,
+            zone=zone,
+            basis=basis,
+            cadence_ns=HOUR_NS,
+        )
         self._token_file = token_file
-        self._host = check_base_url(self.url).host
 
     def latest(self, now_wall_ns: int) -> list[GridSignal]:
         """The present hour, usually estimated. See `Source.latest`."""
-        query = urlencode(
-            {
-                "zone": self.zone,
-                "emissionFactorType": str(self.basis),
-                # Else a zone it does not know is answered for the place that our address is at.
-                "disableCallerLookup": "true",
-            }
-        )
-        reply = self._client.get_json(
-            f"{self.url}/carbon-intensity/latest?{query}",
-            allow_hosts={self._host},
-            private=self._host != HOST,
-            secret_headers={"auth-token": self._token()},
-        )
-        return [self.parse(reply, now_wall_ns)]
+        return [self.parse(self._ask("latest"), now_wall_ns)]
 
-    def _token(self) -> Secret:
-        try:
-            return read_token(self._token_file)
-        except ConfigError as error:
-            raise failure(Outcome.NO_TOKEN, error.faults[0][1]) from None
+    def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
+        """What is published for a span; beyond the last day of a paid plan only. See `History`."""
+        if start_ns >= now_wall_ns - _HISTORY_NS:
+            return collect(
+                start_ns,
+                end_ns,
+                _LONGEST_NS,
+                lambda _from, _to: self.parse_series(self._ask("history"), now_wall_ns),
+            )
+        return collect(
+            start_ns,
+            end_ns,
+            _LONGEST_NS,
+            lambda from_ns, to_ns: self.parse_series(
+                self._ask("past-range", start=utc(from_ns), end=utc(to_ns)), now_wall_ns
+            ),
+        )
+
+    def forecast(self, now_wall_ns: int) -> list[GridSignal]:
+        """The hours to come. See `Outlook.forecast`."""
+        return coming(self.parse_series(self._ask("forecast"), now_wall_ns), now_wall_ns)
+
+    def _ask(self, path: str, **more: str) -> Any:
+        query = {
+            "zone": self.zone,
+            "emissionFactorType": str(self.basis),
+            # Else a zone it does not know is answered for the place that our address is at.
+            "disableCallerLookup": "true",
+            **more,
+        }
+        token = {"auth-token": token_of(self._token_file)}
+        return self._get(f"/carbon-intensity/{path}", query, secret_headers=token)
 
     def parse(self, reply: Any, now_wall_ns: int) -> GridSignal:
-        """A reply's signal.
+        """The signal of a reply about one hour.
 
         Raises:
             GridError: outcome `no_data`, `wrong_zone` or `bad_value`.
@@ -118,11 +144,11 @@ class ElectricityMaps:
             raise failure(Outcome.NO_DATA, f"there is no recent data for zone {self.zone}")
         if fields.get("zone") != self.zone:
             raise failure(Outcome.WRONG_ZONE, f"asked for zone {self.zone}, answered for another")
+        value = fields.get("carbonIntensity")
         if fields.get("emissionFactorType", str(self.basis)) != str(self.basis):
             raise failure(
                 Outcome.BAD_VALUE, f"asked for {self.basis} factors, answered with others"
             )
-        value = fields.get("carbonIntensity")
         if value is None:
             raise failure(Outcome.NO_DATA, f"zone {self.zone} has no value for this hour")
         estimated = fields.get("isEstimated", True)
@@ -132,14 +158,28 @@ class ElectricityMaps:
         if not isinstance(granularity, str) or granularity not in _GRANULARITY_NS:
             raise failure(Outcome.BAD_VALUE, "temporalGranularity is not one we know")
         start_ns = instant_ns(fields.get("datetime"), "datetime")
-        return GridSignal(
-            intensity_ug_per_kwh=intensity_ug_per_kwh(value, self.basis),
-            zone=self.zone,
-            source=self.name,
-            basis=self.basis,
-            valid_from_ns=start_ns,
-            valid_to_ns=start_ns + _GRANULARITY_NS[granularity],
+        return self._signal(
+            value,
+            start_ns,
+            start_ns + _GRANULARITY_NS[granularity],
             estimated=estimated,
-            fetched_at_ns=now_wall_ns,
-            cadence_ns=HOUR_NS,
+            now_wall_ns=now_wall_ns,
+        )
+
+    def parse_series(self, reply: Any, now_wall_ns: int) -> list[GridSignal]:
+        """The signals of a reply about many hours; what each row lacks, the reply says for all.
+
+        Raises:
+            GridError: outcome `no_data`, `wrong_zone` or `bad_value`.
+        """
+        common = {
+            key: value
+            for key, value in as_object(reply, "the reply").items()
+            if key in ("zone", "emissionFactorType", "temporalGranularity")
+        }
+        if common.get("zone", self.zone) != self.zone:
+            raise failure(Outcome.WRONG_ZONE, f"asked for zone {self.zone}, answered for another")
+        return good_of(
+            rows_of(reply, "data", "history", "forecast"),
+            lambda row: self.parse(common | as_object(row, "a row"), now_wall_ns),
         )

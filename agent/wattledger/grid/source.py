@@ -1,8 +1,8 @@
-"""The seam of this room: what the feed asks of each source."""
+"""The seams of this room: what the feed asks of each source, and what some can do besides."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from wattledger.model import Basis, GridSignal
 
@@ -39,5 +39,41 @@ class Source(Protocol):
 
         Raises:
             GridError: none came; `outcome` says how it ended.
+        """
+        ...
+
+
+@runtime_checkable
+class History(Protocol):
+    """A source that can be asked for the past. May block, for several requests."""
+
+    def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
+        """What is published by now for a span: measured where it is, else marked as estimated.
+
+        Args:
+            start_ns: wall clock.
+            end_ns: wall clock, exclusive.
+            now_wall_ns: wall clock; the signals' `fetched_at_ns`.
+
+        Returns:
+            Every signal that covers a part of the span, oldest first, no two from the same start.
+            Gaps are gaps; an empty list is one gap.
+
+        Raises:
+            GridError: the provider could not be asked to the end.
+            ValueError: the span is empty.
+        """
+        ...
+
+
+@runtime_checkable
+class Outlook(Protocol):
+    """A source that publishes a forecast. May block."""
+
+    def forecast(self, now_wall_ns: int) -> list[GridSignal]:
+        """The present period and those to come, oldest first, at least one; all estimated.
+
+        Raises:
+            GridError: none came.
         """
         ...

@@ -1,6 +1,6 @@
 """The feed: which intensity to price an instant with."""
 
 from wattledger.grid.feed.asked import HISTORY, REMEMBERED
-from wattledger.grid.feed.feed import Feed
+from wattledger.grid.feed.feed import MARGINAL, Feed
 
-__all__ = ["HISTORY", "REMEMBERED", "Feed"]
+__all__ = ["HISTORY", "MARGINAL", "REMEMBERED", "Feed"]

@@ -1,0 +1,167 @@
+"""The kinds of sources that a configuration may name, and the keyless one of a zone.
+
+A new provider is one file with one class and one row in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from wattledger.errors import ConfigError
+from wattledger.grid import electricity_maps, neso, watttime
+from wattledger.grid.client import HttpClient
+from wattledger.grid.source import Source
+from wattledger.model import Basis
+
+
+class SourceConfig(NamedTuple):
+    """One `[[grid.source]]`.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        zone: as the provider writes it.
+        url: the API's base; empty: the provider's own.
+        token_file: where the token or password lies; None: none.
+        basis: which emission factors to ask for, where the provider offers a choice; None: its
+            default.
+        user: the account's name, where the provider wants one.
+    """
+
+    kind: str
+    zone: str
+    url: str = ""
+    token_file: Path | None = None
+    basis: Basis | None = None
+    user: str = ""
+
+
+class SourceKind(NamedTuple):
+    """What the configuration must know of a provider.
+
+    Attributes:
+        serves: whether it can know a zone of this name.
+        zones: what it serves, in words.
+        build: makes the source; raises ValueError with a sentence.
+        needs_token: it answers no request without one.
+        books: its intensities may price the books; False: they are marginal.
+    """
+
+    serves: Callable[[str], bool]
+    zones: str
+    build: Callable[[HttpClient, SourceConfig, str], Source]
+    needs_token: bool = False
+    books: bool = True
+
+
+def _token_file(config: SourceConfig) -> Path:
+    if config.token_file is None:
+        raise ValueError(f"{config.kind} needs a token_file")
+    return config.token_file
+
+
+def _no_choice(config: SourceConfig) -> None:
+    """Refuse a basis for a provider that has but one; the neutral word is no fault."""
+    if config.basis is not None:
+        raise ValueError(f"{config.kind} has no choice of emission factors; leave it out")
+
+
+def _neso(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    if config.basis is not Basis.GENERATION:
+        _no_choice(config)
+    return neso.Neso(client, url=config.url, zone=config.zone, name=name)
+
+
+def _electricity_maps(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    return electricity_maps.ElectricityMaps(
+        client,
+        zone=config.zone,
+        token_file=_token_file(config),
+        url=config.url,
+        basis=config.basis or Basis.LIFECYCLE,
+        name=name,
+    )
+
+
+def _watttime(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config)
+    return watttime.WattTime(
+        client,
+        zone=config.zone,
+        user=config.user,
+        token_file=_token_file(config),
+        url=config.url,
+        name=name,
+    )
+
+
+KINDS: Mapping[str, SourceKind] = MappingProxyType(
+    {
+        "neso": SourceKind(
+            neso.is_zone,
+            "Great Britain (GB), its regions 1 to 17 (GB-13) and outward postcodes (GB-RG10)",
+            _neso,
+        ),
+        "electricity_maps": SourceKind(
+            electricity_maps.is_zone,
+            "the zones of app.electricitymaps.com, such as DE, DK-DK1 or US-CAR-DUK",
+            _electricity_maps,
+            needs_token=True,
+        ),
+        "watttime": SourceKind(
+            watttime.is_zone,
+            "the regions of docs.watttime.org, such as CAISO_NORTH",
+            _watttime,
+            needs_token=True,
+            books=False,
+        ),
+    }
+)
+
+
+def keyless(zone: str) -> SourceConfig | None:
+    """The source that serves a zone without a key, for when none is configured; None: none does."""
+    if neso.is_zone(zone):
+        return SourceConfig("neso", zone)
+    return None
+
+
+def build_sources(configs: Sequence[SourceConfig], client: HttpClient) -> list[Source]:
+    """The sources of a configuration, in its order.
+
+    The first of a kind is named after it, the second `<kind>_2`, and so on.
+
+    Raises:
+        ConfigError: all faults at once, each with its key's path.
+    """
+    sources: list[Source] = []
+    faults: list[tuple[str, str]] = []
+    seen: Counter[str] = Counter()
+    for index, config in enumerate(configs):
+        path = f"grid.source[{index}]"
+        kind = KINDS.get(config.kind)
+        if kind is None:
+            known = ", ".join(KINDS)
+            faults.append((f"{path}.kind", f"{config.kind!r} is not known; known are {known}"))
+            continue
+        seen[config.kind] += 1
+        count = seen[config.kind]
+        if not kind.serves(config.zone):
+            faults.append(
+                (
+                    f"{path}.zone",
+                    f"{config.kind} does not serve {config.zone!r}: it knows {kind.zones}",
+                )
+            )
+            continue
+        try:
+            name = config.kind if count == 1 else f"{config.kind}_{count}"
+            sources.append(kind.build(client, config, name))
+        except ValueError as error:
+            faults.append((path, str(error)))
+    if faults:
+        raise ConfigError(faults)
+    return sources

@@ -1,0 +1,71 @@
+"""The documented shapes of the grid sources' replies, to be played by `grid_server`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def electricity_maps_series(key: str = "data", *values: Any, **common: Any) -> dict[str, Any]:
+    """`history`, `past-range` (`data`) or `forecast`: hours from 2024-03-06T18:00Z."""
+    rows = []
+    for hour, value in enumerate(values or (216, 220.5, None), start=18):
+        row: dict[str, Any] = {
+            "carbonIntensity": value,
+            "datetime": f"2024-03-06T{hour:02}:00:00.000Z",
+        }
+        if key != "forecast":
+            row |= {
+                "zone": "US-CAR-DUK",
+                "updatedAt": "2024-03-07T03:48:27.926Z",
+                "emissionFactorType": "lifecycle",
+                "isEstimated": hour > 18,
+                "estimationMethod": "TIME_SLICER_AVERAGE" if hour > 18 else None,
+            }
+        rows.append(row)
+    return {"zone": "US-CAR-DUK", key: rows, "updatedAt": "2024-03-07T03:48:27.926Z"} | common
+
+
+def neso_region(*forecasts: Any, as_list: bool = True, **named: Any) -> dict[str, Any]:
+    """`/regional/…`: half hours from 2018-01-20T12:00Z."""
+    rows = []
+    for number, forecast in enumerate(forecasts or (266,)):
+        start, end = 720 + 30 * number, 750 + 30 * number
+        rows.append(
+            {
+                "from": f"2018-01-20T{start // 60:02}:{start % 60:02}Z",
+                "to": f"2018-01-20T{end // 60:02}:{end % 60:02}Z",
+                "intensity": {"forecast": forecast, "index": "moderate"},
+                "generationmix": [{"fuel": "gas", "perc": 43.6}],
+            }
+        )
+    region = {
+        "regionid": 13,
+        "dnoregion": "UKPN London",
+        "shortname": "London",
+        "data": rows,
+        **named,
+    }
+    return {"data": [region] if as_list else region}
+
+
+def watttime(*values: Any, **meta: Any) -> dict[str, Any]:
+    """`/v3/historical` and `/v3/forecast`: five-minute points from 2022-07-15T00:00Z."""
+    return {
+        "data": [
+            {
+                "point_time": f"2022-07-15T00:{5 * number:02}:00+00:00",
+                "value": value,
+                "last_updated": "2023-10-01T00:00:00Z",
+            }
+            for number, value in enumerate(values or (870,))
+        ],
+        "meta": {
+            "data_point_period_seconds": 300,
+            "region": "CAISO_NORTH",
+            "signal_type": "co2_moer",
+            "units": "lbs_co2_per_mwh",
+            "warnings": [],
+            "model": {"date": "2023-03-01"},
+            **meta,
+        },
+    }
