@@ -69,3 +69,42 @@ def watttime(*values: Any, **meta: Any) -> dict[str, Any]:
             **meta,
         },
     }
+
+
+def energy_charts(
+    known: list[Any], ahead: list[Any], first_s: int = 1_709_751_600, step_s: int = 900
+) -> dict[str, Any]:
+    """`/co2eq`: parallel arrays from 2024-03-06T19:00Z."""
+    count = max(len(known), len(ahead))
+    return {
+        "unix_seconds": [first_s + step_s * number for number in range(count)],
+        "co2eq": known,
+        "co2eq_forecast": ahead,
+        "deprecated": False,
+    }
+
+
+def energinet(*values: Any, area: Any = "DK1") -> dict[str, Any]:
+    """`/dataset/CO2Emis` and `CO2EmisProg`: five minutes from 2024-03-06T19:00, newest first."""
+    return {
+        "total": 100,
+        "filters": '{"PriceArea":["DK1"]}',
+        "limit": 24,
+        "dataset": "CO2Emis",
+        "records": [
+            {
+                "Minutes5UTC": f"2024-03-06T19:{5 * number:02}:00",
+                "PriceArea": area,
+                "CO2Emission": value,
+            }
+            for number, value in reversed(list(enumerate(values or (121.0,))))
+        ],
+    }
+
+
+def rte(*values: Any) -> list[dict[str, Any]]:
+    """`results` of `/records`, and the whole of `/exports/json`: from 2024-10-08T18:00Z."""
+    return [
+        {"date_heure": f"2024-10-08T18:{15 * number:02}:00+00:00", "taux_co2": value}
+        for number, value in enumerate(values or (34,))
+    ]

@@ -9,7 +9,7 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from wattledger.config import setting
-from wattledger.config.grid_settings import GridSource
+from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.config.settings import Config
 from wattledger.units import format_duration
 
@@ -32,7 +32,8 @@ def default_toml() -> str:
                 lines.append(f"# {item.name} = {item.metadata['example']}")
             else:
                 lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
-    lines += ["", "# One table for each live source, in order of preference:", "# [[grid.source]]"]
+    lines += ["", "# One table for each live source."]
+    lines += [*_comment(_sources_doc()), "# [[grid.source]]"]
     for item in fields(GridSource):
         lines += _comment(item.metadata["doc"])
         value = item.metadata["example"] or _toml(item.default, str)
@@ -63,7 +64,9 @@ def reference_markdown() -> str:
     """All settings as Markdown tables, for `configs/README.md`."""
     parts: list[str] = []
     for table, instance in [*_tables(Config()), ("[grid.source]", GridSource())]:
-        parts += ["", f"### `[{table}]`", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        parts += ["", f"### `[{table}]`", ""]
+        parts += [_sources_doc(), ""] if isinstance(instance, GridSource) else []
+        parts += ["| key | default | meaning |", "| --- | --- | --- |"]
         for item in _leaves(instance):
             value = getattr(instance, item.name)
             unset = value is None or value == ""
@@ -86,6 +89,12 @@ def _tables(config: Config) -> Iterator[tuple[str, Any]]:
         if len(nested) < len(fields(instance)):
             yield name, instance
         pending = nested + pending
+
+
+def _sources_doc() -> str:
+    """What the list of sources is, and what holds without one."""
+    found = {item.name: item for item in fields(GridSettings)}["source"]
+    return str(found.metadata["doc"])
 
 
 def _leaves(instance: Any) -> Iterator[Field[Any]]:

@@ -14,8 +14,9 @@ class GridSource:
 
     kind: str = setting(
         "",
-        'Which API: "neso" (Great Britain, no key), "electricity_maps" (the world), or "watttime" '
-        "(marginal: it serves the choice of times and never prices the books).",
+        'Which API. Without a key: "neso" (Great Britain), "energy_charts" (Germany, Europe), '
+        '"energinet" (DK1, DK2), "rte" (France). With one: "electricity_maps" (the world), '
+        '"watttime" (marginal: it serves the choice of times and never prices the books).',
         '"electricity_maps"',
     )
     zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')
@@ -51,7 +52,8 @@ class GridSettings:
     source: tuple[GridSource, ...] | None = setting(
         None,
         "Live sources, in order of preference, as [[grid.source]] tables. Not set: the keyless "
-        "source of the zone where there is one (NESO for `GB` and its parts), else the country "
-        "table; `source = []`: the table alone.",
+        "source of the zone where there is one, else the country table; `source = []`: the "
+        "table alone. Keyless: `GB` and its parts (neso), `DK1`, `DK2` (energinet), `FR` (rte), "
+        "`AT`, `BE`, `CH`, `CZ`, `DE`, `LU`, `NL`, `PL` (energy_charts).",
         "[]",
     )

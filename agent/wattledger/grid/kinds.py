@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.errors import ConfigError
-from wattledger.grid import electricity_maps, neso, watttime
+from wattledger.grid import electricity_maps, energinet, energy_charts, neso, rte, watttime
 from wattledger.grid.client import HttpClient
 from wattledger.grid.source import Source
 from wattledger.model import Basis
@@ -63,15 +63,14 @@ def _token_file(config: SourceConfig) -> Path:
     return config.token_file
 
 
-def _no_choice(config: SourceConfig) -> None:
-    """Refuse a basis for a provider that has but one; the neutral word is no fault."""
-    if config.basis is not None:
+def _no_choice(config: SourceConfig, only: Basis) -> None:
+    """Refuse another basis than the one that a provider has."""
+    if config.basis not in (None, only):
         raise ValueError(f"{config.kind} has no choice of emission factors; leave it out")
 
 
 def _neso(client: HttpClient, config: SourceConfig, name: str) -> Source:
-    if config.basis is not Basis.GENERATION:
-        _no_choice(config)
+    _no_choice(config, Basis.GENERATION)
     return neso.Neso(client, url=config.url, zone=config.zone, name=name)
 
 
@@ -87,7 +86,7 @@ def _electricity_maps(client: HttpClient, config: SourceConfig, name: str) -> So
 
 
 def _watttime(client: HttpClient, config: SourceConfig, name: str) -> Source:
-    _no_choice(config)
+    _no_choice(config, Basis.MARGINAL)
     return watttime.WattTime(
         client,
         zone=config.zone,
@@ -96,6 +95,21 @@ def _watttime(client: HttpClient, config: SourceConfig, name: str) -> Source:
         url=config.url,
         name=name,
     )
+
+
+def _energy_charts(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config, Basis.LIFECYCLE)
+    return energy_charts.EnergyCharts(client, zone=config.zone, url=config.url, name=name)
+
+
+def _energinet(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config, Basis.GENERATION)
+    return energinet.Energinet(client, zone=config.zone, url=config.url, name=name)
+
+
+def _rte(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config, Basis.DIRECT)
+    return rte.Rte(client, zone=config.zone, url=config.url, name=name)
 
 
 KINDS: Mapping[str, SourceKind] = MappingProxyType(
@@ -118,15 +132,34 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             needs_token=True,
             books=False,
         ),
+        "energy_charts": SourceKind(
+            lambda zone: zone in energy_charts.ZONES,
+            "countries of Europe by their ISO 3166 code, such as DE, AT or PL",
+            _energy_charts,
+        ),
+        "energinet": SourceKind(
+            energinet.is_zone, "the Danish price areas DK1 and DK2", _energinet
+        ),
+        "rte": SourceKind(rte.is_zone, "France (FR)", _rte),
+    }
+)
+
+
+# By kind, the zones that it is used for unasked: of several the one nearest to the grid.
+_KEYLESS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
+    {
+        "neso": neso.is_zone,
+        "energinet": energinet.is_zone,
+        "rte": rte.is_zone,
+        "energy_charts": lambda zone: zone in energy_charts.KEYLESS,
     }
 )
 
 
 def keyless(zone: str) -> SourceConfig | None:
     """The source that serves a zone without a key, for when none is configured; None: none does."""
-    if neso.is_zone(zone):
-        return SourceConfig("neso", zone)
-    return None
+    found = next((kind for kind, serves in _KEYLESS.items() if serves(zone)), None)
+    return SourceConfig(found, zone) if found else None
 
 
 def build_sources(configs: Sequence[SourceConfig], client: HttpClient) -> list[Source]:

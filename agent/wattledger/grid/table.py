@@ -18,6 +18,7 @@ from wattledger.units import NS_PER_S, micro
 WORLD = "WORLD"
 YEAR_NS = 365 * 86_400 * NS_PER_S
 _RETRIEVED = re.compile(r"retrieved (\d{4}-\d\d-\d\d)")
+_AREAS = {"DK1": "DK", "DK2": "DK"}  # grid zones that are not written with their country's code
 _COMMON = {"UK": "GB", "EL": "GR", "EU": WORLD}  # what people write for an ISO 3166 code
 
 
@@ -80,7 +81,7 @@ class CountryTable:
         return tuple(self._rows)
 
     def __contains__(self, zone: str) -> bool:
-        return zone.partition("-")[0] in self._rows
+        return _country(zone) in self._rows
 
     def row(self, zone: str) -> CountryRow:
         """The factors of a zone's country: `US-CAR-DUK` is in `US`.
@@ -88,7 +89,7 @@ class CountryTable:
         Raises:
             ConfigError: no such country; names the ones that may be meant.
         """
-        found = self._rows.get(zone.partition("-")[0])
+        found = self._rows.get(_country(zone))
         if found is None:
             near = ", ".join(f"{row.zone} ({row.name})" for row in self._near(zone))
             meant = f"; did you mean {near}?" if near else "; write an ISO 3166 code such as DE"
@@ -166,6 +167,12 @@ class CountryTable:
         word = text.strip().upper()[:60]
         close = difflib.get_close_matches(word, spellings, n=3, cutoff=0.7)
         return list(dict.fromkeys(spellings[spelling] for spelling in close))
+
+
+def _country(zone: str) -> str:
+    """What a zone is looked up by: `US` for `US-CAR-DUK`, `DK` for `DK1`."""
+    head = zone.partition("-")[0]
+    return _AREAS.get(head, head)
 
 
 def _row(fields: dict[str, str]) -> CountryRow:
