@@ -108,3 +108,64 @@ def rte(*values: Any) -> list[dict[str, Any]]:
         {"date_heure": f"2024-10-08T18:{15 * number:02}:00+00:00", "taux_co2": value}
         for number, value in enumerate(values or (34,))
     ]
+
+
+def eia(*hours: dict[str, Any], respondent: Any = "CISO", end: int = 19) -> dict[str, Any]:
+    """`/electricity/rto/fuel-type-data/data/`: hours that end from 2024-03-06T19 on."""
+    rows = [
+        {
+            "period": f"2024-03-06T{end + number:02}",
+            "respondent": respondent,
+            "respondent-name": "California Independent System Operator",
+            "fueltype": fuel,
+            "type-name": fuel,
+            "value": value,
+            "value-units": "megawatthours",
+        }
+        for number, hour in enumerate(hours or ({"NG": "500", "SUN": "500"},))
+        for fuel, value in hour.items()
+    ]
+    return {
+        "response": {"total": str(len(rows)), "frequency": "hourly", "data": rows[::-1]},
+        "apiVersion": "2.1.8",
+    }
+
+
+def entsoe_series(
+    code: str,
+    powers: dict[int, Any],
+    *,
+    resolution: str = "PT60M",
+    start: str = "2024-03-06T18:00Z",
+    end: str = "2024-03-06T20:00Z",
+    curve: str = "A01",
+    area: str = "10Y1001A1001A83F",
+    domain: str = "in",
+    unit: str = "MAW",
+) -> str:
+    """One `TimeSeries` of a generation document; `powers` by position."""
+    points = "".join(
+        f"<Point><position>{position}</position><quantity>{power}</quantity></Point>"
+        for position, power in powers.items()
+    )
+    return f"""<TimeSeries><mRID>1</mRID><businessType>A01</businessType>
+      <{domain}BiddingZone_Domain.mRID codingScheme="A01">{area}</{domain}BiddingZone_Domain.mRID>
+      <quantity_Measure_Unit.name>{unit}</quantity_Measure_Unit.name><curveType>{curve}</curveType>
+      <MktPSRType><psrType>{code}</psrType></MktPSRType>
+      <Period><timeInterval><start>{start}</start><end>{end}</end></timeInterval>
+      <resolution>{resolution}</resolution>{points}</Period></TimeSeries>"""
+
+
+def entsoe(*series: str) -> bytes:
+    """A reply of document type A75."""
+    space = "urn:iec62325.351:tc57wg16:451-6:generationloaddocument:3:0"
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<GL_MarketDocument xmlns="{space}">'
+        f"<mRID>x</mRID><type>A75</type>{''.join(series)}</GL_MarketDocument>"
+    ).encode()
+
+
+ENTSOE_NOTHING = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Acknowledgement_MarketDocument xmlns="urn:iec62325.351:tc57wg16:451-1:acknowledgementdocument:7:0">
+<mRID>x</mRID><Reason><code>999</code><text>No matching data found for Data item</text></Reason>
+</Acknowledgement_MarketDocument>"""

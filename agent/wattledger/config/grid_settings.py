@@ -16,7 +16,8 @@ class GridSource:
         "",
         'Which API. Without a key: "neso" (Great Britain), "energy_charts" (Germany, Europe), '
         '"energinet" (DK1, DK2), "rte" (France). With one: "electricity_maps" (the world), '
-        '"watttime" (marginal: it serves the choice of times and never prices the books).',
+        '"entsoe" (Europe) and "eia" (United States) from the generation mix, "watttime" '
+        "(marginal: it serves the choice of times and never prices the books).",
         '"electricity_maps"',
     )
     zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')

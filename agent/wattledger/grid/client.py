@@ -1,4 +1,4 @@
-"""The room's only way out: GET a small JSON document, in bounded time, memory and trust.
+"""The room's only way out: GET a small document, in bounded time, memory and trust.
 
     total deadline · bounded body · no redirects · no compression · https, or loopback ·
     addresses checked after resolution · no proxy but the configured one · strict JSON
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlencode
 
 from wattledger.errors import GridError
 from wattledger.grid.address import Url, check_url
@@ -69,18 +70,46 @@ class HttpClient:
         allow_hosts: Collection[str],
         private: bool = False,
         secret_headers: Mapping[str, Secret] = _NO_SECRETS,
+        secret_query: Mapping[str, Secret] = _NO_SECRETS,
     ) -> Any:
-        """The parsed body of a 200.
+        """The parsed body of a 200. See `get` for the arguments and for what it raises."""
+        return strict_json(
+            self.get(
+                url,
+                allow_hosts=allow_hosts,
+                accept="application/json",
+                private=private,
+                secret_headers=secret_headers,
+                secret_query=secret_query,
+            )
+        )
+
+    def get(
+        self,
+        url: str,
+        *,
+        allow_hosts: Collection[str],
+        accept: str,
+        private: bool = False,
+        secret_headers: Mapping[str, Secret] = _NO_SECRETS,
+        secret_query: Mapping[str, Secret] = _NO_SECRETS,
+    ) -> bytes:
+        """The body of a 200.
 
         Args:
             url: what to ask.
             allow_hosts: the hosts that may be asked (lower case).
+            accept: the media type that is wanted.
             private: addresses inside the site are allowed: for a URL that the operator chose.
             secret_headers: names and values that no error, log line or URL may show.
+            secret_query: the same, for an API that takes its key in the URL.
 
         Raises:
             GridError: anything else; its `outcome` is one of `Outcome`.
         """
+        if secret_query:
+            query = urlencode({name: secret.reveal() for name, secret in secret_query.items()})
+            url = f"{url}{'&' if '?' in url else '?'}{query}"
         try:
             where = check_url(url)
         except ValueError as error:
@@ -92,7 +121,7 @@ class HttpClient:
         reply = wire.fetch(
             where,
             {
-                "Accept": "application/json",
+                "Accept": accept,
                 "Accept-Encoding": "identity",
                 "Connection": "close",
                 "User-Agent": self._user_agent,
@@ -107,7 +136,7 @@ class HttpClient:
         )
         if reply.status_code != 200:
             raise _refusal(where, reply.status_code, reply.headers.get("retry-after", ""))
-        return strict_json(reply.content)
+        return reply.content
 
 
 def check_proxy(text: str) -> None:

@@ -12,7 +12,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.errors import ConfigError
-from wattledger.grid import electricity_maps, energinet, energy_charts, neso, rte, watttime
+from wattledger.grid import (
+    eia,
+    electricity_maps,
+    energinet,
+    energy_charts,
+    entsoe,
+    neso,
+    rte,
+    watttime,
+)
 from wattledger.grid.client import HttpClient
 from wattledger.grid.source import Source
 from wattledger.model import Basis
@@ -112,6 +121,20 @@ def _rte(client: HttpClient, config: SourceConfig, name: str) -> Source:
     return rte.Rte(client, zone=config.zone, url=config.url, name=name)
 
 
+def _entsoe(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config, Basis.LIFECYCLE)
+    return entsoe.Entsoe(
+        client, zone=config.zone, token_file=_token_file(config), url=config.url, name=name
+    )
+
+
+def _eia(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    _no_choice(config, Basis.LIFECYCLE)
+    return eia.Eia(
+        client, zone=config.zone, token_file=_token_file(config), url=config.url, name=name
+    )
+
+
 KINDS: Mapping[str, SourceKind] = MappingProxyType(
     {
         "neso": SourceKind(
@@ -141,6 +164,18 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             energinet.is_zone, "the Danish price areas DK1 and DK2", _energinet
         ),
         "rte": SourceKind(rte.is_zone, "France (FR)", _rte),
+        "entsoe": SourceKind(
+            lambda zone: entsoe.eic_of(zone) is not None,
+            "countries and bidding zones of Europe, such as DE, SE3 or an EIC",
+            _entsoe,
+            needs_token=True,
+        ),
+        "eia": SourceKind(
+            eia.is_zone,
+            "the balancing authorities of the United States, such as US-CISO or US-CAL-CISO",
+            _eia,
+            needs_token=True,
+        ),
     }
 )
 

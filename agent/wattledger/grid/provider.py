@@ -19,6 +19,7 @@ from wattledger.units import NS_PER_S
 MINUTE_NS = 60 * NS_PER_S
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
+Secrets = Mapping[str, Secret]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -61,24 +62,34 @@ class Provider:
         # Another host than the provider's own is the operator's choice, and may be inside the site.
         self._private = not default_url or self._host != check_base_url(default_url).host
 
-    def _get(
-        self,
-        path: str,
-        query: Mapping[str, Any] = _NOTHING,
-        *,
-        secret_headers: Mapping[str, Secret] = _NOTHING,
-    ) -> Any:
+    def _get(self, path: str, query: Mapping[str, Any] = _NOTHING, **secrets: Secrets) -> Any:
         """The JSON at a path below the base; see `HttpClient.get_json`.
 
         Raises:
             GridError: as the client does.
         """
         return self._client.get_json(
-            self.url + path + (f"?{urlencode(query)}" if query else ""),
-            allow_hosts={self._host},
-            private=self._private,
-            secret_headers=secret_headers,
+            self._url_of(path, query), allow_hosts={self._host}, private=self._private, **secrets
         )
+
+    def _get_raw(
+        self, path: str, query: Mapping[str, Any], accept: str, **secrets: Secrets
+    ) -> bytes:
+        """The body at a path below the base; see `HttpClient.get`.
+
+        Raises:
+            GridError: as the client does.
+        """
+        return self._client.get(
+            self._url_of(path, query),
+            allow_hosts={self._host},
+            accept=accept,
+            private=self._private,
+            **secrets,
+        )
+
+    def _url_of(self, path: str, query: Mapping[str, Any]) -> str:
+        return self.url + path + (f"?{urlencode(query)}" if query else "")
 
     def _signal(
         self, value: Any, start_ns: int, end_ns: int, *, estimated: bool, now_wall_ns: int

@@ -18,7 +18,12 @@ from wattledger.units import NS_PER_S, micro
 WORLD = "WORLD"
 YEAR_NS = 365 * 86_400 * NS_PER_S
 _RETRIEVED = re.compile(r"retrieved (\d{4}-\d\d-\d\d)")
-_AREAS = {"DK1": "DK", "DK2": "DK"}  # grid zones that are not written with their country's code
+# Bidding zones, which are written without their country's code before them.
+_AREAS = {
+    f"{country}{number}": country
+    for country, count in (("DK", 2), ("NO", 5), ("SE", 4))
+    for number in range(1, count + 1)
+}
 _COMMON = {"UK": "GB", "EL": "GR", "EU": WORLD}  # what people write for an ISO 3166 code
 
 
