@@ -169,3 +169,49 @@ ENTSOE_NOTHING = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Acknowledgement_MarketDocument xmlns="urn:iec62325.351:tc57wg16:451-1:acknowledgementdocument:7:0">
 <mRID>x</mRID><Reason><code>999</code><text>No matching data found for Data item</text></Reason>
 </Acknowledgement_MarketDocument>"""
+
+
+def carbon_aware(*ratings: Any, **changes: Any) -> list[dict[str, Any]]:
+    """`/emissions/bylocation`: five minutes from 2022-09-06T20:45Z."""
+    return [
+        {
+            "location": "PJM_ROANOKE",
+            "time": f"2022-09-06T20:{45 + 5 * number}:00+00:00",
+            "rating": rating,
+            "duration": "00:05:00",
+            **changes,
+        }
+        for number, rating in enumerate(ratings or (70,))
+    ]
+
+
+def carbon_aware_forecast(*values: Any) -> list[dict[str, Any]]:
+    """`/emissions/forecasts/current`: five minutes from 2022-09-06T20:45Z."""
+    rows = [
+        {
+            "location": "eastus",
+            "timestamp": f"2022-09-06T20:{45 + 5 * number}:00+00:00",
+            "duration": 5,
+            "value": value,
+        }
+        for number, value in enumerate(values or (359.23,))
+    ]
+    return [
+        {
+            "generatedAt": "2022-09-06T20:40:00+00:00",
+            "location": "eastus",
+            "windowSize": 5,
+            "optimalDataPoints": rows[:1],
+            "forecastData": rows,
+        }
+    ]
+
+
+def prometheus(*samples: tuple[Any, Any], **changes: Any) -> dict[str, Any]:
+    """`/api/v1/query_range` of one series."""
+    values = [list(sample) for sample in samples or ((1_709_751_600, "12.5"),)]
+    data = {
+        "resultType": "matrix",
+        "result": [{"metric": {"__name__": "ppa"}, "values": values}],
+    }
+    return {"status": "success", "data": data, **changes}

@@ -16,7 +16,7 @@ import grid_bodies as bodies
 import grid_server as play
 from grid_server import GridServer
 from wattledger.errors import GridError
-from wattledger.grid import KINDS, keyless
+from wattledger.grid import KINDS, SourceConfig, keyless
 from wattledger.grid.client import HttpClient
 from wattledger.grid.electricity_maps import ElectricityMaps
 from wattledger.grid.neso import Neso
@@ -209,7 +209,7 @@ def test_what_is_no_region(server: GridServer, body: Any, outcome: str) -> None:
 def test_which_parts_of_great_britain_there_are() -> None:
     for zone in ("GB", "GB-1", "GB-17", "GB-RG10", "GB-E1", "GB-SW1A"):
         assert KINDS["neso"].serves(zone)
-        assert keyless(zone) == ("neso", zone, "", None, None, "")
+        assert keyless(zone) == SourceConfig("neso", zone)
     for zone in ("GB-0", "GB-18", "GB-01", "GB-NIR", "GB-", "GB-²", "GB-rg10", "GB-RG10 1AA", "UK"):
         assert not KINDS["neso"].serves(zone)
         assert keyless(zone) is None

@@ -86,6 +86,11 @@ def _grid(config: Config) -> list[Fault]:
         client = HttpClient(proxy=config.grid.proxy)
     except ValueError as error:
         return [*faults, ("grid.proxy", str(error))]
+    faults += [
+        (f"grid.source[{index}].interval", 'is not from "1m" to "1d" in whole seconds')
+        for index, source in enumerate(config.grid.source or ())
+        if not 60 <= source.interval / NS_PER_S <= 86_400 or source.interval % NS_PER_S
+    ]
     try:
         build_sources(source_configs(config), client)
     except ConfigError as error:
@@ -106,6 +111,7 @@ def table_zone(config: Config) -> str:
         source.zone == zone
         and source.kind in KINDS
         and KINDS[source.kind].books
+        and source.basis is not Basis.MARGINAL
         and KINDS[source.kind].serves(zone)
         for source in source_configs(config)
     )
@@ -127,6 +133,12 @@ def source_configs(config: Config) -> list[SourceConfig]:
             token_file=expand_credential(source.token_file),
             basis=Basis(source.emission_factor_type) if source.emission_factor_type else None,
             user=source.user,
+            pointer=source.pointer,
+            time_pointer=source.time_pointer,
+            unit=source.unit,
+            interval_ns=int(source.interval),
+            file=source.file,
+            query=source.query,
         )
         for source in listed
     ]

@@ -56,7 +56,9 @@ def effective_toml(config: Config) -> str:
         lines[lines.index("[grid]") + 1 : lines.index("[grid]") + 1] = ["source = []"]
     for source in config.grid.source or ():
         lines += ["", "[[grid.source]]"]
-        lines += [f"{item.name} = {_toml(getattr(source, item.name))}" for item in fields(source)]
+        for item in fields(source):
+            value = getattr(source, item.name)
+            lines.append(f"{item.name} = {_toml(value, _kind(source, item))}")
     return "\n".join(lines).lstrip() + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wattledger.config.setting import DurationNs, FilePath, Url, s_ns, setting
+from wattledger.config.setting import DurationNs, FilePath, SourceUrl, Url, s_ns, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,15 @@ class GridSource:
         'Which API. Without a key: "neso" (Great Britain), "energy_charts" (Germany, Europe), '
         '"energinet" (DK1, DK2), "rte" (France). With one: "electricity_maps" (the world), '
         '"entsoe" (Europe) and "eia" (United States) from the generation mix, "watttime" '
-        "(marginal: it serves the choice of times and never prices the books).",
+        "(marginal: it serves the choice of times and never prices the books). Of a site itself: "
+        '"carbon_aware" (the Carbon Aware SDK), "json" (any document), "csv" and "prometheus".',
         '"electricity_maps"',
     )
     zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')
-    url: Url = setting(
-        Url(""),
-        "Another address of the same API. Plain http only to loopback.",
+    url: SourceUrl = setting(
+        SourceUrl(""),
+        "Another address of the same API; of a site's own source its address. Plain http only to "
+        "loopback.",
         '"https://api.electricitymaps.com/v3"',
     )
     token_file: FilePath = setting(
@@ -33,10 +35,40 @@ class GridSource:
         '"/etc/wattledger/electricity_maps.token"',
     )
     user: str = setting("", "The account's name, where the source logs in (watttime).", '"site"')
-    emission_factor_type: Literal["", "lifecycle", "direct"] = setting(
+    emission_factor_type: Literal["", "lifecycle", "direct", "generation", "marginal"] = setting(
         "",
-        'What is asked for where the source offers a choice: "lifecycle" (not set) or "direct".',
+        "What the intensities count. Asked for where the source offers a choice (electricity_maps: "
+        '"lifecycle", as if not set, or "direct"); to be stated where the source cannot know it '
+        "(carbon_aware, json, csv, prometheus).",
         '"lifecycle"',
+    )
+    pointer: str = setting(
+        "", "JSON pointer (RFC 6901) to the intensity (json).", '"/data/0/value"'
+    )
+    time_pointer: str = setting(
+        "",
+        "JSON pointer to the start of its period, an instant in UTC or seconds since 1970 (json). "
+        "Not set: the value is of now.",
+        '"/data/0/from"',
+    )
+    unit: Literal["g/kWh", "kg/kWh", "kg/MWh", "t/MWh", "lb/MWh"] = setting(
+        "g/kWh", "What the intensity is written in (json, csv, prometheus)."
+    )
+    interval: DurationNs = setting(
+        s_ns(900),
+        "How often there is a new value, and how long one is valid for where the source does not "
+        "say (json, csv, prometheus).",
+        '"15m"',
+    )
+    file: FilePath = setting(
+        FilePath(""),
+        "A file with the columns start, end and value, instants in UTC (csv).",
+        '"/etc/wattledger/ppa.csv"',
+    )
+    query: str = setting(
+        "",
+        "PromQL for one series (prometheus).",
+        '"ppa_intensity_grams_per_kwh"',
     )
 
 

@@ -153,6 +153,13 @@ def _url(value: Any, _: Any = None) -> str:
     return text
 
 
+def _source_url(value: Any, _: Any = None) -> str:
+    base, mark, query = structure.text(value).partition("?")
+    if "#" in query or any(character.isspace() for character in query):
+        raise ValueError(f'{value!r} is no address; write one such as "https://host/path?a=b"')
+    return _url(base) + mark + query
+
+
 def _zone(value: Any, _: Any = None) -> str:
     text = structure.text(value)
     if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", text):
@@ -180,6 +187,7 @@ def _build_converter() -> cattrs.Converter:
         setting.Listen: parse_listen,
         setting.FilePath: structure.text,
         setting.Url: _url,
+        setting.SourceUrl: _source_url,
         setting.Zone: _zone,
         setting.Pue: _number(1, 10, "1.2"),
         setting.LitersPerKwh: _number(0, 1000, "0.36"),

@@ -12,6 +12,7 @@ Enabled = NewType("Enabled", str)  # "auto", "true" or "false"; written as "auto
 Listen = NewType("Listen", str)
 FilePath = NewType("FilePath", str)
 Url = NewType("Url", str)
+SourceUrl = NewType("SourceUrl", str)  # may have a query, for those sources that ask it as it is
 Pue = NewType("Pue", float)
 LitersPerKwh = NewType("LitersPerKwh", float)
 Watts = NewType("Watts", float)

@@ -13,18 +13,25 @@ from typing import NamedTuple
 
 from wattledger.errors import ConfigError
 from wattledger.grid import (
+    carbon_aware,
+    csv_source,
     eia,
     electricity_maps,
     energinet,
     energy_charts,
     entsoe,
+    json_source,
     neso,
+    prometheus_source,
     rte,
     watttime,
 )
 from wattledger.grid.client import HttpClient
 from wattledger.grid.source import Source
 from wattledger.model import Basis
+from wattledger.units import NS_PER_S
+
+INTERVAL_NS = 900 * NS_PER_S
 
 
 class SourceConfig(NamedTuple):
@@ -38,6 +45,12 @@ class SourceConfig(NamedTuple):
         basis: which emission factors to ask for, where the provider offers a choice; None: its
             default.
         user: the account's name, where the provider wants one.
+        pointer: JSON pointer to an intensity.
+        time_pointer: JSON pointer to the start of its period; empty: none.
+        unit: what an intensity is written in, a key of `quantity.UNITS`.
+        interval_ns: how long an intensity is valid for, where the source does not say.
+        file: the path of a file to read.
+        query: what to ask a Prometheus.
     """
 
     kind: str
@@ -46,6 +59,12 @@ class SourceConfig(NamedTuple):
     token_file: Path | None = None
     basis: Basis | None = None
     user: str = ""
+    pointer: str = ""
+    time_pointer: str = ""
+    unit: str = "g/kWh"
+    interval_ns: int = INTERVAL_NS
+    file: str = ""
+    query: str = ""
 
 
 class SourceKind(NamedTuple):
@@ -56,7 +75,7 @@ class SourceKind(NamedTuple):
         zones: what it serves, in words.
         build: makes the source; raises ValueError with a sentence.
         needs_token: it answers no request without one.
-        books: its intensities may price the books; False: they are marginal.
+        books: its intensities may price the books; False: they are always marginal.
     """
 
     serves: Callable[[str], bool]
@@ -76,6 +95,15 @@ def _no_choice(config: SourceConfig, only: Basis) -> None:
     """Refuse another basis than the one that a provider has."""
     if config.basis not in (None, only):
         raise ValueError(f"{config.kind} has no choice of emission factors; leave it out")
+
+
+def _stated(config: SourceConfig) -> Basis:
+    """What the numbers of a source count that cannot say it itself."""
+    if config.basis is None:
+        raise ValueError(
+            f"{config.kind} cannot know what its numbers count: set emission_factor_type"
+        )
+    return config.basis
 
 
 def _neso(client: HttpClient, config: SourceConfig, name: str) -> Source:
@@ -135,6 +163,54 @@ def _eia(client: HttpClient, config: SourceConfig, name: str) -> Source:
     )
 
 
+def _carbon_aware(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    return carbon_aware.CarbonAware(
+        client, zone=config.zone, url=config.url, basis=_stated(config), name=name
+    )
+
+
+def _json(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    return json_source.JsonSource(
+        client,
+        zone=config.zone,
+        url=config.url,
+        pointer=config.pointer,
+        time_pointer=config.time_pointer,
+        basis=_stated(config),
+        unit=config.unit,
+        interval_ns=config.interval_ns,
+        token_file=config.token_file,
+        name=name,
+    )
+
+
+def _csv(_client: HttpClient, config: SourceConfig, name: str) -> Source:
+    return csv_source.CsvSource(
+        zone=config.zone,
+        file=config.file,
+        basis=_stated(config),
+        unit=config.unit,
+        interval_ns=config.interval_ns,
+        name=name,
+    )
+
+
+def _prometheus(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    return prometheus_source.PrometheusSource(
+        client,
+        zone=config.zone,
+        url=config.url,
+        query=config.query,
+        basis=_stated(config),
+        unit=config.unit,
+        interval_ns=config.interval_ns,
+        token_file=config.token_file,
+        name=name,
+    )
+
+
+_ANY = "any name of letters, digits, dots, dashes and underscores"
+
 KINDS: Mapping[str, SourceKind] = MappingProxyType(
     {
         "neso": SourceKind(
@@ -176,6 +252,12 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             _eia,
             needs_token=True,
         ),
+        "carbon_aware": SourceKind(
+            carbon_aware.is_zone, f"the locations of the SDK: {_ANY}", _carbon_aware
+        ),
+        "json": SourceKind(carbon_aware.is_zone, _ANY, _json),
+        "csv": SourceKind(carbon_aware.is_zone, _ANY, _csv),
+        "prometheus": SourceKind(carbon_aware.is_zone, _ANY, _prometheus),
     }
 )
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from wattledger.grid.provider import (
     token_of,
     utc,
 )
+from wattledger.grid.quantity import in_g_per_kwh
 from wattledger.grid.secret import Secret
 from wattledger.model import Basis, GridSignal
 from wattledger.units import NS_PER_S
@@ -45,7 +45,6 @@ HOST = "api.watttime.org"
 URL = f"https://{HOST}"
 SIGNAL = "co2_moer"
 UNITS = "lbs_co2_per_mwh"
-G_PER_KWH = Decimal("0.45359237")  # 1 lb is 0.45359237 kg by definition, and 1 MWh is 1000 kWh
 _LONGEST_NS = 5 * DAY_NS  # 30 days are allowed; 5 of 5-minute rows stay below the client's bound
 _TOKEN_NS = 25 * MINUTE_NS
 _HORIZON_HOURS = 24
@@ -180,7 +179,7 @@ class WattTime(Provider):
             start_ns = instant_ns(fields.get("point_time"), "point_time")
             imputed = fields.get("imputed_data_used", False)
             return self._signal(
-                _g_per_kwh(fields.get("value")),
+                in_g_per_kwh(fields.get("value"), "lb/MWh"),
                 start_ns,
                 start_ns + period_s * NS_PER_S,
                 estimated=estimated or imputed is not False,
@@ -192,10 +191,3 @@ class WattTime(Provider):
 
 def _bearer(token: Secret) -> dict[str, Secret]:
     return {"Authorization": Secret(f"Bearer {token.reveal()}")}
-
-
-def _g_per_kwh(value: Any) -> float:
-    """Pounds per MWh in g/kWh; what is no plausible number is left to the check that follows."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9:
-        raise failure(Outcome.BAD_VALUE, "a rate is not a plausible number")
-    return float(Decimal(str(value)) * G_PER_KWH)
