@@ -31,6 +31,7 @@ from wattledger.grid.provider import (
     collect,
     coming,
     good_of,
+    is_name,
     rows_of,
     utc,
 )
@@ -39,13 +40,7 @@ from wattledger.units import NS_PER_S
 
 _LONGEST_NS = 5 * DAY_NS
 _WINDOW_NS = 3 * HOUR_NS
-_ZONE = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", re.ASCII)
 _DURATION = re.compile(r"(\d\d):(\d\d):(\d\d)", re.ASCII)
-
-
-def is_zone(text: str) -> bool:
-    """Whether a text is a name of a location: `eastus`, `westeurope`."""
-    return len(text) <= 64 and _ZONE.fullmatch(text) is not None
 
 
 class CarbonAware(Provider):
@@ -71,7 +66,7 @@ class CarbonAware(Provider):
         basis: Basis,
         name: str = "carbon_aware",
     ) -> None:
-        if not is_zone(zone):
+        if not is_name(zone):
             raise ValueError(f"{zone!r} is not a name of a location, such as eastus")
         super().__init__(
             client,

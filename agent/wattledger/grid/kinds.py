@@ -1,6 +1,7 @@
 """The kinds of sources that a configuration may name, and the keyless one of a zone.
 
-A new provider is one file with one class and one row in `KINDS`.
+A new provider is one file with one class and one row in `KINDS`. Those without a key are imported
+at once, to know their zones; the others by the configuration that names them.
 """
 
 from __future__ import annotations
@@ -12,21 +13,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.errors import ConfigError
-from wattledger.grid import (
-    carbon_aware,
-    csv_source,
-    eia,
-    electricity_maps,
-    energinet,
-    energy_charts,
-    entsoe,
-    json_source,
-    neso,
-    prometheus_source,
-    rte,
-    watttime,
-)
+from wattledger.grid import energinet, energy_charts, neso, rte
 from wattledger.grid.client import HttpClient
+from wattledger.grid.provider import is_name
 from wattledger.grid.source import Source
 from wattledger.model import Basis
 from wattledger.units import NS_PER_S
@@ -112,6 +101,8 @@ def _neso(client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _electricity_maps(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import electricity_maps
+
     return electricity_maps.ElectricityMaps(
         client,
         zone=config.zone,
@@ -123,6 +114,8 @@ def _electricity_maps(client: HttpClient, config: SourceConfig, name: str) -> So
 
 
 def _watttime(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import watttime
+
     _no_choice(config, Basis.MARGINAL)
     return watttime.WattTime(
         client,
@@ -150,6 +143,8 @@ def _rte(client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _entsoe(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import entsoe
+
     _no_choice(config, Basis.LIFECYCLE)
     return entsoe.Entsoe(
         client, zone=config.zone, token_file=_token_file(config), url=config.url, name=name
@@ -157,6 +152,8 @@ def _entsoe(client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _eia(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import eia
+
     _no_choice(config, Basis.LIFECYCLE)
     return eia.Eia(
         client, zone=config.zone, token_file=_token_file(config), url=config.url, name=name
@@ -164,12 +161,16 @@ def _eia(client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _carbon_aware(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import carbon_aware
+
     return carbon_aware.CarbonAware(
         client, zone=config.zone, url=config.url, basis=_stated(config), name=name
     )
 
 
 def _json(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import json_source
+
     return json_source.JsonSource(
         client,
         zone=config.zone,
@@ -185,6 +186,8 @@ def _json(client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _csv(_client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import csv_source
+
     return csv_source.CsvSource(
         zone=config.zone,
         file=config.file,
@@ -196,6 +199,8 @@ def _csv(_client: HttpClient, config: SourceConfig, name: str) -> Source:
 
 
 def _prometheus(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import prometheus_source
+
     return prometheus_source.PrometheusSource(
         client,
         zone=config.zone,
@@ -209,6 +214,30 @@ def _prometheus(client: HttpClient, config: SourceConfig, name: str) -> Source:
     )
 
 
+def _is_electricity_maps(zone: str) -> bool:
+    from wattledger.grid import electricity_maps
+
+    return electricity_maps.is_zone(zone)
+
+
+def _is_watttime(zone: str) -> bool:
+    from wattledger.grid import watttime
+
+    return watttime.is_zone(zone)
+
+
+def _is_entsoe(zone: str) -> bool:
+    from wattledger.grid import entsoe
+
+    return entsoe.eic_of(zone) is not None
+
+
+def _is_eia(zone: str) -> bool:
+    from wattledger.grid import eia
+
+    return eia.is_zone(zone)
+
+
 _ANY = "any name of letters, digits, dots, dashes and underscores"
 
 KINDS: Mapping[str, SourceKind] = MappingProxyType(
@@ -219,13 +248,13 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             _neso,
         ),
         "electricity_maps": SourceKind(
-            electricity_maps.is_zone,
+            _is_electricity_maps,
             "the zones of app.electricitymaps.com, such as DE, DK-DK1 or US-CAR-DUK",
             _electricity_maps,
             needs_token=True,
         ),
         "watttime": SourceKind(
-            watttime.is_zone,
+            _is_watttime,
             "the regions of docs.watttime.org, such as CAISO_NORTH",
             _watttime,
             needs_token=True,
@@ -241,23 +270,21 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
         ),
         "rte": SourceKind(rte.is_zone, "France (FR)", _rte),
         "entsoe": SourceKind(
-            lambda zone: entsoe.eic_of(zone) is not None,
+            _is_entsoe,
             "countries and bidding zones of Europe, such as DE, SE3 or an EIC",
             _entsoe,
             needs_token=True,
         ),
         "eia": SourceKind(
-            eia.is_zone,
+            _is_eia,
             "the balancing authorities of the United States, such as US-CISO or US-CAL-CISO",
             _eia,
             needs_token=True,
         ),
-        "carbon_aware": SourceKind(
-            carbon_aware.is_zone, f"the locations of the SDK: {_ANY}", _carbon_aware
-        ),
-        "json": SourceKind(carbon_aware.is_zone, _ANY, _json),
-        "csv": SourceKind(carbon_aware.is_zone, _ANY, _csv),
-        "prometheus": SourceKind(carbon_aware.is_zone, _ANY, _prometheus),
+        "carbon_aware": SourceKind(is_name, f"the locations of the SDK: {_ANY}", _carbon_aware),
+        "json": SourceKind(is_name, _ANY, _json),
+        "csv": SourceKind(is_name, _ANY, _csv),
+        "prometheus": SourceKind(is_name, _ANY, _prometheus),
     }
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,14 @@ HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
 Secrets = Mapping[str, Secret]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a zone where a site names its own: a label, and harmless in a URL."""
+    return len(text) <= 64 and _NAME.fullmatch(text) is not None
 
 
 class Provider:
