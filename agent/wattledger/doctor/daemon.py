@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wattledger.doctor.finding import ESTIMATED_HINT, Finding, Level
+from wattledger.grid.feed import MARGINAL
 from wattledger.meters import rapl
 
 _QUALITIES: Mapping[str, tuple[Level, str]] = {
@@ -73,7 +74,9 @@ def of_meters(status: Mapping[str, Any], sysfs: Path) -> Iterator[Finding]:
 
 def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:
     """What it prices with, and how its sources do."""
-    grid, sources = status["grid"], status["grid_sources"]
+    grid = status["grid"]
+    marginal = [source for source in status["grid_sources"] if source["message"] == MARGINAL[0]]
+    sources = [source for source in status["grid_sources"] if source not in marginal]
     # The table alone, as configured, is no fault; a table that stands in for a source is.
     level: Level = "problem" if sources else "note"
     yield Finding(
@@ -88,6 +91,8 @@ def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(
                 "grid", "problem", f"{source['source']}: {source['message']}", source["hint"] or ""
             )
+    for source in marginal:
+        yield Finding("grid", "note", f"{source['source']}: {MARGINAL[0]}", MARGINAL[1])
 
 
 def _age(age_s: int) -> str:

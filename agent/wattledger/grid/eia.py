@@ -9,7 +9,8 @@
 Documented at https://www.eia.gov/opendata/documentation.php. `period` is the end of an hour in
 UTC; `value` may be text, a number, null or slightly negative. At most 5000 rows come at once, and
 a key that asks too often is suspended. The intensity is made of the mix with the medians of
-`data/fuel_factors.csv`, and marked as estimated.
+`data/fuel_factors.csv`, and marked as estimated. Some balancing authorities report their fuels a
+day late: what is older than `grid.max_age` does not price the present.
 """
 
 from __future__ import annotations
