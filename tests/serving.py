@@ -17,7 +17,7 @@ from wattledger.model import Kind, Snapshot, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobMoment, JobQuery, JobRow, RunBook, sum_of
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
-from wattledger_exporters.prometheus import Page, render
+from wattledger_exporters.prometheus import Page, Renderer
 
 
 class FakeDaemon:
@@ -115,7 +115,7 @@ def read_answer(sock: socket.socket, method: str = "GET") -> Answer:
 
 
 def page_of(snapshot: Snapshot, clock: FakeClock) -> Page:
-    return render(snapshot, clock.now().monotonic_ns, process=False)
+    return Renderer().render(snapshot, clock.now().monotonic_ns, process=False)
 
 
 class Served(NamedTuple):

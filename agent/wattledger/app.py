@@ -31,7 +31,7 @@ from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, PageStore
-from wattledger_exporters.prometheus import render
+from wattledger_exporters.prometheus import Renderer
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class App:
                 version=__version__,
                 simulated=build.scenario_name(config),
             )
+            self._renderer = Renderer()
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
             self._http = HttpServer(
                 self,
@@ -253,7 +254,9 @@ class App:
         created = self._config.http.created_timestamps
         rendered_ns = self._clock.now().monotonic_ns
         labels = self._config.jobs.labels
-        self._pages.publish(render(snapshot, rendered_ns, created=created, labels=labels))
+        self._pages.publish(
+            self._renderer.render(snapshot, rendered_ns, created=created, labels=labels)
+        )
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
