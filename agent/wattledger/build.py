@@ -22,7 +22,6 @@ from wattledger.jobs.claims import (
     ClaimSource,
     DcgmJobMapping,
     GpuBy,
-    GpuNames,
     JobNames,
     JobstatsFiles,
     KubeletPodResources,
@@ -120,12 +119,7 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
 
 def bindings(config: Config, clock: Clock, meter: NvmlMeter | None) -> Bindings:
     """What the schedulers of the settings say of who holds which GPU."""
-    found = Bindings(
-        lambda: tuple(
-            GpuNames(facts.uuid, facts.index, facts.index)
-            for facts in (meter.facts() if meter is not None else ())
-        )
-    )
+    found = Bindings(meter.gpu_names if meter is not None else tuple)
     slurm, kubelet = config.jobs.slurm, config.jobs.kubelet
     sources: list[ClaimSource] = []
     if POD in config.jobs.managers:
@@ -239,6 +233,8 @@ def site_factors(config: Config) -> SiteFactors:
         wue_source="default" if wue is None else "config",
         ewif_ul_per_kwh=ewif_ul,
         ewif_source=ewif_source,
+        price_per_kwh=site.price_per_kwh,
+        currency=site.currency,
     )
 
 
