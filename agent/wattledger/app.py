@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
-CLAIMS_INTERVAL_S = 1.0
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
@@ -97,6 +96,7 @@ class App:
             ]
             gpus = next((meter for meter in meters if isinstance(meter, NvmlMeter)), None)
             self._bindings = build.bindings(config, self._clock, gpus)
+            self._turns = TickGrid(min(int(config.sampling.interval), NS_PER_S))
             self._asked_claims = threading.Event()
             self._claims = PollingThread("claims", self._ask_claims)
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
@@ -218,10 +218,12 @@ class App:
     def _ask_claims(self) -> float:
         self._bindings.look()
         self._asked_claims.set()
-        return CLAIMS_INTERVAL_S
+        # At the instants at which the meters are read, which is before the books of that turn.
+        now_ns = self._clock.now().monotonic_ns
+        return seconds(self._turns.next_after(now_ns) - now_ns)
 
     def _loop(self) -> None:
-        turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
+        turns = self._turns
         commit_ns = int(self._config.sampling.commit_interval)
         due_ns = self._clock.now().monotonic_ns // commit_ns * commit_ns + commit_ns
         while not self._stop.is_set():
