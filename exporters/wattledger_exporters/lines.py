@@ -144,9 +144,12 @@ class Lines:
 class _Family:
     """A family's lines: all, and in the text format those of `_created` apart."""
 
-    __slots__ = ("all", "created", "plain")
+    __slots__ = ("all", "created", "labels", "plain", "sample", "spec")
 
-    def __init__(self) -> None:
+    def __init__(self, spec: MetricSpec) -> None:
+        self.spec = spec
+        self.sample = spec.sample
+        self.labels = spec.labels
         self.all: list[str] = []
         self.plain: list[str] = []
         self.created: list[str] = []
@@ -158,26 +161,28 @@ class Families:
     def __init__(self, lines: Lines, *, created: bool = False) -> None:
         """Args: lines: of the page before. created: `_created` is asked for."""
         self._lines = lines
-        self._families = {name: _Family() for name in CATALOGUE}
+        self._families = {name: _Family(spec) for name, spec in CATALOGUE.items()}
         self._created = created
 
     def add(self, name: str, value: float, *labels: str, created_ns: int = 0) -> None:
         """One sample; `created_ns` (0: unknown) only shows where that is asked for."""
-        spec = CATALOGUE[name]
         family = self._families[name]
-        family.all.append(self._lines.line(spec.sample, spec.labels, labels, value))
-        if self._created and spec.type == "counter":
-            family.plain.append(family.all[-1])
+        line = self._lines.line(family.sample, family.labels, labels, value)
+        family.all.append(line)
+        if self._created and family.spec.type == "counter":
+            family.plain.append(line)
             if created_ns:
                 created_s = units.seconds(created_ns)
-                line = self._lines.line(f"{spec.family}_created", spec.labels, labels, created_s)
+                of_its_own = f"{family.spec.family}_created"
+                line = self._lines.line(of_its_own, family.labels, labels, created_s)
                 family.all.append(line)
                 family.created.append(line)
 
     def add_info(self, name: str, labels: Mapping[str, str]) -> None:
         """One sample of an info family with more labels than the catalogue names."""
-        line = self._lines.line(CATALOGUE[name].sample, tuple(labels), tuple(labels.values()), 1)
-        self._families[name].all.append(line)
+        family = self._families[name]
+        line = self._lines.line(family.sample, tuple(labels), tuple(labels.values()), 1)
+        family.all.append(line)
 
     def pages(self, others: Iterable[Metric] = ()) -> tuple[bytes, bytes]:
         """The page as text and as OpenMetrics.
@@ -187,10 +192,10 @@ class Families:
         """
         text: list[str] = []
         openmetrics: list[str] = []
-        for name, family in self._families.items():
+        for family in self._families.values():
             if not family.all:
                 continue
-            heads = _heads(CATALOGUE[name])
+            heads = _heads(family.spec)
             openmetrics += (heads.openmetrics, *family.all)
             text += (heads.text, *(family.plain or family.all))
             if family.created:
