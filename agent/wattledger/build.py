@@ -179,6 +179,7 @@ def jobs(
         boot_id=clock.boot_id,
         remembered=remembered,
         claims=bound.claims,
+        gpus=bound.gpus,
         describe=describe,
         sluid=bound.sluid,
     )

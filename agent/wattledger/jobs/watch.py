@@ -22,10 +22,11 @@ from wattledger.jobs.hierarchy import find_layout, some_pids
 from wattledger.jobs.holders import Located, Locator
 from wattledger.jobs.names import UserNames
 from wattledger.jobs.paths import Paths, Place
+from wattledger.jobs.shares import shares_of
 from wattledger.jobs.tree import Tree
 from wattledger.model import Instant, Payee
 from wattledger.model.jobs import SLURM, Claim, JobKey, JobRun, Survey, job_payee
-from wattledger.model.measuring import Process
+from wattledger.model.measuring import GpuNames, Process
 from wattledger.units import NS_PER_S
 
 UID_TRIES = 8
@@ -79,6 +80,7 @@ class JobWatch:
         remembered: Iterable[JobRun] = (),
         names: UserNames | None = None,
         claims: Callable[[], Sequence[Claim]] = tuple,
+        gpus: Callable[[], Sequence[GpuNames]] = tuple,
         describe: Callable[[JobKey], Description | None] = lambda _: None,
         sluid: Callable[[str], str | None] = lambda _: None,
     ) -> None:
@@ -92,6 +94,7 @@ class JobWatch:
             remembered: the runs that the ledger knows as running.
             names: users' names.
             claims: what others than cgroups and processes say of who holds a GPU. Never blocks.
+            gpus: this node's GPUs, as they are cut up now. Never blocks.
             describe: what a scheduler says of a job; None: nothing. Never blocks.
             sluid: the job number of a SLUID of Slurm's; None: not known. Never blocks.
         """
@@ -104,6 +107,7 @@ class JobWatch:
             self._remembered.setdefault(run.key, []).append(run)
         self._names = names or UserNames()
         self._claims = claims
+        self._gpus = gpus
         self._describe = describe
         self._sluid = sluid
         self._layout = find_layout(sysfs)
@@ -345,14 +349,12 @@ class JobWatch:
             own = sum(cgroup.cpuset_ppm for cgroup in run.cgroups.values())
             if own:
                 cpusets[run.payee] = own
-        processes = {
-            device: tuple(
-                dict.fromkeys(
-                    alive[key].payee for place in one.places if (key := self._key(place)) in alive
-                )
-            )
-            for device, one in located.items()
-        }
+
+        def run_of(place: Place) -> Payee | None:
+            run = alive.get(self._key(place))
+            return run.payee if run is not None else None
+
+        shares = shares_of(located, run_of, self._gpus() if located else ())
         return Survey(
             at=now,
             runs={run.payee: self._record(run) for run in alive.values()},
@@ -362,9 +364,10 @@ class JobWatch:
             memory_bytes=memory,
             memory_total_bytes=self._memory_total,
             cpuset_ppm=cpusets,
-            processes=processes,
+            processes=shares.processes,
+            sm=shares.sm,
             strangers=frozenset(d for d, one in located.items() if one.strangers),
-            claims=tuple(self._claims()),
+            claims=(*self._claims(), *shares.claims),
         )
 
 

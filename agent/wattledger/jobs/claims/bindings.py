@@ -91,6 +91,10 @@ class Bindings:
             return True
         return False if manager in self._with_cgroups else None
 
+    def gpus(self) -> tuple[GpuNames, ...]:
+        """This node's GPUs by all their names, as they are now."""
+        return tuple(self._gpus())
+
     def claims(self) -> tuple[Claim, ...]:
         """Who holds what, as of the last look: the most trusted source's claims first."""
         return self._view.claims
