@@ -77,7 +77,7 @@ def receipt_json(
         "duration_s": units.seconds(max(0, end_ns - start_ns)),
         "exit_code": exit_code,
         **{name: totals[name] for name in ("energy_kwh", "co2e_g", "water_l")},
-        "cost": _cost(grids, price_per_kwh, currency),
+        "cost": cost_of(grids, price_per_kwh, currency),
         "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
         if measured_ns > 0
         else 0.0,
@@ -86,7 +86,7 @@ def receipt_json(
         "held_idle_device_hours": totals["held_idle_device_hours"],
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
-        "grid": [_grid(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
         "devices": [
             {"device": held.device, "share": held.share_ppm / PPM, "exact": held.exact}
             for held in run.holdings
@@ -101,6 +101,25 @@ def receipt_json(
     }
 
 
+UNKNOWN = (
+    *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share"),
+    *("held_idle_kwh", "held_device_hours", "held_idle_device_hours"),
+)
+"""What is None in a receipt of which nothing is known."""
+
+
+def unknown_receipt(
+    receipt: Receipt, *, measured_by: str = "daemon", exit_code: int | None = None
+) -> dict[str, Any]:
+    """The receipt of a command that took place, but of which nothing was measured.
+
+    As `receipt_json`, with None for every amount: unavailable is never 0.
+    """
+    told = receipt_json(receipt, measured_by=measured_by, exit_code=exit_code, complete=False)
+    exact = {name: told["exact"][name] for name in ("start_ns", "end_ns")}
+    return told | dict.fromkeys(UNKNOWN) | {"since": None, "exact": exact}
+
+
 def _share(part_uj: int, whole_uj: int) -> float:
     return part_uj / whole_uj if whole_uj else 0.0
 
@@ -109,16 +128,18 @@ def _facility_uj(grid: GridPart, cell: Cell) -> int:
     return cell.amounts.energy_uj * grid.pue_ppm // PPM
 
 
-def _cost(
+def cost_of(
     grids: Mapping[GridPart, Cell], price_per_kwh: float | None, currency: str
 ) -> dict[str, Any] | None:
+    """What the energy cost at the meter of the site; None where there is no price."""
     if price_per_kwh is None:
         return None
     facility_uj = sum(_facility_uj(grid, cell) for grid, cell in grids.items())
     return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
 
 
-def _grid(grid: GridPart, cell: Cell, whole_uj: int) -> dict[str, Any]:
+def grid_part(grid: GridPart, cell: Cell, whole_uj: int) -> dict[str, Any]:
+    """What priced a part of `whole_uj`, and how large it is."""
     facility_uj = _facility_uj(grid, cell)
     return {
         "zone": grid.zone,
@@ -145,58 +166,63 @@ def receipt_text(receipt: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
         receipt: of `receipt_json`.
         notes: sentences to end with.
     """
+    indented = [f"  {note}" for note in notes]
+    if receipt["energy_kwh"] is None:
+        return "\n".join([_title(receipt), *indented])
     energy, water, cost = receipt["energy_kwh"], receipt["water_l"], receipt["cost"]
-    kinds = [f"{name} {_number(energy[kind])}" for kind, name in _KINDS.items() if energy[kind]]
+    kinds = [f"{name} {number(energy[kind])}" for kind, name in _KINDS.items() if energy[kind]]
     joules = units.joules(int(receipt["exact"]["energy_uj"]))
     rows = [
-        ("energy", f"{_number(energy['total'])} kWh", ", ".join(kinds)),
-        ("", f"{_number(joules)} J", f"mean {_number(receipt['mean_watts'])} W"),
-        ("CO2e", f"{_number(receipt['co2e_g'])} g", _priced_by(receipt["grid"])),
+        ("energy", f"{number(energy['total'])} kWh", ", ".join(kinds)),
+        ("", f"{number(joules)} J", f"mean {number(receipt['mean_watts'])} W"),
+        ("CO2e", f"{number(receipt['co2e_g'])} g", priced_by(receipt["grid"])),
         (
             "water",
-            f"{_number(water['total'])} L",
-            f"on site {_number(water['onsite'])}, grid {_number(water['grid'])}",
+            f"{number(water['total'])} L",
+            f"on site {number(water['onsite'])}, grid {number(water['grid'])}",
         ),
     ]
     if cost is not None:
-        rows.append(("cost", f"{_number(cost['amount'])} {_printable(cost['currency'])}", ""))
+        rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
     if receipt["held_device_hours"]:
         rows.append(_held(receipt))
-    rows.append(("measured", _measured(receipt["quality"]), ""))
+    rows.append(("measured", measured_how(receipt["quality"]), ""))
     width = max(len(value) for _, value, why in rows if why)
     body = [f"  {label:<9} {value:<{width}}  {why}".rstrip() for label, value, why in rows]
-    held = [_printable(device["device"]) for device in receipt["devices"]]
+    held = [printable(device["device"]) for device in receipt["devices"]]
     if held:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
     if not receipt["complete"]:
         body.append("  INCOMPLETE: a part of its time was not measured")
-    return "\n".join([_title(receipt), *body, *(f"  {note}" for note in notes)])
+    return "\n".join([_title(receipt), *body, *indented])
 
 
 def _title(receipt: Mapping[str, Any]) -> str:
-    name = _printable(receipt["name"])[:_NAME_CHARS] or "the command"
+    name = printable(receipt["name"])[:_NAME_CHARS] or "the command"
     code = receipt["exit_code"]
     ended = "" if code is None else f", exit code {code}"
-    way = "without a daemon"
-    if receipt["measured_by"] == "daemon":
-        way = f"by the daemon as {receipt['manager']}/{receipt['job_id']}"
+    way = "measured without a daemon"
+    if receipt["energy_kwh"] is None:
+        way = "not measured"
+    elif receipt["measured_by"] == "daemon":
+        way = f"measured by the daemon as {receipt['manager']}/{receipt['job_id']}"
     if step_of := receipt["step_of"]:
-        way += _printable(f", a step of {step_of['manager']}/{step_of['job_id']}")
+        way += printable(f", a step of {step_of['manager']}/{step_of['job_id']}")
     took = "took" if receipt["end"] or code is not None else "has run for"
-    return f"wattledger: {name} {took} {_duration(receipt['duration_s'])}{ended}; measured {way}"
+    return f"wattledger: {name} {took} {duration(receipt['duration_s'])}{ended}; {way}"
 
 
-def _priced_by(grids: Sequence[Mapping[str, Any]]) -> str:
+def priced_by(grids: Sequence[Mapping[str, Any]]) -> str:
     """The source, zone and basis of the intensity that priced most, and how many others did."""
     if not grids:
         return ""
     first = max(grids, key=lambda grid: float(grid["energy_share"]))
     intensity = first["mean_intensity_g_per_kwh"]
-    said = "" if intensity is None else f"{_number(intensity)} g/kWh, "
+    said = "" if intensity is None else f"{number(intensity)} g/kWh, "
     estimate = ", an estimate" if first["estimated"] else ""
     more = f" and {len(grids) - 1} more" if len(grids) > 1 else ""
-    source = _printable(f"{first['source']} {first['zone']}")
+    source = printable(f"{first['source']} {first['zone']}")
     return f"{said}{source} ({first['basis']}{estimate}){more}, PUE {first['pue']:g}"
 
 
@@ -204,24 +230,25 @@ def _held(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
     idle_h, held_h = receipt["held_idle_device_hours"], receipt["held_device_hours"]
     return (
         "held idle",
-        f"{_number(receipt['held_idle_kwh'])} kWh",
-        f"{idle_h / held_h:.0%} of {_duration(held_h * 3600)} GPU time",
+        f"{number(receipt['held_idle_kwh'])} kWh",
+        f"{idle_h / held_h:.0%} of {duration(held_h * 3600)} GPU time",
     )
 
 
-def _measured(quality: Mapping[str, float]) -> str:
-    said = [f"{_percent(quality[q])} {text}" for q, text in _QUALITIES.items() if q in quality]
+def measured_how(quality: Mapping[str, float]) -> str:
+    """The shares of a receipt's `quality` in words."""
+    said = [f"{percent(quality[q])} {text}" for q, text in _QUALITIES.items() if q in quality]
     return ", ".join(said) or "nothing: no energy was booked for it"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Whole percents, but never 0 or 100 of what is more or less."""
     if 0 < share < 0.01:
         return "<1%"
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Four significant digits, never in scientific notation."""
     if not value:
         return "0"
@@ -229,13 +256,14 @@ def _number(value: float) -> str:
     return f"{value:,.{min(12, max(0, digits))}f}"
 
 
-def _duration(duration_s: float) -> str:
+def duration(duration_s: float) -> str:
+    """A time for people: `7.5 s`, `2:03:04 h`."""
     if duration_s < 120:
         return f"{duration_s:.3g} s" if duration_s < 10 else f"{duration_s:.1f} s"
     hours, rest_s = divmod(round(duration_s), 3600)
     return f"{hours}:{rest_s // 60:02}:{rest_s % 60:02} h"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Nothing that a terminal would obey."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
