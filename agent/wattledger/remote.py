@@ -46,9 +46,19 @@ class Remote:
         self._timeout_s = timeout_s
 
     def request(
-        self, path: str, query: Mapping[str, str] | None = None, method: str = "GET"
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        method: str = "GET",
+        timeout_s: float | None = None,
     ) -> Any:
         """The JSON that the daemon answers.
+
+        Args:
+            path: of the API.
+            query: its parameters.
+            method: of HTTP.
+            timeout_s: how long to wait for each step; None: as this was made.
 
         Raises:
             DaemonUnreachable: no daemon listens on any of the sockets.
@@ -57,7 +67,7 @@ class Remote:
         target = path + (f"?{urlencode(query)}" if query else "")
         failures: list[str] = []
         for candidate in self._candidates:
-            connection = _UnixConnection(candidate, self._timeout_s)
+            connection = _UnixConnection(candidate, timeout_s or self._timeout_s)
             try:
                 connection.request(method, target, headers={"Accept": "application/json"})
                 reply = connection.getresponse()

@@ -132,9 +132,14 @@ def cost_of(
     grids: Mapping[GridPart, Cell], price_per_kwh: float | None, currency: str
 ) -> dict[str, Any] | None:
     """What the energy cost at the meter of the site; None where there is no price."""
+    facility_uj = sum(_facility_uj(grid, cell) for grid, cell in grids.items())
+    return cost(facility_uj, price_per_kwh, currency)
+
+
+def cost(facility_uj: int, price_per_kwh: float | None, currency: str) -> dict[str, Any] | None:
+    """What an energy at the meter of the site costs; None where there is no price."""
     if price_per_kwh is None:
         return None
-    facility_uj = sum(_facility_uj(grid, cell) for grid, cell in grids.items())
     return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
 
 

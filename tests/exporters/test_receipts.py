@@ -16,7 +16,7 @@ from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job_payee
 from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
 from wattledger.units import NS_PER_S, UJ_PER_KWH
-from wattledger_exporters.receipts import receipt_json, receipt_text
+from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
 
 TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
 LIVE = GridPart("GB", "neso", Basis.GENERATION, False, 1_200_000)
@@ -101,6 +101,18 @@ def test_nothing_booked_is_no_division_by_zero() -> None:
     assert told["energy_kwh"]["total"] == told["mean_watts"] == told["estimated_share"] == 0.0
     assert (told["quality"], told["grid"]) == ({}, [])
     assert "no energy was booked" in receipt_text(told)
+
+
+def test_of_what_nothing_is_known_every_amount_is_none_and_not_0() -> None:
+    told = unknown_receipt(Receipt(a_run(7.5)), exit_code=1)
+    assert told.keys() == receipt_json(a_receipt()).keys()
+    assert [told[name] for name in UNKNOWN] == [None] * len(UNKNOWN)
+    assert (told["duration_s"], told["exit_code"], told["complete"]) == (7.5, 1, False)
+    assert told["exact"].keys() == {"start_ns", "end_ns"}
+    assert receipt_text(told, ["Why."]).splitlines() == [
+        "wattledger: train took 7.5 s, exit code 1; not measured",
+        "  Why.",
+    ]
 
 
 def test_the_text_for_people() -> None:
