@@ -68,3 +68,14 @@ def cpu_model(text: str) -> str:
         if key.strip() == "model name":
             return " ".join(value.split())
     return ""
+
+
+def memory_total_bytes(procfs: Path) -> int:
+    """MemTotal; 0: not told."""
+    try:
+        for line in (procfs / "meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+    return 0

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from wattledger.core.attribution import attribute
 from wattledger.core.baselines import ENDED_NOTE, Baselines
 from wattledger.core.books import PendingBooks
 from wattledger.core.floor import IdleFloors
@@ -34,7 +33,8 @@ from wattledger.model import (
     Usage,
 )
 from wattledger.model.measuring import Process
-from wattledger.payroll import BUSY_NOTE, Payroll
+from wattledger.model.receipts import Receipt
+from wattledger.payroll import Payroll
 from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed
 from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
 
@@ -133,6 +133,7 @@ class Sampler:
             self._book(_merged(intervals), busy_ppm, now.wall_ns)
         for device, used in self._used.items():
             self._pending.decide(device, used=used)
+            self._payroll.decide(device, used=used)
         self._used.clear()
 
     def _take(self, report: MeterReport, intervals: list[EnergyInterval]) -> None:
@@ -225,10 +226,9 @@ class Sampler:
                 others.append(interval)
                 continue
             usage = self._usage(interval, kind, busy_ppm)
-            attributed = attribute(interval, usage)
-            self._pending.book(attributed, price_at, usage)
-            self._payroll.paid(attributed)
-            for payee, share_uj in attributed.shares:
+            settled = self._payroll.settle(interval, usage, kind, price_at)
+            self._pending.book(settled.attributed, price_at, settled.usage)
+            for payee, share_uj in settled.members:
                 split[payee] = split.get(payee, 0) + share_uj
         for interval in others:  # the rest of the node follows the metered parts
             whole = sum(split.values())
@@ -237,9 +237,8 @@ class Sampler:
                 if whole
                 else Usage(interval.device, rest=IDLE)
             )
-            attributed = attribute(interval, usage)
-            self._pending.book(attributed, price_at)
-            self._payroll.paid(attributed)
+            settled = self._payroll.settle(interval, usage, Kind.OTHER, price_at)
+            self._pending.book(settled.attributed, price_at)
 
     def _usage(self, interval: EnergyInterval, kind: Kind, busy_ppm: int | None) -> Usage:
         """Who pays for a device."""
@@ -257,6 +256,10 @@ class Sampler:
         info = self._devices.get(device) or self._remembered.get(device)
         return info.kind if info is not None else Kind.OTHER
 
+    def receipt(self, run_id: str) -> Receipt | None:
+        """What a command has cost so far, for any thread; None: it is not known."""
+        return self._payroll.receipt(run_id)
+
     # ── commit ──────────────────────────────────────────────────────────────────────────────────
 
     def commit(self) -> Snapshot:
@@ -269,7 +272,7 @@ class Sampler:
             signals=self._grid.signals(),
             notes={
                 FLOORS_NOTE: self._floors.note(),
-                BUSY_NOTE: self._payroll.note(),
+                **self._payroll.notes(),
                 ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
             },
             books_ns=books_ns,
