@@ -61,6 +61,7 @@ class ProcessList:
         """A new handle: what was not supported before may be now."""
         self._due_ns = self._graphics_due_ns = 0
         self._supported = True
+        self._still = False
         self._last = Looked.NOT_DUE
         self._sm = {}
         self._use.renew()
