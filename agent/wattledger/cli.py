@@ -152,6 +152,17 @@ def _job(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> int:
+    from wattledger.run_command import run
+
+    # The command's standard error is no place for a log; what matters is in the receipt.
+    _configure_logging("critical")
+    code = run(options, lambda: _config(options), lambda: _remote(options))
+    logging.shutdown()
+    # A thread in a hung driver call can be neither joined nor cancelled: leave without it.
+    os._exit(code)
+
+
 # ── shared by the commands ──────────────────────────────────────────────────────────────────────
 
 
@@ -189,17 +200,11 @@ def _overlay(config: Config, options: argparse.Namespace) -> Config:
 
 def _remote(options: argparse.Namespace) -> Any:
     """The running daemon: the socket given, else those where one may listen."""
-    from wattledger import build
-    from wattledger.remote import Remote
+    from wattledger.remote import remote_of
 
-    if options.socket is not None:
-        return Remote([options.socket])
-    config = _config(options)
-    own = build.socket_path(config)
     # Whoever names a ledger or a scenario means that one, not the books of the system's daemon.
-    named = options.ledger or options.simulate or config.ledger.path or config.http.socket
-    candidates = [own] if named else [own, build.SYSTEM_SOCKET]
-    return Remote(list(dict.fromkeys(path for path in candidates if path is not None)))
+    named = bool(options.ledger or options.simulate)
+    return remote_of(_config(options), options.socket, named=named)
 
 
 class _Formatter(logging.Formatter):
@@ -301,7 +306,29 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
     _add_job_commands(commands, settings, socket)
+    _add_run_command(commands, settings, socket)
     return parser
+
+
+def _add_run_command(
+    commands: Any, settings: argparse.ArgumentParser, socket: argparse.ArgumentParser
+) -> None:
+    run = commands.add_parser(
+        "run",
+        parents=[settings, socket],
+        usage="%(prog)s [OPTIONS] -- COMMAND …",
+        help="run a command and print what it cost, whether or not a daemon runs",
+        description="Run a command and print on standard error what it cost: energy, CO2e, water. "
+        "The exit code is the command's; 125: it was not started, 126: it cannot be executed, "
+        "127: it was not found, 128 + N: signal N killed it.",
+    )
+    run.add_argument("--name", help="what to call it")
+    run.add_argument(
+        "--gpus", metavar="0,1", help="claim these GPUs (numbers or UUIDs), which nobody holds"
+    )
+    run.add_argument("--json", metavar="FILE", help="write the receipt to a file as well")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command")
+    run.set_defaults(run=_run)
 
 
 def _add_job_commands(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from wattledger.config import Config
 from wattledger.errors import DaemonUnreachable, WattledgerError
 
 
@@ -83,6 +84,27 @@ class Remote:
             "start it with `wattledger serve` or `systemctl start wattledger`, "
             "or name its socket with --socket",
         )
+
+
+def remote_of(config: Config, socket: Path | None = None, *, named: bool = False) -> Remote:
+    """The daemon of some settings, else that of the system.
+
+    Args:
+        config: the settings.
+        socket: this one, and no other.
+        named: whoever asks has named a ledger or a scenario, and means no other daemon's.
+
+    Raises:
+        LedgerError: there is no place where the books could lie.
+    """
+    if socket is not None:
+        return Remote([socket])
+    from wattledger import build
+
+    own = build.socket_path(config)
+    named = named or bool(config.ledger.path or config.http.socket)
+    candidates = [own] if named else [own, build.SYSTEM_SOCKET]
+    return Remote(list(dict.fromkeys(path for path in candidates if path is not None)))
 
 
 def _answer(status: int, body: bytes) -> Any:
