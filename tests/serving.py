@@ -13,8 +13,20 @@ from typing import Any, NamedTuple
 
 import snapshots
 from fakes import FakeClock
-from wattledger.model import Kind, Snapshot, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobMoment, JobQuery, JobRow, RunBook, sum_of
+from wattledger.model import Kind, Quality, Snapshot, TotalsRow
+from wattledger.model.jobbooks import (
+    JobDetail,
+    JobMoment,
+    JobPart,
+    JobQuery,
+    JobRow,
+    RunBook,
+    Waste,
+    WasteRow,
+    sum_of,
+)
+from wattledger.model.jobs import Held
+from wattledger.model.pricing import GridPart
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, Renderer
@@ -53,12 +65,46 @@ class FakeDaemon:
             if asked.uid in (None, book.run.uid)
         ][: asked.limit]
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        runs = tuple(book for book in self.books if book.run.key == (manager, job_id))
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        runs = tuple(
+            book
+            for book in self.books
+            if book.run.key == (manager, job_id) and uid in (None, book.run.uid)
+        )
         if not runs:
             return None
-        moments = (JobMoment(1_800_000_000, Kind.GPU, 5),)
-        return JobDetail(runs, len(runs), sum_of(b.cells for b in runs), 0, moments, 300)
+        total = sum_of(book.cells for book in runs)
+        parts = {
+            JobPart(Quality.METERED, GridPart("GB", "neso", basis, False, 1_200_000)): cell
+            for (_, basis), cell in total.items()
+        }
+        return JobDetail(
+            runs,
+            len(runs),
+            runs[-1].run.payee.start_ns,
+            7200 * NS_PER_S,
+            total,
+            parts,
+            (JobMoment(1_800_000_000, Kind.GPU, 5),),
+            300,
+        )
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        self.asked.append((since_ns, until_ns, by))
+        self.uids.append(uid)
+        rows = [
+            WasteRow(
+                book.run.labels[by],
+                1,
+                Held(7_200_000, 1_800_000, 250 * (number + 1)),
+                1000 * (number + 1),
+                1200 * (number + 1),
+                300 * (number + 1),
+            )
+            for number, book in enumerate(self.books)
+            if uid in (None, book.run.uid)
+        ]
+        return Waste(tuple(reversed(rows)), 4_000, 4_800)
 
     def release(self, duration_ns: int) -> str:
         self.released.append(duration_ns)

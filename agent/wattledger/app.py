@@ -24,7 +24,7 @@ from wattledger.jobs.node import NodeLoad
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.payroll import remembered_runs
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
@@ -126,6 +126,7 @@ class App:
                 web_config=Path(config.http.web_config) if config.http.web_config else None,
                 socket=build.socket_path(config),
                 clock=self._clock,
+                operators_group=config.http.operators_group,
             )
             self._http.start()
         except BaseException:
@@ -148,9 +149,13 @@ class App:
         """The runs that are asked for, with their totals."""
         return self._reader.jobs(asked)
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known."""
-        return self._reader.job(manager, job_id)
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job, of the runs that are this user's or all; None: there are none."""
+        return self._reader.job(manager, job_id, uid)
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until)."""
+        return self._reader.waste(since_ns, until_ns, by, uid)
 
     def release(self, duration_ns: int) -> str:
         """Close NVML for a while and commit; 0 takes it up again.

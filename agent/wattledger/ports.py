@@ -21,7 +21,7 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.jobs import Survey
 from wattledger.model.measuring import Process
 
@@ -158,8 +158,19 @@ class TotalsReader(Protocol):
         """The runs that are asked for, with their totals."""
         ...
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known."""
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job: of this user's runs of it, or of all; None: there are none."""
+        ...
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until).
+
+        Args:
+            since_ns: wall clock.
+            until_ns: wall clock.
+            by: `user` or `account`.
+            uid: only what this user held; None: all.
+        """
         ...
 
 
@@ -180,8 +191,12 @@ class Daemon(Protocol):
         """See `TotalsReader.jobs`."""
         ...
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
         """See `TotalsReader.job`."""
+        ...
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """See `TotalsReader.waste`."""
         ...
 
     def release(self, duration_ns: int) -> str:

@@ -21,9 +21,12 @@ from wattledger.ledger import database, migrations
 from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
+from wattledger.ledger.rows import MAX_INTEGER
+from wattledger.ledger.run_rows import GROUP_OF_USER
 from wattledger.ledger.storage import Lock, check_file
+from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import Amounts, Basis, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.units import NS_PER_S
 
 T = TypeVar("T")
@@ -39,15 +42,14 @@ GROUPS = {
         _JOIN_RUN,
     ),
     "user": (
-        (
-            "iif(payee.kind = 'jobs', coalesce(nullif(run.user, ''), 'uid ' || run.uid, "
-            "'(unknown)'), '(' || payee.kind || ')')"
-        ),
+        (f"iif(payee.kind = 'jobs', {GROUP_OF_USER}, '(' || payee.kind || ')')"),
         _JOIN_RUN,
     ),
     "hour": ("at_s / 3600 * 3600", ""),
     "day": ("at_s / 86400 * 86400", ""),
 }
+_RUNS_OF = "SELECT payee_id FROM run WHERE uid = {uid:d} AND (end_ns = 0 OR end_ns >= :ended)"
+_COARSEST_NS = 86_400 * NS_PER_S
 _TIME_FORMATS = {"hour": "%Y-%m-%dT%H:00:00Z", "day": "%Y-%m-%d"}
 _LAST_S = 253_402_300_800  # the year 10000
 
@@ -105,7 +107,9 @@ class LedgerReader:
         span = {"since": _first_slot_s(since_ns), "until": _first_slot_s(until_ns)}
         slots = hours = "WHERE"
         if uid is not None:  # by their runs: far fewer than there are entries in the time
-            own = f"WHERE payee_id IN (SELECT payee_id FROM run WHERE uid = {uid:d}) AND"  # noqa: S608
+            # What a run is booked lies before its end, but for what a long outage has coarsened.
+            span["ended"] = min(max(since_ns - _COARSEST_NS, 1), MAX_INTEGER)
+            own = f"WHERE payee_id IN ({_RUNS_OF.format(uid=uid)}) AND"
             slots = f"INDEXED BY entry_payee {own}"
             hours = f"INDEXED BY entry_hour_payee {own}"
         query = _TOTALS.format(group=group, join=join, slots=slots, hours=hours)
@@ -131,13 +135,25 @@ class LedgerReader:
         """
         return self._ask(lambda connection: list_jobs(connection, asked))
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known.
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job, of the runs that are this user's or (None) all; None: there are none.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        return self._ask(lambda connection: find_job(connection, manager, job_id))
+        return self._ask(lambda connection: find_job(connection, manager, job_id, uid))
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until); by this user only.
+
+        What is older than the ledger's grain of 5 minutes counts where its hour begins.
+
+        Raises:
+            ValueError: no such grouping.
+            LedgerError: the ledger cannot be read.
+        """
+        since_s, until_s = _first_slot_s(since_ns), _first_slot_s(until_ns)
+        return self._ask(lambda connection: find_waste(connection, since_s, until_s, by, uid))
 
     def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with self._one_at_a_time:

@@ -16,12 +16,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from wattledger.errors import WattledgerError
+from wattledger.model import SiteFactors
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import api, jobs_api, openapi
+from wattledger_exporters.http import api, jobs_api, openapi, waste_api
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
+from wattledger_exporters.http.operators import SYSTEM, Directory, Operators
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
 from wattledger_exporters.http.worker import Busy, Worker
@@ -48,9 +50,10 @@ _JOBS_PRIVATE = (
     "user their own; over TCP to clients only that a web configuration authenticates."
 )
 _UNIX_ONLY = (
-    "The GPUs are released over the daemon's Unix socket only, by root or the daemon's own user; "
-    "run `sudo wattledger release`."
+    "The GPUs are released over the daemon's Unix socket only, by root, the daemon's own user or "
+    "a member of http.operators_group; run `sudo wattledger release`."
 )
+_NOBODYS = "A run whose owner the node never learnt is shown to operators only."
 
 
 class Refused(Exception):
@@ -86,12 +89,15 @@ class App:
         clock: Clock,
         web: LiveWebConfig | None,
         owner_uid: int | None = None,
+        operators_group: str = "",
+        directory: Directory = SYSTEM,
     ) -> None:
         self._daemon = daemon
         self._pages = pages
         self._clock = clock
         self._web = web
-        self._owner_uid = os.geteuid() if owner_uid is None else owner_uid
+        owner_uid = os.geteuid() if owner_uid is None else owner_uid
+        self._operators = Operators(operators_group, clock, owner_uid, directory)
         self._auth = BasicAuth()
         self._rate: tuple[int, int] = (0, 0)
         self._bucket: TokenBucket | None = None
@@ -108,6 +114,7 @@ class App:
             "/api/v1/totals": (READ, self._get_totals),
             "/api/v1/jobs": (READ, self._get_jobs),
             JOB_PATH + "{manager}/{job_id}": (READ, self._get_job),
+            "/api/v1/waste": (READ, self._get_waste),
             "/api/v1/release": (("POST",), self._post_release),
             "/api/v1/openapi.json": (READ, self._get_openapi),
         }
@@ -150,7 +157,7 @@ class App:
 
     def stop(self) -> None:
         """End the workers, without waiting for them."""
-        for part in (self._auth, self._totals, self._release):
+        for part in (self._auth, self._totals, self._release, self._operators):
             part.stop()
 
     async def _respond(self, scope: Scope, web: WebConfig | None) -> Response:
@@ -253,14 +260,14 @@ class App:
         snapshot = self._daemon.snapshot()
         epoch_ns = snapshot.books.epoch_start_ns if snapshot else 0
         asked = api.totals_query(given, epoch_ns, self._clock.now().wall_ns)
-        uid = self._visible(scope) if asked.by in PRIVATE_GROUPINGS else None
+        uid = await self._visible(scope) if asked.by in PRIVATE_GROUPINGS else None
         question = partial(self._daemon.totals, *asked, uid)
         rows = await self._totals.run(question, _TIMEOUT_S)
         return answer(200, api.totals(asked, rows, snapshot))
 
     # ── jobs: who may see whose ─────────────────────────────────────────────────────────────
 
-    def _visible(self, scope: Scope) -> int | None:
+    async def _visible(self, scope: Scope) -> int | None:
         """Whose jobs this client may see; None: everybody's.
 
         Raises:
@@ -268,36 +275,47 @@ class App:
         """
         peer = _peer(scope)
         if peer is not None:
-            return None if peer.uid in (0, self._owner_uid) else peer.uid
+            return None if await self._operators.includes(peer) else peer.uid
         if scope["authenticated"]:
             return None
         raise Refused(_JOBS_PRIVATE)
 
     async def _get_jobs(self, scope: Scope) -> Response:
-        uid = self._visible(scope)
+        uid = await self._visible(scope)
         given = parameters(scope["query_string"], jobs_api.PARAMETERS)
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
-        rows = await self._totals.run(partial(self._daemon.jobs, asked), _TIMEOUT_S)
-        return answer(200, jobs_api.jobs(asked, rows))
+        question = partial(self._daemon.jobs, jobs_api.with_one_more(asked))
+        return answer(200, jobs_api.jobs(asked, await self._totals.run(question, _TIMEOUT_S)))
 
     async def _get_job(self, scope: Scope) -> Response:
-        uid = self._visible(scope)
+        uid = await self._visible(scope)
         parameters(scope["query_string"], ())
         manager, _, job_id = scope["path"].removeprefix(JOB_PATH).partition("/")
         which = jobs_api.job_of_path(manager, job_id)
-        detail = await self._totals.run(partial(self._daemon.job, *which), _TIMEOUT_S)
+        detail = await self._totals.run(partial(self._daemon.job, *which, uid), _TIMEOUT_S)
         # Somebody else's job and no job are one answer: who may not see it need not know of it.
-        if detail is None or (uid is not None and uid not in {b.run.uid for b in detail.runs}):
-            return refusal(404, f"There is no job {manager}/{job_id[:64]} that you may see.")
-        if uid is not None and any(book.run.uid != uid for book in detail.runs):
-            return refusal(403, "Runs of this job id are other users' too; ask an operator.")
-        return answer(200, jobs_api.job(manager, job_id, detail, uid))
+        if detail is None:
+            hint = "" if uid is None else _NOBODYS
+            sentence = f"There is no job {manager}/{job_id[:64]} that you may see."
+            return refusal(404, sentence, hint=hint)
+        return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site()))
+
+    async def _get_waste(self, scope: Scope) -> Response:
+        uid = await self._visible(scope)
+        given = parameters(scope["query_string"], waste_api.PARAMETERS)
+        asked = waste_api.waste_query(given, self._clock.now().wall_ns)
+        found = await self._totals.run(partial(self._daemon.waste, *asked, uid), _TIMEOUT_S)
+        return answer(200, waste_api.waste(asked, found, uid, self._site()))
+
+    def _site(self) -> SiteFactors | None:
+        snapshot = self._daemon.snapshot()
+        return snapshot.site if snapshot is not None else None
 
     async def _post_release(self, scope: Scope) -> Response:
         peer = _peer(scope)
         if peer is None:
             return refusal(403, _UNIX_ONLY)
-        if peer.uid not in (0, self._owner_uid):
+        if not await self._operators.includes(peer):
             return refusal(403, f"You are uid {peer.uid}. {_UNIX_ONLY}")
         given = parameters(scope["query_string"], ("seconds",))
         seconds = whole_number("seconds", given.get("seconds", str(_RELEASE_S)), _RELEASE_MOST_S)
