@@ -174,12 +174,25 @@ def receipt_text(receipt: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     indented = [f"  {note}" for note in notes]
     if receipt["energy_kwh"] is None:
         return "\n".join([_title(receipt), *indented])
+    body = receipt_lines(receipt)
+    if not receipt["complete"]:
+        body.append("  INCOMPLETE: a part of its time was not measured")
+    return "\n".join([_title(receipt), *body, *indented])
+
+
+def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
+    """The figures as aligned lines.
+
+    Args:
+        receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
+            `cost`, `mean_watts`, `devices` and `exact`.
+    """
     energy, water, cost = receipt["energy_kwh"], receipt["water_l"], receipt["cost"]
     kinds = [f"{name} {number(energy[kind])}" for kind, name in _KINDS.items() if energy[kind]]
     joules = units.joules(int(receipt["exact"]["energy_uj"]))
     rows = [
         ("energy", f"{number(energy['total'])} kWh", ", ".join(kinds)),
-        ("", f"{number(joules)} J", f"mean {number(receipt['mean_watts'])} W"),
+        ("", f"{number(joules)} J", f"mean {number(receipt['mean_watts'] or 0.0)} W"),
         ("CO2e", f"{number(receipt['co2e_g'])} g", priced_by(receipt["grid"])),
         (
             "water",
@@ -198,9 +211,7 @@ def receipt_text(receipt: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     if held:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
-    if not receipt["complete"]:
-        body.append("  INCOMPLETE: a part of its time was not measured")
-    return "\n".join([_title(receipt), *body, *indented])
+    return body
 
 
 def _title(receipt: Mapping[str, Any]) -> str:

@@ -126,7 +126,11 @@ class JobDraft:
         if grown:
             cells = MappingProxyType(sum_of((cells, grown)))
         first_ns = before.first_booked_ns or (self._now.wall_ns if grown else 0)
-        return RunBook(before.run if run is None else run, cells, first_ns)
+        if run is None:
+            run = before.run
+        elif run.uid is None and before.run.uid is not None:
+            run = replace(run, uid=before.run.uid)  # what was learnt once is not unlearnt
+        return RunBook(run, cells, first_ns)
 
     def _admit(
         self, connection: sqlite3.Connection, books: Mapping[Payee, RunBook], read: Read
