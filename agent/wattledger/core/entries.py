@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from wattledger.core.intervals import over_slots
+from wattledger.core.intervals import only_slot, over_slots
 from wattledger.model import AttributedInterval, EntryKey, Price, Quality, Usage
 from wattledger.model.jobs import Held
 from wattledger.units import NS_PER_MS
@@ -68,10 +68,18 @@ class Entries:
         interval = attributed.interval
         if usage is not None and usage.held:
             self._hold(attributed, usage, price_at)
+        device, quality, energy_uj = interval.device, interval.quality, self.energy_uj
+        slot_s = only_slot(interval.start_ns, interval.end_ns)
+        if slot_s is not None:  # nearly always, and there is one share for each job
+            price = price_at(slot_s)
+            for payee, share_uj in attributed.shares:
+                key = EntryKey(slot_s, device, payee, quality, price)
+                energy_uj[key] = energy_uj.get(key, 0) + share_uj
+            return
         for payee, share_uj in attributed.shares:
             for slot_s, part_uj in over_slots(interval.start_ns, interval.end_ns, share_uj):
-                key = EntryKey(slot_s, interval.device, payee, interval.quality, price_at(slot_s))
-                self.energy_uj[key] = self.energy_uj.get(key, 0) + part_uj
+                key = EntryKey(slot_s, device, payee, quality, price_at(slot_s))
+                energy_uj[key] = energy_uj.get(key, 0) + part_uj
 
     def _hold(
         self, attributed: AttributedInterval, usage: Usage, price_at: Callable[[int], Price]
