@@ -61,7 +61,8 @@ class Gpu:
         self._processes = ProcessList(lists, SmUse(driver), process_interval_ns)
         self._tenants = Tenants(lists, process_interval_ns)
         self._partition_ns = 0  # when it was last looked how the GPU is cut up
-        self.activity = Activity(driver)
+        self.activity = Activity(driver, clock.now().wall_ns)
+        self._bare = False  # nobody was on it when it was last listed
         self.facts = facts
         self.info = _describe(facts, present=True)
         self.names = facts.names
@@ -170,11 +171,15 @@ class Gpu:
         tells = self.activity.answers
         wall_ns = self._clock.now().wall_ns
         looked = self._processes.read(self.handle, now_ns, delay_ns, wall_ns, may_skip=tells)
-        if looked is Looked.SKIPPED:
-            return self.activity.read(self.handle)
-        if looked is Looked.LISTED and self._processes.listed == ():
-            return False
-        return None
+        bare = looked is Looked.LISTED and self._processes.listed == ()
+        # Somebody may have come and gone since the last list; an empty one costs so little that
+        # there is room for both questions every second time.
+        if looked is Looked.SKIPPED or (bare and tells and self._bare):
+            self._bare = False
+            return self.activity.read(self.handle, wall_ns)
+        if looked is not Looked.NOT_DUE:
+            self._bare = bare
+        return False if bare and not tells else None
 
     @property
     def listed(self) -> tuple[Process, ...] | None:
