@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wattledger.config import Config
 from wattledger.errors import DaemonUnreachable, RunRefused, WattledgerError
@@ -17,6 +17,9 @@ from wattledger.remote import Refused, Remote
 from wattledger.units import NS_PER_S
 from wattledger_exporters.receipts import unknown_receipt
 from wattledger_exporters.when import iso
+
+if TYPE_CHECKING:
+    from wattledger.direct import Begun
 
 log = logging.getLogger(__name__)
 
@@ -87,21 +90,20 @@ def begin(
             why = f"The daemon did not take it: {error.message}"
     from wattledger.direct import begin_directly
 
-    metering = begin_directly(wanted.name, wanted.gpus, config)
-    return _Noted(metering, why) if why else metering
+    return _Direct(begin_directly(wanted.name, wanted.gpus, config), why)
 
 
-class _Noted:
-    """A metering with a note."""
+class _Direct:
+    """A command that this process measures."""
 
-    def __init__(self, metering: Metering, note: str) -> None:
-        self._metering = metering
+    def __init__(self, begun: Begun, note: str) -> None:
+        self._begun = begun
         self._note = note
 
     def finish(self, exit_code: int) -> Finished:
         """See `Metering`."""
-        done = self._metering.finish(exit_code)
-        return done._replace(notes=(*done.notes, self._note))
+        receipt, troubles = self._begun.finish(exit_code)
+        return Finished(receipt, (*troubles, self._note) if self._note else troubles)
 
 
 class Unmeasured:
