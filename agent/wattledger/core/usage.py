@@ -102,9 +102,11 @@ class Payers:
         self._survey = survey
         self._running = {run.key: payee for payee, run in survey.runs.items()}
         now_ns = survey.at.monotonic_ns
-        for payee in before.runs if before is not None else ():
+        # A run that ended may bring its last reading, also one that came and went in between.
+        for payee in dict.fromkeys((*(before.runs if before is not None else ()), *survey.cpu_ns)):
             if payee not in survey.runs:
-                self._final[payee] = (self._used_ns.get(payee, 0), now_ns)
+                used = max(survey.cpu_ns.get(payee, 0), self._used_ns.get(payee, 0))
+                self._final[payee] = (used, now_ns)
         for payee in list(self._final):
             if payee in survey.runs or now_ns - self._final[payee][1] > REMEMBER_NS:
                 del self._final[payee]

@@ -247,7 +247,7 @@ class WithRuns:
             outside = run.outer.payee if run.outer is not None else around[run]
             if outside is not None:
                 self._taken.setdefault(outside, _Taken()).taken_ns += grown_ns
-        here = {run.payee for run in runs} | set(survey.runs)
+        here = {run.payee for run in runs} | set(survey.runs) | set(survey.cpu_ns)
         for payee in [payee for payee in self._taken if payee not in here]:
             del self._taken[payee]
         cpu_ns = {**survey.cpu_ns, **{run.payee: run.tree.used_ns for run in shown}}
