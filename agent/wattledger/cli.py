@@ -20,7 +20,7 @@ from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
-from wattledger.model.jobs import MANAGERS
+from wattledger.job_reports.arguments import add_job_commands
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS
 
@@ -135,20 +135,6 @@ def _report(options: argparse.Namespace) -> int:
 
     report = read_report(options, lambda: _config(options), _remote(options))
     print_report(report, options.format)
-    return 0
-
-
-def _jobs(options: argparse.Namespace) -> int:
-    from wattledger.job_reports import print_jobs, read_jobs
-
-    print_jobs(read_jobs(options, lambda: _config(options), _remote(options)), options.format)
-    return 0
-
-
-def _job(options: argparse.Namespace) -> int:
-    from wattledger.job_reports import print_job, read_job
-
-    print_job(read_job(options, lambda: _config(options), _remote(options)), options.format)
     return 0
 
 
@@ -305,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
-    _add_job_commands(commands, settings, socket)
+    add_job_commands(commands, [settings, socket], _config, _remote)
     _add_run_command(commands, settings, socket)
     return parser
 
@@ -329,34 +315,6 @@ def _add_run_command(
     run.add_argument("--json", metavar="FILE", help="write the receipt to a file as well")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command")
     run.set_defaults(run=_run)
-
-
-def _add_job_commands(
-    commands: Any, settings: argparse.ArgumentParser, socket: argparse.ArgumentParser
-) -> None:
-    jobs = commands.add_parser(
-        "jobs", parents=[settings, socket], help="jobs that run or ran, with what they cost"
-    )
-    jobs.add_argument("--manager", choices=MANAGERS)
-    jobs.add_argument("--user", metavar="NAME", help="a name or a uid")
-    jobs.add_argument("--state", choices=("all", "running", "ended"))
-    jobs.add_argument("--since", metavar="TIME", help='ran since: "24h" ago, or an instant')
-    jobs.add_argument("--until", metavar="TIME", help="began before")
-    jobs.add_argument("--sort", choices=("start", "energy"), help="latest or most first")
-    jobs.add_argument("--limit", metavar="N")
-    jobs.add_argument("--cursor", help=argparse.SUPPRESS)
-    form = jobs.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="format", action="store_const", const="json")
-    form.add_argument("--csv", dest="format", action="store_const", const="csv")
-    jobs.set_defaults(run=_jobs, format="table")
-
-    job = commands.add_parser(
-        "job", parents=[settings, socket], help="what one job cost, and how well it used its GPUs"
-    )
-    job.add_argument("job_id", metavar="ID", help="4711, or with its manager: slurm/4711")
-    job.add_argument("--manager", choices=MANAGERS, default="")
-    job.add_argument("--json", dest="format", action="store_const", const="json")
-    job.set_defaults(run=_job, format="table")
 
 
 if __name__ == "__main__":

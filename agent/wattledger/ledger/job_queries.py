@@ -50,10 +50,10 @@ _RAN = "max(0, iif(run.end_ns, run.end_ns, run.last_seen_ns) - run.start_ns)"
 _PARTS = f"""
 WITH of_job AS MATERIALIZED (SELECT payee.id {_RUNS}),
 part AS (
-    SELECT slot_s AS at_s, device_id, quality, price_id, {", ".join(_CELLS)}
+    SELECT slot_s AS at_s, {SLOT_S} AS grain_s, device_id, quality, price_id, {", ".join(_CELLS)}
     FROM entry WHERE payee_id IN (SELECT id FROM of_job)
     UNION ALL
-    SELECT hour_s, device_id, quality, price_id, {", ".join(_CELLS)}
+    SELECT hour_s, {HOUR_S}, device_id, quality, price_id, {", ".join(_CELLS)}
     FROM entry_hour WHERE payee_id IN (SELECT id FROM of_job)
 )
 """  # noqa: S608
@@ -63,8 +63,8 @@ FROM part JOIN device ON device.id = part.device_id
 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC LIMIT :most
 """  # noqa: S608
 _BY_PRICE = f"""{_PARTS}
-SELECT min(at_s), max(at_s), quality, zone, source, basis, estimated, pue_ppm, {_SUMS}
-FROM part JOIN price ON price.id = part.price_id GROUP BY 3, 4, 5, 6, 7, 8
+SELECT min(at_s), max(at_s), max(grain_s), quality, zone, source, basis, estimated, pue_ppm, {_SUMS}
+FROM part JOIN price ON price.id = part.price_id GROUP BY 4, 5, 6, 7, 8, 9
 """  # noqa: S608
 
 
@@ -158,14 +158,16 @@ def find_job(
         of,
     ).fetchone()
     parts: dict[JobPart, Cell] = {}
-    first_s, last_s = MAX_INTEGER, 0
-    for since_s, until_s, quality, zone, source, basis, guess, pue_ppm, *sums in connection.execute(
-        _BY_PRICE, of
+    first_s, last_s, coarsest_s = MAX_INTEGER, 0, SLOT_S
+    for *span, quality, zone, source, basis, guess, pue_ppm, sums in (
+        (*row[:9], row[9:]) for row in connection.execute(_BY_PRICE, of)
     ):
-        first_s, last_s = min(first_s, since_s), max(last_s, until_s)
+        first_s, last_s = min(first_s, span[0]), max(last_s, span[1])
+        coarsest_s = max(coarsest_s, span[2])
         grid = GridPart(zone, source, Basis(basis), bool(guess), pue_ppm)
         parts[JobPart(Quality(quality), grid)] = Cell(Amounts(*sums[:4]), Held(*sums[4:]))
     grain_s = next((grain for most, grain in GRAINS if last_s - first_s <= most), DAY_S)
+    grain_s = max(grain_s, coarsest_s)  # what is old is kept by the hour
     moments = connection.execute(_MOMENTS, {**of, "grain": grain_s, "most": MAX_MOMENTS})
     return JobDetail(
         runs=tuple(book_of(connection, row[0], tuple(row[1:])) for row in found),
