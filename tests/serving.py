@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import snapshots
 from fakes import FakeClock
+from wattledger.errors import RunRefused
 from wattledger.model import Kind, Quality, Snapshot, TotalsRow
 from wattledger.model.jobbooks import (
     JobDetail,
@@ -25,8 +26,10 @@ from wattledger.model.jobbooks import (
     WasteRow,
     sum_of,
 )
-from wattledger.model.jobs import Held
+from wattledger.model.jobs import Held, JobRun, job_payee
 from wattledger.model.pricing import GridPart
+from wattledger.model.receipts import Receipt
+from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, Renderer
@@ -43,6 +46,9 @@ class FakeDaemon:
         self.uids: list[int | None] = []
         self.queries: list[JobQuery] = []
         self.books: list[RunBook] = list(snapshots.job_books().runs.values())
+        self.begun: list[RunRequest] = []
+        self.finish_after = 3
+        self.finish_asked = 0
         self.on_totals: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
 
@@ -105,6 +111,26 @@ class FakeDaemon:
             if uid in (None, book.run.uid)
         ]
         return Waste(tuple(reversed(rows)), 4_000, 4_800)
+
+    def begin_run(self, request: RunRequest) -> RunTicket:
+        self.begun.append(request)
+        return RunTicket(job_payee("run", f"{len(self.begun):x}", 1_800_000_000 * NS_PER_S))
+
+    def finish_run(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        self.finish_asked += 1
+        if self.finish_asked < self.finish_after and not at_once:
+            return None
+        return RunResult(self.run_result(run_id, uid).receipt, exit_code, not at_once)
+
+    def run_result(self, run_id: str, uid: int | None) -> RunResult:
+        if not 0 < int(run_id, 16) <= len(self.begun):
+            raise RunRefused("unknown", f"there is no run {run_id} of yours")
+        request = self.begun[int(run_id, 16) - 1]
+        payee = job_payee("run", run_id, 1_800_000_000 * NS_PER_S)
+        run = JobRun(payee, request.uid, {"name": request.name})
+        return RunResult(Receipt(run, since_ns=payee.start_ns))
 
     def release(self, duration_ns: int) -> str:
         self.released.append(duration_ns)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,18 @@ from wattledger.banner import banner
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
 from wattledger.core.footprint import footprint
-from wattledger.errors import MeterUnavailable, WattledgerError
+from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.jobs.node import NodeLoad
+from wattledger.jobs.runs.claiming import claim, gpus_in, holders_in
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
-from wattledger.payroll import remembered_runs
+from wattledger.model.jobs import JobKey
+from wattledger.model.measuring import GpuNames
+from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.payroll import known_runs, remembered_runs
+from wattledger.run_desk import RunDesk
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.systemd import Notifier
@@ -89,16 +94,24 @@ class App:
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
             self._poller = PollingThread("grid", self._feed.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
+            books = self._ledger.books
+            self._runs = build.run_registry(
+                config, self._clock, known_runs(books), self._claim_gpus
+            )
             meters = build.meters(config, self._clock)
             self._meters = [
                 MeterThread(meter, self._clock, required=build.required_meters(config) | known)
                 for meter in meters
             ]
             gpus = next((meter for meter in meters if isinstance(meter, NvmlMeter)), None)
+            self._gpu_names: Callable[[], Sequence[GpuNames]] = gpus.gpu_names if gpus else tuple
             self._bindings = build.bindings(config, self._clock, gpus)
             self._turns = TickGrid(min(int(config.sampling.interval), NS_PER_S))
             self._asked_claims = threading.Event()
             self._claims = PollingThread("claims", self._ask_claims)
+            remembered = remembered_runs(books)
+            watch = build.job_watch(config, self._clock, remembered, self._bindings)
+            self._newcomers = PollingThread("jobs", lambda: watch.step(self._clock.now()))
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
             load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
@@ -109,13 +122,14 @@ class App:
                 ledger=self._ledger,
                 node_load=load.busy_ppm,
                 node_busy_ns=lambda: load.busy_ns,
-                jobs=build.jobs(
-                    config, self._clock, remembered_runs(self._ledger.books), self._bindings
-                ),
+                jobs=build.jobs(config, self._clock, remembered, self._bindings, self._runs, watch),
                 idle_policy=config.jobs.idle_policy,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),
+            )
+            self._desk = RunDesk(
+                self._runs, self._clock, self._meters, self._sampler.receipt, self._ask_commit
             )
             self._renderer = Renderer()
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
@@ -157,6 +171,36 @@ class App:
         """What was held without use, of the slots that begin in [since, until)."""
         return self._reader.waste(since_ns, until_ns, by, uid)
 
+    def begin_run(self, request: RunRequest) -> RunTicket:
+        """Measure a process and its descendants from now on; see `RunDesk.begin`."""
+        if self._snapshot is None:
+            raise RunRefused("starting", "the daemon is starting; ask again")
+        return self._desk.begin(request)
+
+    def finish_run(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        """The receipt of a command that has ended; see `RunDesk.finish`."""
+        return self._desk.finish(run_id, uid, exit_code, at_once=at_once)
+
+    def run_result(self, run_id: str, uid: int | None) -> RunResult:
+        """What a command has cost so far; see `RunDesk.result`."""
+        return self._desk.result(run_id, uid)
+
+    def _claim_gpus(
+        self, request: RunRequest, groups: frozenset[int], inside: frozenset[JobKey]
+    ) -> tuple[str, ...]:
+        snapshot = self._snapshot
+        if snapshot is None:
+            raise RunRefused("starting", "the daemon is starting; ask again")
+        dev = None if snapshot.simulated else Path("/dev")
+        gpus = gpus_in(snapshot, self._gpu_names(), dev)
+        return claim(request.gpus, gpus, holders_in(snapshot), inside, request.uid, groups)
+
+    def _ask_commit(self) -> None:
+        self._commit_asked.set()
+        self._wake.set()
+
     def release(self, duration_ns: int) -> str:
         """Close NVML for a while and commit; 0 takes it up again.
 
@@ -173,8 +217,7 @@ class App:
             )
         with self._committed:
             number = self._commits
-            self._commit_asked.set()
-            self._wake.set()
+            self._ask_commit()
             done = self._committed.wait_for(lambda: self._commits > number, RELEASE_WAIT_S)
             written = done and self._snapshot is not None and not self._snapshot.ledger.message
         return describe_release(duration_ns, written)
@@ -216,6 +259,7 @@ class App:
         self._claims.start()
         self._asked_claims.wait(FIRST_CLAIMS_S)
         self._sampler.tick()
+        self._newcomers.start()
         self._commit()
         self._say_ready()
         self._say_what_is_measured()
@@ -240,11 +284,14 @@ class App:
             if self._reload_asked.is_set():
                 self._reload_asked.clear()
                 self._reconfigure()
+            asked = self._commit_asked.is_set()  # for what the meters have brought by now
+            self._commit_asked.clear()
+            read_up_to_ns = self._desk.read_up_to_ns()
             self._sampler.tick()
             now_ns = self._clock.now().monotonic_ns
-            if now_ns >= due_ns or self._commit_asked.is_set():
-                self._commit_asked.clear()
+            if now_ns >= due_ns or asked:
                 self._commit()
+                self._desk.committed(read_up_to_ns)
                 due_ns = now_ns // commit_ns * commit_ns + commit_ns
             self._notifier.alive()
             for meter in self._meters:
@@ -273,6 +320,7 @@ class App:
         self._feed.request_stop()
         self._poller.stop()
         self._claims.stop()
+        self._newcomers.stop()
         for meter in self._meters:
             meter.stop()
         deadline = time.monotonic() + LAST_TURN_S

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from wattledger.model.jobs import JobKey, JobRun
 from wattledger.model.paying import Payee
+from wattledger.model.receipts import Receipt
 
 
 class RunRequest(NamedTuple):
@@ -50,3 +51,17 @@ class KnownRun(NamedTuple):
     run: JobRun
     step: bool = False
     gpus: tuple[str, ...] = ()
+
+
+class RunResult(NamedTuple):
+    """What is known of a command.
+
+    Attributes:
+        receipt: what it has cost.
+        exit_code: of the command; None: it runs, or nobody told.
+        complete: False: of its end a part is missing, since some meter did not answer in time.
+    """
+
+    receipt: Receipt
+    exit_code: int | None = None
+    complete: bool = True

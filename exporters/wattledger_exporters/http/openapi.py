@@ -7,7 +7,7 @@ from typing import Any
 from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
-from wattledger_exporters.http import waste_api
+from wattledger_exporters.http import runs_api, waste_api
 from wattledger_exporters.http.jobs_api import DEFAULT_LIMIT, MAX_LIMIT, ORDERS, STATES
 from wattledger_exporters.http.schemas import TEXT, choice, ref, schemas
 
@@ -188,9 +188,50 @@ def _jobs() -> dict[str, Any]:
     }
 
 
+def _runs() -> dict[str, Any]:
+    run_id = {"name": "id", "in": "path", "required": True, "schema": TEXT}
+    exit_code = {"type": "integer", "minimum": 0, "maximum": runs_api.MAX_EXIT_CODE}
+    return {
+        runs_api.PATH: {
+            "post": operation(
+                "Measure the process at the other end of the Unix socket, with all its "
+                "descendants, until it ends or says so.",
+                _JSON,
+                ref("Run"),
+                code="201",
+                errors=("400", "403", "409", "429", "503"),
+                parameters=[
+                    query("name", "what you call it", TEXT),
+                    query("gpus", "numbers or UUIDs of GPUs to claim for it, with commas", TEXT),
+                ],
+            )
+        },
+        runs_api.RUN_PATH: {
+            "get": operation(
+                "What a command of yours has cost so far; on the Unix socket.",
+                _JSON,
+                ref("Receipt"),
+                errors=("400", "403", "404"),
+                parameters=[run_id],
+            )
+        },
+        runs_api.FINISH_PATH: {
+            "post": operation(
+                "A command of yours has ended: its receipt, once all is booked up to now; on the "
+                "Unix socket. Asked again within some minutes, the same receipt.",
+                _JSON,
+                ref("Receipt"),
+                errors=("400", "403", "404"),
+                parameters=[run_id, query("exit_code", "of the command", exit_code)],
+            )
+        },
+    }
+
+
 def _actions() -> dict[str, Any]:
     seconds = {"type": "integer", "minimum": 0, "maximum": 86400, "default": 900}
     return {
+        **_runs(),
         "/api/v1/release": {
             "post": operation(
                 "Close the GPU driver for a while; on the Unix socket, for root, the daemon's own "

@@ -71,6 +71,7 @@ def schemas() -> dict[str, Schema]:
         "Cost": thing({"amount": NUMBER, "currency": TEXT}),
         **_totals(),
         **_jobs(),
+        **_runs(),
         **_waste(),
         **_status(),
     }
@@ -125,8 +126,7 @@ def _jobs() -> dict[str, Schema]:
         "labels": mapping(TEXT),
         "totals": ref("JobAmounts"),
     }
-    device = thing({"device": TEXT, "share": SHARE, "exact": TRUTH})
-    run = thing({**common, "start_ns": EXACT, "devices": listing(device)})
+    run = thing({**common, "start_ns": EXACT, "devices": listing(ref("HeldDevice"))})
     grid = thing(
         {
             "zone": TEXT,
@@ -141,19 +141,13 @@ def _jobs() -> dict[str, Schema]:
     moment = thing(
         {"start": INSTANT, "kind": choice(*kinds), "energy_kwh": NUMBER, "energy_uj": EXACT}
     )
-    quality = {
-        "type": "object",
-        "properties": {quality.value: SHARE for quality in Quality},
-        "additionalProperties": False,
-        "description": "shares of its energy by how it was measured",
-    }
     job = thing(
         {
             **common,
             "cost": maybe(ref("Cost")),
             "held_idle_cost": maybe(ref("Cost")),
             "mean_watts": maybe(NUMBER),
-            "quality": quality,
+            "quality": ref("QualityShares"),
             "estimated_share": SHARE,
             "grid": listing(ref("GridPart")),
             "advice": listing(TEXT),
@@ -172,6 +166,58 @@ def _jobs() -> dict[str, Schema]:
         }
     )
     return {"JobAmounts": amounts, "JobRun": run, "GridPart": grid, "Jobs": jobs, "Job": job}
+
+
+def _runs() -> dict[str, Schema]:
+    job = thing({"manager": choice(*MANAGERS), "job_id": TEXT})
+    begun = thing(
+        {
+            "id": TEXT,
+            "start": INSTANT,
+            "start_ns": EXACT,
+            "step_of": maybe(ref("JobKey")),
+            "gpus": listing(TEXT),
+        }
+    )
+    amounts = _jobs()["JobAmounts"]["properties"]
+    same = ("energy_kwh", "co2e_g", "water_l", "held_device_hours", "held_idle_device_hours")
+    exact = {**amounts["exact"]["properties"], "start_ns": EXACT, "end_ns": EXACT}
+    receipt = thing(
+        {
+            "name": TEXT,
+            "manager": choice(*MANAGERS),
+            "job_id": TEXT,
+            "step_of": maybe(ref("JobKey")),
+            "start": INSTANT,
+            "end": maybe(INSTANT),
+            "since": maybe(INSTANT),
+            "duration_s": NUMBER,
+            "exit_code": maybe(WHOLE),
+            **{name: amounts[name] for name in (*same, "held_idle_kwh")},
+            "cost": maybe(ref("Cost")),
+            "mean_watts": NUMBER,
+            "quality": ref("QualityShares"),
+            "estimated_share": SHARE,
+            "grid": listing(ref("GridPart")),
+            "devices": listing(ref("HeldDevice")),
+            "measured_by": choice("daemon", "direct"),
+            "complete": TRUTH,
+            "exact": thing(exact),
+        }
+    )
+    quality = {
+        "type": "object",
+        "properties": {quality.value: SHARE for quality in Quality},
+        "additionalProperties": False,
+        "description": "shares of the energy by how it was measured",
+    }
+    return {
+        "JobKey": job,
+        "Run": begun,
+        "Receipt": receipt,
+        "QualityShares": quality,
+        "HeldDevice": thing({"device": TEXT, "share": SHARE, "exact": TRUTH}),
+    }
 
 
 def _waste() -> dict[str, Schema]:

@@ -191,7 +191,9 @@ class RunRegistry:
             self._newest_ns = now.monotonic_ns
         return RunTicket(run.payee, run.step_of, run.gpus)
 
-    def finish(self, run_id: str, uid: int | None, exit_code: int | None = None) -> Run:
+    def finish(
+        self, run_id: str, uid: int | None, exit_code: int | None = None
+    ) -> tuple[Run, Instant]:
         """Say that a run has come to its end; it is measured until `end`.
 
         Args:
@@ -199,14 +201,18 @@ class RunRegistry:
             uid: who asks; None: somebody who may finish everybody's.
             exit_code: of the command.
 
+        Returns:
+            The run, and when its end was first said.
+
         Raises:
             RunRefused: there is no such run of theirs.
         """
         run = self.get(run_id, uid)
-        if run.finish is None:
-            run.exit_code = exit_code
-            run.finish = self._clock.now()
-        return run
+        with self._lock:
+            if run.finish is None:
+                run.exit_code = exit_code
+                run.finish = self._clock.now()
+            return run, run.finish
 
     def end(self, run_id: str) -> None:
         """Measure it no longer; the next survey tells that it has ended."""
@@ -287,7 +293,14 @@ class RunRegistry:
         inside = {one.key for one in run.chain()}
         if run.step_of is not None:
             inside.add(run.step_of)
-        return self._claim_gpus(request, groups, frozenset(inside))
+        if run.where.place is not None:  # a login session: what it uses now is left to the command
+            inside.add(JobKey(run.where.place.manager, run.where.place.job_id))
+        found = self._claim_gpus(request, groups, frozenset(inside))
+        for other in self._runs.values():
+            common = set(found) & set(other.gpus)
+            if common and not inside & {other.key, other.step_of}:
+                raise RunRefused("gpu", f"{min(common)} is held by another command")
+        return found
 
     def _restore(self, known: KnownRun) -> None:
         """Go on with a run whose root still lives."""

@@ -1,0 +1,190 @@
+"""Where commands are registered and get their receipts: between HTTP's threads and the books.
+
+A command that ends asks for a reading at its very end: all meters take a turn at once (one such
+turn a second over all commands; else the next regular one serves), the books take it in and are
+committed, and the receipt is what they then say. Nobody blocks for it: who waits asks again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from wattledger.errors import RunRefused
+from wattledger.jobs.runs import RunRegistry
+from wattledger.jobs.runs.registry import Run
+from wattledger.model import Instant
+from wattledger.model.jobs import JobRun
+from wattledger.model.receipts import Receipt
+from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.ports import Clock
+from wattledger.units import NS_PER_S
+
+READING_NS = NS_PER_S  # between two readings on request
+KEPT_NS = 600 * NS_PER_S  # a receipt, for those who lost the answer
+MAX_KEPT = 512
+
+
+class Turns(Protocol):
+    """A meter's thread, as `services.MeterThread`."""
+
+    def read_now(self) -> None:
+        """Take a turn at once."""
+        ...
+
+    def read_up_to_ns(self) -> int:
+        """When the last turn began whose report can be drained."""
+        ...
+
+
+class _Done(NamedTuple):
+    uid: int
+    at_ns: int
+    result: RunResult
+
+
+class RunDesk:
+    """Registers commands and gives receipts; for any thread."""
+
+    def __init__(
+        self,
+        registry: RunRegistry | None,
+        clock: Clock,
+        meters: Sequence[Turns],
+        receipt: Callable[[str], Receipt | None],
+        ask_commit: Callable[[], None],
+    ) -> None:
+        """A desk for all commands of a node.
+
+        Args:
+            registry: the commands; None: none are measured.
+            clock: time.
+            meters: all of them.
+            receipt: what the books say of a command; None: nothing yet.
+            ask_commit: have all that was read booked and committed, soon.
+        """
+        self._registry = registry
+        self._clock = clock
+        self._meters = tuple(meters)
+        self._receipt = receipt
+        self._ask_commit = ask_commit
+        self._lock = threading.Lock()
+        self._read_asked_ns = -READING_NS
+        self._commit_asked_ns = 0
+        self._booked_up_to_ns = 0
+        self._done: dict[str, _Done] = {}
+
+    # ── for the sampling thread ─────────────────────────────────────────────────────────────────
+
+    def read_up_to_ns(self) -> int:
+        """Up to when all meters have been read; asked before their reports are drained."""
+        return min((meter.read_up_to_ns() for meter in self._meters), default=0)
+
+    def committed(self, up_to_ns: int) -> None:
+        """The books are committed with all that the meters read in turns until then."""
+        self._booked_up_to_ns = up_to_ns
+
+    # ── for HTTP ────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, request: RunRequest) -> RunTicket:
+        """Measure a process and its descendants from now on.
+
+        Raises:
+            RunRefused: with the reason.
+        """
+        if self._registry is None:
+            raise RunRefused(
+                "off",
+                "this daemon measures no commands",
+                "`run` is not among jobs.managers; `wattledger run` then measures by itself",
+            )
+        return self._registry.register(request)
+
+    def finish(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        """The receipt of a command that has ended; None: not all is booked yet, ask again soon.
+
+        Args:
+            run_id: as `begin` gave it.
+            uid: who asks; None: somebody who may finish everybody's.
+            exit_code: of the command.
+            at_once: what is known now has to do.
+
+        Raises:
+            RunRefused: there is no such command of theirs.
+        """
+        done = self._known(run_id, uid)
+        if done is not None:
+            return done.result
+        registry = self._known_registry(run_id)
+        run, finish = registry.finish(run_id, uid, exit_code)
+        complete = self._is_booked(finish)
+        if not complete and not at_once:
+            return None
+        result = self._close(run, finish, complete=complete)
+        registry.end(run_id)
+        return result
+
+    def result(self, run_id: str, uid: int | None) -> RunResult:
+        """What a command has cost so far, or in all if it ended a short while ago.
+
+        Raises:
+            RunRefused: there is no such command of theirs.
+        """
+        done = self._known(run_id, uid)
+        if done is not None:
+            return done.result
+        run = self._known_registry(run_id).get(run_id, uid)
+        return RunResult(self._receipt_of(run, 0), run.exit_code)
+
+    # ── parts ───────────────────────────────────────────────────────────────────────────────────
+
+    def _known(self, run_id: str, uid: int | None) -> _Done | None:
+        done = self._done.get(run_id)
+        return done if done is not None and uid in (None, done.uid) else None
+
+    def _known_registry(self, run_id: str) -> RunRegistry:
+        if self._registry is None:
+            raise RunRefused("unknown", f"there is no run {run_id[:64]} of yours")
+        return self._registry
+
+    def _is_booked(self, finish: Instant) -> bool:
+        """Whether the books hold all up to an instant; sees to it that they soon will."""
+        at_ns, now_ns = finish.monotonic_ns, self._clock.now().monotonic_ns
+        if self._booked_up_to_ns >= at_ns:
+            return True
+        with self._lock:
+            if self.read_up_to_ns() >= at_ns:
+                if self._commit_asked_ns < at_ns:
+                    self._commit_asked_ns = now_ns
+                    self._ask_commit()
+            elif self._read_asked_ns < at_ns and now_ns - self._read_asked_ns >= READING_NS:
+                self._read_asked_ns = now_ns
+                for meter in self._meters:
+                    meter.read_now()
+        return False
+
+    def _close(self, run: Run, finish: Instant, *, complete: bool) -> RunResult:
+        run_id = run.payee.job_id
+        result = RunResult(self._receipt_of(run, finish.wall_ns), run.exit_code, complete)
+        with self._lock:
+            for old in list(self._done):
+                if (
+                    finish.monotonic_ns - self._done[old].at_ns < KEPT_NS
+                    and len(self._done) < MAX_KEPT
+                ):
+                    break
+                del self._done[old]
+            self._done[run_id] = _Done(run.uid, finish.monotonic_ns, result)
+        return result
+
+    def _receipt_of(self, run: Run, end_ns: int) -> Receipt:
+        receipt = self._receipt(run.payee.job_id)
+        if receipt is None:  # no survey has seen it yet
+            labels = {"name": run.name} if run.name else {}
+            record = JobRun(run.payee, run.uid, labels, last_seen_ns=run.payee.start_ns)
+            receipt = Receipt(record, run.step_of, since_ns=run.payee.start_ns)
+        return replace(receipt, run=replace(receipt.run, end_ns=end_ns))
