@@ -58,7 +58,7 @@ class Gpu:
         self._clock = clock
         self._sysfs = sysfs
         lists = Lists(driver, procfs)
-        self._processes = ProcessList(lists, SmUse(driver), process_interval_ns)
+        self._processes = ProcessList(lists, SmUse(driver, clock), process_interval_ns)
         self._tenants = Tenants(lists, process_interval_ns)
         self._partition_ns = 0  # when it was last looked how the GPU is cut up
         self.activity = Activity(driver, clock.now().wall_ns)
@@ -169,14 +169,13 @@ class Gpu:
                 self._look_for_instances()
             return None
         tells = self.activity.answers
-        wall_ns = self._clock.now().wall_ns
-        looked = self._processes.read(self.handle, now_ns, delay_ns, wall_ns, may_skip=tells)
+        looked = self._processes.read(self.handle, now_ns, delay_ns, may_skip=tells)
         bare = looked is Looked.LISTED and self._processes.listed == ()
         # Somebody may have come and gone since the last list; an empty one costs so little that
         # there is room for both questions every second time.
         if looked is Looked.SKIPPED or (bare and tells and self._bare):
             self._bare = False
-            return self.activity.read(self.handle, wall_ns)
+            return self.activity.read(self.handle, self._clock.now().wall_ns)
         if looked is not Looked.NOT_DUE:
             self._bare = bare
         return False if bare and not tells else None

@@ -99,7 +99,7 @@ class Tenants:
     are asked at once.
 
     Attributes:
-        listed: the processes, a new tuple when they changed; None: it cannot be told.
+        listed: the processes, a new tuple each time; None: it cannot be told.
         outdated: the GPU seems to be cut up differently by now.
     """
 
@@ -201,9 +201,7 @@ class Tenants:
             for uuid, pids in self._on.items()
             for process in self._lists.living(pids)
         ]
-        listed = tuple(sorted((*found, *self._lists.living(self._nowhere)), key=_by_pid))
-        if listed != self.listed:
-            self.listed = listed
+        self.listed = tuple(sorted((*found, *self._lists.living(self._nowhere)), key=_by_pid))
 
     def _has(self, one: MigInstance, pids: frozenset[int]) -> bool:
         return bool(self._on.get(one.uuid, frozenset()) & pids)

@@ -7,6 +7,8 @@ from typing import Any
 from wattledger.meters.nvml import binding as nvml
 from wattledger.meters.nvml.binding import NvmlDriver
 from wattledger.meters.nvml.remedies import Remedy, remedy
+from wattledger.ports import Clock
+from wattledger.units import NS_PER_US
 
 # The driver's ring of utilisation holds some 70 to 100 samples, six a second at most.
 RING_US = 20_000_000
@@ -23,8 +25,9 @@ class SmUse:
     rows of processes that are long gone. Not told with MIG.
     """
 
-    def __init__(self, driver: NvmlDriver) -> None:
+    def __init__(self, driver: NvmlDriver, clock: Clock) -> None:
         self._driver = driver
+        self._clock = clock
         self.answers = True
         self._seen_us = 0
 
@@ -32,18 +35,18 @@ class SmUse:
         """A new handle: what was not supported before may be now."""
         self.answers = True
 
-    def read(self, handle: Any, wall_us: int) -> dict[int, int | None] | None:
+    def read(self, handle: Any) -> dict[int, int | None] | None:
         """Each process's samples since the last call, summed up, in percent.
 
         Args:
             handle: the GPU's.
-            wall_us: the wall clock.
 
         Returns:
             Process id → its sum, None where it was told nonsense; who is not in it used nothing.
             None: it cannot be told, `answers` says whether ever.
         """
         # After a long pause only what the ring may hold; the stamp lies ahead of a clock set back.
+        wall_us = self._clock.now().wall_ns // NS_PER_US
         oldest_us = wall_us - RING_US
         since_us = self._seen_us if oldest_us <= self._seen_us <= wall_us else oldest_us
         try:

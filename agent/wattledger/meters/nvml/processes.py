@@ -66,16 +66,13 @@ class ProcessList:
         self._sm = {}
         self._use.renew()
 
-    def read(
-        self, handle: Any, now_ns: int, delay_ns: int, wall_ns: int, *, may_skip: bool = False
-    ) -> Looked:
+    def read(self, handle: Any, now_ns: int, delay_ns: int, *, may_skip: bool = False) -> Looked:
         """Ask the next question if it is time.
 
         Args:
             handle: the GPU's.
             now_ns: CLOCK_MONOTONIC.
             delay_ns: added after the first time, so that GPUs are not all asked in one turn.
-            wall_ns: the wall clock.
             may_skip: while the list stands still, let a time pass for another question: a process
                 that ends is seen in /proc.
         """
@@ -85,12 +82,7 @@ class ProcessList:
         slack_ns = self._interval_ns // 20  # turns are not held to the nanosecond
         self._due_ns = now_ns + self._interval_ns - slack_ns + (delay_ns if first else 0)
         shared = self.listed is not None and len(self.listed) > 1
-        if (
-            shared
-            and self._last is Looked.LISTED
-            and self._use.answers
-            and self._measure(handle, wall_ns)
-        ):
+        if shared and self._last is Looked.LISTED and self._use.answers and self._measure(handle):
             self._last = Looked.MEASURED
         elif may_skip and self._still and self._last is not Looked.SKIPPED:
             self._last = Looked.SKIPPED
@@ -114,10 +106,10 @@ class ProcessList:
         else:
             self._tell(self._lists.living(self._compute | self._graphics))
 
-    def _measure(self, handle: Any, wall_ns: int) -> bool:
+    def _measure(self, handle: Any) -> bool:
         """Whether it can be told at all."""
         listed = self.listed or ()
-        used = self._use.read(handle, wall_ns // 1000)
+        used = self._use.read(handle)
         self._sm = {} if used is None else {p.pid: used.get(p.pid, 0) for p in listed}
         self._tell(listed)
         return self._use.answers
