@@ -10,7 +10,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wattledger import __version__, build
@@ -19,10 +21,14 @@ from wattledger.config import Config
 from wattledger.errors import WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs import NoJobs, RunRegistry, WithRuns
+from wattledger.jobs.runs.claiming import claim, gpus_in
 from wattledger.memory_ledger import MemoryLedger
-from wattledger.model import GridChoice, GridSignal, SourceStatus
+from wattledger.meters.nvml.meter import NvmlMeter
+from wattledger.model import GridChoice, GridSignal, Instant, SourceStatus
+from wattledger.model.jobs import JobKey, Survey
+from wattledger.model.measuring import Process
 from wattledger.model.running import RunRequest
-from wattledger.ports import Grid
+from wattledger.ports import Grid, Jobs
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread
 from wattledger.units import NS_PER_S, seconds
@@ -35,6 +41,7 @@ SETTLE_S = 0.04  # the estimate needs a first span: some ticks of the kernel, 10
 LAST_TURN_S = 1.0  # and its receipt for their last turn
 GRID_S = 1.5  # the first price waits this long for a live intensity
 LINGER_NS = 10 * NS_PER_S
+OTHERS = JobKey("", "another process")
 _MAX_NOTES = 2
 _PAUSE_S = 0.005
 
@@ -60,6 +67,24 @@ class _Patient:
     def statuses(self) -> tuple[SourceStatus, ...]:
         """The health of each source."""
         return self._grid.statuses()
+
+
+class _Listening:
+    """A `ports.Jobs` that remembers who is on which GPU."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self.listed: Mapping[str, tuple[Process, ...]] = {}
+
+    def survey(
+        self,
+        now: Instant,
+        busy_ns: int | None = None,
+        processes: Mapping[str, tuple[Process, ...]] = MappingProxyType({}),
+    ) -> Survey:
+        """See `ports.Jobs`."""
+        self.listed = processes
+        return self._jobs.survey(now, busy_ns, processes)
 
 
 class Engine:
@@ -90,11 +115,13 @@ class Engine:
 
         self._poller = PollingThread("grid", poll)
         required = build.required_meters(config)
-        self._meters = [
-            MeterThread(meter, self._clock, required=required)
-            for meter in build.meters(config, self._clock)
-        ]
-        self._registry = RunRegistry(self._clock, procfs=procfs)
+        meters = build.meters(config, self._clock)
+        self._meters = [MeterThread(one, self._clock, required=required) for one in meters]
+        self._nvml = next((one for one in meters if isinstance(one, NvmlMeter)), None)
+        self._registry = RunRegistry(self._clock, procfs=procfs, claim_gpus=self._claim)
+        self._jobs = _Listening(
+            WithRuns(NoJobs(procfs), self._registry, boot_id=self._clock.boot_id)
+        )
         load = NodeLoad(procfs)
         self._sampler = Sampler(
             clock=self._clock,
@@ -104,7 +131,7 @@ class Engine:
             ledger=MemoryLedger(self._clock.now()),
             node_load=load.busy_ppm,
             node_busy_ns=lambda: load.busy_ns,
-            jobs=WithRuns(NoJobs(procfs), self._registry, boot_id=self._clock.boot_id),
+            jobs=self._jobs,
             idle_policy=config.jobs.idle_policy,
             version=__version__,
             simulated=build.scenario_name(config),
@@ -173,6 +200,23 @@ class Engine:
             for status in statuses
             if not status.up and status.message
         )[:_MAX_NOTES]
+
+    def _claim(
+        self, request: RunRequest, groups: frozenset[int], inside: frozenset[JobKey]
+    ) -> tuple[str, ...]:
+        """The GPUs of a request, if nobody else's processes are on them; see `claim`."""
+        snapshot = self._sampler.commit()
+        holders = {
+            device: frozenset({OTHERS})
+            for device, listed in self._jobs.listed.items()
+            if not all(self._is_ours(process.pid) for process in listed)
+        }
+        names = self._nvml.gpu_names() if self._nvml is not None else ()
+        gpus = gpus_in(snapshot, names, None if snapshot.simulated else Path("/dev"))
+        return claim(request.gpus, gpus, holders, inside, request.uid, groups)
+
+    def _is_ours(self, pid: int) -> bool:
+        return os.getpid() in self._registry.processes.ancestors(pid)
 
     # ── the thread ──────────────────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from wattledger.model import Batch, Books, Instant, LedgerStatus
+from wattledger.model import Batch, Books, DeviceRecord, Instant, LedgerStatus
 
 
 class MemoryLedger:
@@ -43,6 +43,7 @@ class MemoryLedger:
         self._committed_ns = now.wall_ns
         self._books = replace(
             self._books,
+            devices={info.name: DeviceRecord(info) for info in batch.devices},
             signals=batch.signals,
             notes=batch.notes,
             books_ns=batch.books_ns,

@@ -87,7 +87,7 @@ def begin(
         except Refused as error:
             if error.status == _CONFLICT:
                 raise RunRefused("gpu", error.message, error.hint) from error
-            why = f"The daemon did not take it: {error.message}"
+            why = f"The daemon did not take it: {_sentence(error)}"
     from wattledger.direct import begin_directly
 
     return _Direct(begin_directly(wanted.name, wanted.gpus, config), why)
@@ -188,7 +188,7 @@ class _ByDaemon:
         later = f"`wattledger job run/{self._run.payee.job_id}` tells it once the daemon runs."
         if self._step_of is not None:
             later = "What it used is in its job's books."
-        gone = f"The daemon that measured it gives no receipt: {error.message}."
+        gone = f"The daemon that measured it gives no receipt: {_sentence(error)}"
         if self._last is None:
             unknown = _unknown(self._run, self._step_of, exit_code, "daemon")
             return Finished(unknown, (gone, later))
@@ -202,6 +202,10 @@ class _ByDaemon:
         age_s = time.monotonic() - self._last_s
         known = f"This is what it had measured {age_s:.0f} s before the end. {later}"
         return Finished({**self._last, **ended}, (gone, known))
+
+
+def _sentence(error: WattledgerError) -> str:
+    return error.message.rstrip(".") + "."
 
 
 def _record(name: str, run_id: str, start_ns: int) -> JobRun:

@@ -207,11 +207,16 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     rows.append(("measured", measured_how(receipt["quality"]), ""))
     width = max(len(value) for _, value, why in rows if why)
     body = [f"  {label:<9} {value:<{width}}  {why}".rstrip() for label, value, why in rows]
-    held = [printable(device["device"]) for device in receipt["devices"]]
+    held = [_short(printable(device["device"])) for device in receipt["devices"]]
     if held:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
     return body
+
+
+def _short(device: str) -> str:
+    """The first part of a UUID tells GPUs of one node apart."""
+    return f"{device[:12]}…" if len(device) > 20 else device
 
 
 def _title(receipt: Mapping[str, Any]) -> str:
