@@ -93,7 +93,7 @@ class SiteFactors:
     ewif_ul_per_kwh: int
     ewif_source: str
     price_per_kwh: float | None = None
-    currency: str = ""
+    currency: str = "EUR"
 
 
 class GridPart(NamedTuple):
