@@ -88,6 +88,8 @@ def begin(
             if error.status == _CONFLICT:
                 raise RunRefused("gpu", error.message, error.hint) from error
             why = f"The daemon did not take it: {_sentence(error)}"
+        except (KeyError, TypeError, ValueError) as error:
+            why = f"The daemon answered what this version does not understand: {error!r}."
     from wattledger.direct import begin_directly
 
     return _Direct(begin_directly(wanted.name, wanted.gpus, config), why)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,10 +37,10 @@ sys.exit(code)
 WRAP = [sys.executable, "-c", DRIVER]
 
 
-def run(*command: str, **more: object) -> subprocess.CompletedProcess[str]:
+def run(*command: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*WRAP, *command], text=True, capture_output=True, timeout=30, check=False, **more
-    )  # type: ignore[call-overload, no-any-return]
+    )
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
