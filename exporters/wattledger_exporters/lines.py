@@ -8,7 +8,7 @@ another value at its end. Both formats have the same sample lines, only the line
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -103,19 +103,54 @@ def _first_line(sample: str, names: tuple[str, ...], raw: tuple[str, ...]) -> st
     return text_of(family)[_BEFORE:-_AFTER]
 
 
+class _Part(NamedTuple):
+    """What one family has of a group; see `_Family`."""
+
+    family: str
+    all: list[str]
+    plain: list[str]
+    created: list[str]
+
+
+class Group(NamedTuple):
+    """The lines of something that stood still."""
+
+    state: tuple[object, ...]
+    parts: list[_Part]
+
+
 class Lines:
     """The lines of the page before this one, so that this one is cheap."""
 
     def __init__(self) -> None:
         self._before: dict[_Series, _Line] = {}
         self._now: dict[_Series, _Line] = {}
+        self._groups_before: dict[Hashable, Group] = {}
+        self._groups: dict[Hashable, Group] = {}
 
     def __len__(self) -> int:
-        return len(self._before) + len(self._now)
+        return len(self._before) + len(self._now) + len(self._groups_before) + len(self._groups)
 
     def turn(self) -> None:
         """A page is done; what was not on it is forgotten with the next."""
         self._before, self._now = self._now, {}
+        self._groups_before, self._groups = self._groups, {}
+
+    def group(self, key: Hashable, state: tuple[object, ...]) -> Group | None:
+        """The lines of a group, if nothing of its state has been replaced."""
+        known = self._groups_before.get(key)
+        if (
+            known is None
+            or len(known.state) != len(state)
+            or any(was is not now for was, now in zip(known.state, state, strict=True))
+        ):
+            return None
+        self._groups[key] = known
+        return known
+
+    def keep(self, key: Hashable, group: Group) -> None:
+        """Keep a group's lines for the next page."""
+        self._groups[key] = group
 
     def line(self, sample: str, names: tuple[str, ...], raw: tuple[str, ...], value: float) -> str:
         """A sample's line.
@@ -154,6 +189,10 @@ class _Family:
         self.plain: list[str] = []
         self.created: list[str] = []
 
+    def lengths(self) -> tuple[int, int, int]:
+        """How many lines there are of each sort."""
+        return len(self.all), len(self.plain), len(self.created)
+
 
 class Families:
     """The families of one page, filled series by series; what stays empty is left out."""
@@ -183,6 +222,32 @@ class Families:
         family = self._families[name]
         line = self._lines.line(family.sample, tuple(labels), tuple(labels.values()), 1)
         family.all.append(line)
+
+    def group(self, key: Hashable, state: tuple[object, ...], fill: Callable[[], None]) -> None:
+        """The samples of something that often stands still.
+
+        Args:
+            key: what it is.
+            state: immutable objects, all that its samples are made of.
+            fill: adds the samples; not called where the page before had the same key and objects.
+        """
+        known = self._lines.group((key, self._created), state)
+        if known is not None:
+            for name, all_, plain, created in known.parts:
+                family = self._families[name]
+                family.all += all_
+                family.plain += plain
+                family.created += created
+            return
+        before = {name: family.lengths() for name, family in self._families.items()}
+        fill()
+        parts = [
+            _Part(name, family.all[a:], family.plain[p:], family.created[c:])
+            for name, family in self._families.items()
+            for a, p, c in (before[name],)
+            if family.lengths() != (a, p, c)
+        ]
+        self._lines.keep((key, self._created), Group(state, parts))
 
     def pages(self, others: Iterable[Metric] = ()) -> tuple[bytes, bytes]:
         """The page as text and as OpenMetrics.

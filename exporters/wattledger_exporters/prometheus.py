@@ -246,6 +246,6 @@ class Renderer:
         page = Families(self._lines, created=created)
         for fill in (_books, _grid, _meters, _ledger):
             fill(page, snapshot)
-        add_jobs(page.add, page.add_info, snapshot, labels)
+        add_jobs(page, snapshot, labels)
         text, openmetrics = page.pages(_PROCESS.collect() if process else ())
         return Page(text, _gzip(text), openmetrics, _gzip(openmetrics), rendered_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +16,9 @@ from prometheus_client.exposition import generate_latest as text_page
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page
 
 import snapshots
-from wattledger.model.jobbooks import RunBook
+from wattledger.model import Snapshot
+from wattledger.model.jobbooks import PastRuns, RunBook
+from wattledger.model.jobs import JobKey
 from wattledger_exporters.lines import Families, Lines, label_value
 from wattledger_exporters.metrics import CATALOGUE, help_text
 from wattledger_exporters.prometheus import Renderer
@@ -115,6 +118,26 @@ def test_what_left_the_page_is_forgotten() -> None:
     assert len(lines) <= 40
 
 
+@given(st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=1, max_size=6))
+def test_a_group_is_filled_again_when_something_of_it_was_replaced(pages: list[list[int]]) -> None:
+    """Three groups of which each page has some, in one of two states."""
+    lines = Lines()
+    states = [object(), object()]
+    for page in pages:
+        families, plain = Families(lines, created=True), Families(Lines(), created=True)
+        for number, state in enumerate(page):
+            if state == 2:
+                continue  # it is not on this page
+
+            def fill(to: Families, number: int = number, state: int = state) -> None:
+                to.add("job_energy_kwh_total", 1.5, "slurm", f"{number}-{state}", "gpu")
+                to.add("job_held_idle_seconds_total", state, "slurm", str(number), created_ns=9)
+
+            families.group(number, (states[state],), partial(fill, families))
+            fill(plain)
+        assert families.pages() == plain.pages()
+
+
 @pytest.mark.parametrize("created", [False, True])
 def test_a_renderer_that_goes_on_renders_like_a_new_one(created: bool) -> None:
     """Over pages whose values move, whose jobs come and go, and whose names change."""
@@ -122,20 +145,26 @@ def test_a_renderer_that_goes_on_renders_like_a_new_one(created: bool) -> None:
     first = snapshots.with_jobs()
     jobs = first.books.jobs
     payee, book = next(iter(jobs.runs.items()))
+    (over,) = (p for p, b in jobs.runs.items() if b.run.end_ns)
     renamed = replace(book.run, labels={**book.run.labels, "name": "other"})
+
+    def having(**changes: object) -> Snapshot:
+        changed = replace(jobs, **changes)  # type: ignore[arg-type]
+        return replace(first, books=replace(first.books, jobs=changed))
+
     pages = [
         first,
         first,
         snapshots.with_jobs(job_power_uw={}, power_uw={}),
-        replace(first, books=replace(first.books, jobs=replace(jobs, runs={}))),
-        replace(
-            first,
-            books=replace(
-                first.books, jobs=replace(jobs, runs={payee: RunBook(renamed, book.cells)})
-            ),
-        ),
+        having(runs={}),
+        having(runs={payee: RunBook(renamed, book.cells)}),
+        first,
+        having(runs={**jobs.runs, over: replace(jobs.runs[over], cells=book.cells)}),
+        having(past={**jobs.past, JobKey("slurm", "4712"): PastRuns(book.cells, 1)}),
+        having(unlisted=frozenset([JobKey("slurm", "4712")])),
         first,
     ]
-    for snapshot in pages:
-        how = {"created": created, "process": False, "labels": snapshots.JOB_LABELS}
-        assert going_on.render(snapshot, 1, **how) == Renderer().render(snapshot, 1, **how)  # type: ignore[arg-type]
+    for labels in (snapshots.JOB_LABELS, ("user",)):
+        for snapshot in pages:
+            how = {"created": created, "process": False, "labels": labels}
+            assert going_on.render(snapshot, 1, **how) == Renderer().render(snapshot, 1, **how)  # type: ignore[arg-type]
