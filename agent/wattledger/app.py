@@ -291,7 +291,10 @@ class App:
             now_ns = self._clock.now().monotonic_ns
             if now_ns >= due_ns or asked:
                 self._commit()
-                self._desk.committed(read_up_to_ns)
+                if self._desk.close(read_up_to_ns):  # that commands have ended is written too
+                    self._sampler.tick()
+                    self._commit()
+                    self._desk.answer()
                 due_ns = now_ns // commit_ns * commit_ns + commit_ns
             self._notifier.alive()
             for meter in self._meters:

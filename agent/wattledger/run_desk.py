@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from wattledger.errors import RunRefused
 from wattledger.jobs.runs import RunRegistry
@@ -39,10 +39,14 @@ class Turns(Protocol):
         ...
 
 
-class _Done(NamedTuple):
+@dataclass(slots=True)
+class _Ended:
+    """A command that has ended a short while ago."""
+
     uid: int
     at_ns: int
     result: RunResult
+    is_written: bool = False
 
 
 class RunDesk:
@@ -73,8 +77,7 @@ class RunDesk:
         self._lock = threading.Lock()
         self._read_asked_ns = -READING_NS
         self._commit_asked_ns = 0
-        self._booked_up_to_ns = 0
-        self._done: dict[str, _Done] = {}
+        self._all_ended: dict[str, _Ended] = {}
 
     # ── for the sampling thread ─────────────────────────────────────────────────────────────────
 
@@ -82,9 +85,26 @@ class RunDesk:
         """Up to when all meters have been read; asked before their reports are drained."""
         return min((meter.read_up_to_ns() for meter in self._meters), default=0)
 
-    def committed(self, up_to_ns: int) -> None:
-        """The books are committed with all that the meters read in turns until then."""
-        self._booked_up_to_ns = up_to_ns
+    def close(self, up_to_ns: int) -> bool:
+        """The books are committed with all that the meters read in turns until then.
+
+        Returns:
+            Whether commands have ended with that; once this is committed too, `answer` is to be
+            called.
+        """
+        ended = False
+        for run in self._registry.running() if self._registry else ():
+            finish = run.finish
+            if finish is not None and finish.monotonic_ns <= up_to_ns:
+                self._end(run, finish, complete=True)
+                ended = True
+        return ended
+
+    def answer(self) -> None:
+        """Those who wait for receipts may have them: a daemon that starts anew knows of the end."""
+        with self._lock:
+            for ended in self._all_ended.values():
+                ended.is_written = True
 
     # ── for HTTP ────────────────────────────────────────────────────────────────────────────────
 
@@ -116,17 +136,19 @@ class RunDesk:
         Raises:
             RunRefused: there is no such command of theirs.
         """
-        done = self._known(run_id, uid)
-        if done is not None:
-            return done.result
-        registry = self._known_registry(run_id)
-        run, finish = registry.finish(run_id, uid, exit_code)
-        complete = self._is_booked(finish)
-        if not complete and not at_once:
-            return None
-        result = self._close(run, finish, complete=complete)
-        registry.end(run_id)
-        return result
+        if run_id not in self._all_ended:
+            try:
+                run, finish = self._known_registry(run_id).finish(run_id, uid, exit_code)
+            except RunRefused:
+                if run_id not in self._all_ended:  # ended in this very moment
+                    raise
+            else:
+                if at_once:
+                    return self._end(run, finish, complete=False)
+                self._hurry(finish)
+                return None
+        ended = self._ended(run_id, uid)
+        return ended.result if ended.is_written or at_once else None
 
     def result(self, run_id: str, uid: int | None) -> RunResult:
         """What a command has cost so far, or in all if it ended a short while ago.
@@ -134,28 +156,27 @@ class RunDesk:
         Raises:
             RunRefused: there is no such command of theirs.
         """
-        done = self._known(run_id, uid)
-        if done is not None:
-            return done.result
+        if run_id in self._all_ended:
+            return self._ended(run_id, uid).result
         run = self._known_registry(run_id).get(run_id, uid)
         return RunResult(self._receipt_of(run, 0), run.exit_code)
 
     # ── parts ───────────────────────────────────────────────────────────────────────────────────
 
-    def _known(self, run_id: str, uid: int | None) -> _Done | None:
-        done = self._done.get(run_id)
-        return done if done is not None and uid in (None, done.uid) else None
+    def _ended(self, run_id: str, uid: int | None) -> _Ended:
+        ended = self._all_ended.get(run_id)
+        if ended is None or uid not in (None, ended.uid):
+            raise _unknown(run_id)
+        return ended
 
     def _known_registry(self, run_id: str) -> RunRegistry:
         if self._registry is None:
-            raise RunRefused("unknown", f"there is no run {run_id[:64]} of yours")
+            raise _unknown(run_id)
         return self._registry
 
-    def _is_booked(self, finish: Instant) -> bool:
-        """Whether the books hold all up to an instant; sees to it that they soon will."""
+    def _hurry(self, finish: Instant) -> None:
+        """See to it that the books soon hold all up to an instant."""
         at_ns, now_ns = finish.monotonic_ns, self._clock.now().monotonic_ns
-        if self._booked_up_to_ns >= at_ns:
-            return True
         with self._lock:
             if self.read_up_to_ns() >= at_ns:
                 if self._commit_asked_ns < at_ns:
@@ -165,20 +186,18 @@ class RunDesk:
                 self._read_asked_ns = now_ns
                 for meter in self._meters:
                     meter.read_now()
-        return False
 
-    def _close(self, run: Run, finish: Instant, *, complete: bool) -> RunResult:
-        run_id = run.payee.job_id
+    def _end(self, run: Run, finish: Instant, *, complete: bool) -> RunResult:
         result = RunResult(self._receipt_of(run, finish.wall_ns), run.exit_code, complete)
         with self._lock:
-            for old in list(self._done):
-                if (
-                    finish.monotonic_ns - self._done[old].at_ns < KEPT_NS
-                    and len(self._done) < MAX_KEPT
-                ):
+            for old, known in list(self._all_ended.items()):
+                if finish.monotonic_ns - known.at_ns < KEPT_NS and len(self._all_ended) < MAX_KEPT:
                     break
-                del self._done[old]
-            self._done[run_id] = _Done(run.uid, finish.monotonic_ns, result)
+                del self._all_ended[old]
+            # Known here before it is unknown there: whoever asks finds it in one of both.
+            self._all_ended[run.payee.job_id] = _Ended(run.uid, finish.monotonic_ns, result)
+        if self._registry is not None:
+            self._registry.end(run.payee.job_id)
         return result
 
     def _receipt_of(self, run: Run, end_ns: int) -> Receipt:
@@ -188,3 +207,7 @@ class RunDesk:
             record = JobRun(run.payee, run.uid, labels, last_seen_ns=run.payee.start_ns)
             receipt = Receipt(record, run.step_of, since_ns=run.payee.start_ns)
         return replace(receipt, run=replace(receipt.run, end_ns=end_ns))
+
+
+def _unknown(run_id: str) -> RunRefused:
+    return RunRefused("unknown", f"there is no run {run_id[:64]} of yours")
