@@ -61,16 +61,27 @@ class Operators:
     """Tells who is one. Used from one event loop."""
 
     def __init__(
-        self, group: str, clock: Clock, owner_uid: int, directory: Directory = SYSTEM
+        self,
+        group: str,
+        clock: Clock,
+        owner_uid: int,
+        directory: Directory = SYSTEM,
+        answer_s: float = ANSWER_S,
     ) -> None:
-        """Args: group: its members are operators; empty or unknown: nobody is but root and owner.
+        """Nobody is asked yet.
 
-        clock: how long an answer holds. owner_uid: the daemon's user. directory: who is in it.
+        Args:
+            group: its members are operators; empty or unknown: only root and the owner are.
+            clock: how long an answer holds.
+            owner_uid: the daemon's user.
+            directory: who is in the group.
+            answer_s: how long the directory may take.
         """
         self._group = group
         self._clock = clock
         self._owner_uid = owner_uid
         self._directory = directory
+        self._answer_s = answer_s
         self._known: dict[tuple[int, int], tuple[int, bool]] = {}
         self._worker = Worker("wattledger-groups", waiting=_MAX_WAITING)
         self._lost = False
@@ -87,7 +98,7 @@ class Operators:
         if known is not None and now_ns < known[0]:
             return known[1]
         try:
-            found = await self._worker.run(lambda: self._look_up(peer), ANSWER_S)
+            found = await self._worker.run(lambda: self._look_up(peer), self._answer_s)
         except (Busy, TimeoutError, OSError) as error:
             if not self._lost:
                 log.warning("who is in group %s cannot be told now: %r", self._group, error)
