@@ -7,45 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cgroups import CID, POD_UID, FakeNode
+from cgroups import CID, POD_UID
 from fakes import FakeClock
-from wattledger.jobs.names import UserNames
+from watching import JOB, V1_JOB, Watched, used_s
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.watch import Description, JobWatch
-from wattledger.model.jobs import Claim, JobKey, Survey
+from wattledger.model.jobs import Claim, JobKey
 from wattledger.model.measuring import Process
 from wattledger.units import NS_PER_S
-
-JOB = "/system.slice/slurmstepd.scope/job_7"
-V1_JOB = "/slurm_node/uid_1001/job_7"
-
-
-class Watched:
-    """A node, its clock, and a watch over it."""
-
-    def __init__(self, root: Path, version: str = "v2", **more: object) -> None:
-        self.node = FakeNode(root, version)
-        self.clock = FakeClock()
-        self.names = UserNames(lambda uid: {1001: "alice"}.get(uid, ""))
-        self.more = more
-        self.start()
-
-    def start(self, **more: object) -> None:
-        self.watch = JobWatch(
-            self.more.get("paths") or Paths(),  # type: ignore[arg-type]
-            sysfs=self.node.sysfs,
-            procfs=self.node.procfs,
-            boot_id=self.clock.boot_id,
-            names=self.names,
-            **more,  # type: ignore[arg-type]
-        )
-
-    def look(self, seconds: float = 1.0, **processes: tuple[Process, ...]) -> Survey:
-        return self.watch.survey(self.clock.advance(seconds), None, processes)
-
-
-def used_s(survey: Survey) -> dict[str, float]:
-    return {payee.job_id: ns / NS_PER_S for payee, ns in survey.cpu_ns.items()}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +55,7 @@ def test_a_requeue_between_two_looks_is_another_run(tmp_path: Path) -> None:
     w.look()
     w.node.make(JOB, cpu_s=5)
     (first,) = w.look().runs
-    (w.node.cgroup / JOB.lstrip("/")).rename(tmp_path / "kept")  # so that no inode is used again
+    w.node.remove(JOB)
     w.node.make(JOB, cpu_s=1)
     survey = w.look()
 

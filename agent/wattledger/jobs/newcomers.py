@@ -68,11 +68,21 @@ class _Young:
 class Newcomers:
     """What came and went. `step` and `take` may be called from two threads."""
 
-    def __init__(self, layout: Layout, paths: Paths, procfs: Path) -> None:
-        """Args: layout: where the hierarchies are. paths: whose a cgroup is. procfs: likewise."""
+    def __init__(
+        self, layout: Layout, paths: Paths, procfs: Path, keep_most: int = KEEP_MOST
+    ) -> None:
+        """Nothing is known yet.
+
+        Args:
+            layout: where the hierarchies are.
+            paths: whose a cgroup is.
+            procfs: where it is mounted.
+            keep_most: sightings, while no survey takes them.
+        """
         self._layout = layout
         self._paths = paths
         self._procfs = procfs
+        self._keep_most = keep_most
         self._lock = threading.Lock()
         self._trees = [Tree(base, paths) for base in layout.walked()]
         self._young: dict[str, _Young] = {}
@@ -92,7 +102,7 @@ class Newcomers:
         """
         begun_ns = time.thread_time_ns()
         with self._lock:
-            if self._looked_ns and self._trees and len(self._seen) < KEEP_MOST:
+            if self._looked_ns and self._trees and len(self._seen) < self._keep_most:
                 self._look_at(self._trees[FIRST], FIRST, now, briefly=True)
                 self._read_young(now)
                 self._looked_ns = now.wall_ns

@@ -111,9 +111,10 @@ class Tree:
         listings: how many directories were listed so far.
     """
 
-    def __init__(self, base: str, paths: Paths) -> None:
-        """Args: base: where it is mounted. paths: which paths are jobs'."""
+    def __init__(self, base: str, paths: Paths, most: int = MAX_DIRECTORIES) -> None:
+        """Args: base: where it is mounted. paths: which are jobs'. most: directories to know."""
         self._base = base
+        self._most = most
         self._paths = paths
         self._root = _Directory(fresh=False, user=None)
         self._directories = 0
@@ -248,7 +249,7 @@ class Tree:
             around.strangers.add(name)
             return True
         user = around.user
-        if self._directories >= MAX_DIRECTORIES:
+        if self._directories >= self._most:
             return False
         if interior:
             if user is not None and user.directories >= MAX_OF_A_USER:
