@@ -12,10 +12,13 @@ from cgroups import CID, POD_UID
 from watching import JOB, V1_JOB, Watched, used_s
 from wattledger.jobs.claims.records import JobFacts
 from wattledger.jobs.hierarchy import find_layout
-from wattledger.jobs.newcomers import PAUSE_TIMES, Newcomers
-from wattledger.jobs.paths import Paths
+from wattledger.jobs.newcomers import PAUSE_TIMES, Newcomers, Sighting
+from wattledger.jobs.paths import Paths, Place
+from wattledger.jobs.roll import Roll
+from wattledger.jobs.tree import Found
 from wattledger.jobs.watch import Description
-from wattledger.model.jobs import Claim, Holding, JobKey
+from wattledger.model import Instant
+from wattledger.model.jobs import UNIT, Claim, Holding, JobKey
 from wattledger.units import NS_PER_S
 
 PLACES = {
@@ -147,6 +150,24 @@ def test_an_old_one_of_many_that_was_replaced_ends_when_it_was_last_read(tmp_pat
     (run,) = [run for survey in surveys for run in survey.ended]
     assert (run.payee.job_id, run.end_ns) == ("5", alive.at.wall_ns)
     assert "777" in {payee.job_id for payee in surveys[-1].runs}
+
+
+def test_a_run_ends_before_the_next_of_its_job_begins() -> None:
+    """A look can be later than the change: the next run's directory tells when it was made."""
+    place = Place("/system.slice/burn@1.service", UNIT, "burn@1.service")
+    old, new = (
+        Found(place, 1, 90 * NS_PER_S, fresh=True),
+        Found(place, 2, 95 * NS_PER_S, fresh=True),
+    )
+    now = Instant(10 * NS_PER_S, 100 * NS_PER_S, 100 * NS_PER_S)
+    roll = Roll("boot-1")
+    roll.take([Sighting(0, old, True, 91 * NS_PER_S)], now)
+    (ended,) = roll.take(
+        [Sighting(0, old, False, 97 * NS_PER_S), Sighting(0, new, True, 98 * NS_PER_S)], now
+    )
+    (running,) = roll.running.values()
+    assert running.payee.start_ns == ended.end_ns == 95 * NS_PER_S
+    assert ended.record("boot-1", ended.end_ns).last_seen_ns == 95 * NS_PER_S
 
 
 def test_steps_before_the_first_survey_see_nothing(tmp_path: Path) -> None:

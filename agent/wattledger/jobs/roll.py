@@ -86,6 +86,11 @@ class Run:
         """The job of which it is a run."""
         return JobKey(self.payee.manager, self.payee.job_id)
 
+    def end_by(self, ns: int) -> None:
+        """It had ended when the next run of its job began, though it was not seen to be gone."""
+        self.end_ns = max(self.payee.start_ns, min(self.end_ns, ns))
+        self.seen_ns = min(self.seen_ns, self.end_ns)
+
     def record(self, boot_id: str, end_ns: int = 0) -> JobRun:
         """It, as it is now; the same object while nothing changed."""
         known = self._record
@@ -175,7 +180,7 @@ class Roll:
         ended: list[Run] = []
         for sighting in seen:
             if sighting.came:
-                self._came(sighting, now)
+                self._came(sighting, now, ended)
             else:
                 self._went(sighting, ended)
         ended += self._name(now)
@@ -184,7 +189,7 @@ class Roll:
 
     # ── who came, who went ──────────────────────────────────────────────────────────────────────
 
-    def _came(self, sighting: Sighting, now: Instant) -> None:
+    def _came(self, sighting: Sighting, now: Instant, ended: Sequence[Run]) -> None:
         found = sighting.found
         path = found.place.cgroup
         cgroup = self.cgroups.get(path)
@@ -199,6 +204,9 @@ class Roll:
         run = self.running.get(key)
         if run is None:
             run = self.running[key] = self._begin(key, known, sighting, now)
+            for before in ended:
+                if before.key == key:
+                    before.end_by(run.payee.start_ns)
         cgroup = Cgroup(found.place, run.tally)
         cgroup.inodes[sighting.number] = found.inode
         cgroup.parent = self._around(path)
