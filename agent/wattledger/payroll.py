@@ -115,6 +115,8 @@ class Payroll:
             self._steps.update(survey.steps)
             for payee, run in survey.runs.items():
                 if payee.manager == RUN:
+                    if payee not in survey.steps:  # it may have been one
+                        self._steps.pop(payee, None)
                     known = self._commands.get(payee)
                     claims = [c for c in survey.claims if c[:2] == (RUN, payee.job_id)]
                     self._commands[payee] = Command(

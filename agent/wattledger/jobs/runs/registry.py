@@ -43,6 +43,11 @@ class Where(NamedTuple):
     cgroups: tuple[str, ...] = ()
     place: Place | None = None
 
+    @property
+    def is_job(self) -> bool:
+        """It is a job that pays for the commands in it; a login session is none."""
+        return self.place is not None and self.place.rank < MANAGERS.index(RUN)
+
 
 def where_is(procfs: Path, paths: Paths, pid: int) -> Where:
     """In which cgroups, and so of which job, a process is."""
@@ -168,8 +173,6 @@ class RunRegistry:
         with self._lock:
             self._count(request.uid)
             outer = self._around(ancestors, processes)
-            place = where.place
-            inside = place is not None and place.rank < MANAGERS.index(RUN)
             now = self._clock.now()
             run = Run(
                 payee=job_payee(RUN, secrets.token_hex(6), now.wall_ns),
@@ -178,7 +181,7 @@ class RunRegistry:
                 tree=ProcessTree(processes, request.pid, root.start_ticks),
                 where=where,
                 outer=outer,
-                step=inside or outer is not None,
+                step=where.is_job or outer is not None,
                 began_ns=now.monotonic_ns,
                 seen_ns=now.wall_ns,
             )
@@ -217,7 +220,12 @@ class RunRegistry:
     def end(self, run_id: str) -> None:
         """Measure it no longer; the next survey tells that it has ended."""
         with self._lock:
-            self._runs.pop(run_id, None)
+            ended = self._runs.pop(run_id, None)
+            for run in self._runs.values():
+                if ended is not None and run.outer is ended:
+                    run.outer = ended.outer
+                    # Who was to pay for it is no more: from now on it pays for itself.
+                    run.step = run.step and (run.outer is not None or run.where.is_job)
 
     def get(self, run_id: str, uid: int | None) -> Run:
         """A run that is measured.

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wattledger.jobs.names import UserNames
-from wattledger.jobs.runs.registry import Run, RunRegistry, cgroup_of
+from wattledger.jobs.runs.registry import YOUNG_NS, Run, RunRegistry, cgroup_of
 from wattledger.model import Instant, Payee
 from wattledger.model.jobs import RUN, WHOLE_SHARE_PPM, Claim, JobKey, JobRun, Survey
 from wattledger.model.measuring import Process
@@ -90,6 +90,7 @@ class WithRuns:
         self._remembered = tuple(remembered)
         self._names = names or UserNames()
         self._runs: dict[str, Run] = {}  # as of the last survey
+        self._listed: set[int] = set()
         self._taken: dict[Payee, _Taken] = {}
         self._filtered: dict[str, tuple[Listed, Listed, Listed]] = {}
         self._on_gpu: dict[Run, tuple[str, ...]] = {}
@@ -101,10 +102,10 @@ class WithRuns:
         processes: Mapping[str, Listed] = MappingProxyType({}),
     ) -> Survey:
         """Look around once; see `ports.Jobs`."""
-        if not self._registry and not self._runs and not self._remembered:
+        if not (self._registry or self._runs or self._taken or self._remembered):
             return self._jobs.survey(now, busy_ns, processes)
         # Before the cgroups are read, so that no run has used more than its job.
-        runs = self._look(now)
+        runs = self._look(now, processes)
         mine = self._find_on_gpus(runs, processes)
         survey = self._jobs.survey(now, busy_ns, self._others(processes, mine))
         ended = self._ended(runs)
@@ -112,24 +113,33 @@ class WithRuns:
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────
 
-    def _look(self, now: Instant) -> list[Run]:
+    def _look(self, now: Instant, processes: Mapping[str, Listed]) -> list[Run]:
         """Read all trees; those whose root has gone are ended."""
-        living = []
+        now_ns = now.monotonic_ns
         registered = self._registry.running()
         self._runs.update({run.payee.job_id: run for run in registered})
         self._registry.processes.begin()
         crowded = sum(len(run.tree.members) for run in registered) > MANY
+        listed = {process.pid for some in processes.values() for process in some}
+        newcomers = not listed <= self._listed
+        self._listed = listed
+        living = []
         for run in registered:
-            if crowded and now.monotonic_ns < run.walk_due_ns and run.finish is None:
+            # To find new members is what costs: each thread has a list of children of its own.
+            urgent = run.finish is not None or now_ns - run.began_ns < YOUNG_NS
+            due = now_ns >= run.walk_due_ns
+            if crowded and not (urgent or due):
                 living.append(run)
                 continue
-            run.walk_due_ns = now.monotonic_ns + WALK_NS
-            if not run.tree.look():
+            walk = due or urgent or newcomers
+            if not run.tree.look(walk=walk):
                 self._registry.end(run.payee.job_id)
                 continue
+            if walk:
+                run.walk_due_ns = now_ns + WALK_NS
             run.seen_ns = now.wall_ns
-            if now.monotonic_ns >= run.memory_due_ns or run.finish is not None:
-                run.memory_due_ns = now.monotonic_ns + MEMORY_NS
+            if now_ns >= run.memory_due_ns or run.finish is not None:
+                run.memory_due_ns = now_ns + MEMORY_NS
                 run.memory_bytes = run.tree.memory_bytes()
             living.append(run)
         return living
@@ -242,11 +252,12 @@ class WithRuns:
     ) -> dict[Payee, int]:
         """CPU time of each run without that of the runs inside it, and of jobs without both."""
         for run in runs:
-            grown_ns = run.tree.used_ns - run.counted_ns
-            run.counted_ns = run.tree.used_ns
             outside = run.outer.payee if run.outer is not None else around[run]
             if outside is not None:
+                grown_ns = run.tree.used_ns - run.counted_ns
                 self._taken.setdefault(outside, _Taken()).taken_ns += grown_ns
+            if outside is not None or not run.step:  # else its job is yet to come
+                run.counted_ns = run.tree.used_ns
         here = {run.payee for run in runs} | set(survey.runs) | set(survey.cpu_ns)
         for payee in [payee for payee in self._taken if payee not in here]:
             del self._taken[payee]
