@@ -5,6 +5,7 @@
 2. scrapes: 10 a second, then 1,000 a second, of the same daemon.
 3. mixed: energy again, most GPUs without a counter.
 4. jobs: the first two again with jobs on the node.
+5. ledger: questions to a ledger of a million runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import energy, job_phase, scrapes
+from bench import energy, job_phase, ledger_phase, scrapes
 from bench.node import RAPL_DEVICES, WRAP_S, WRAPPING, Node, all_counters, mixed
 from bench.process import Process, ended, missed_ticks, series, start_daemon, start_floor
 from bench.table import Result
@@ -58,6 +59,8 @@ class Phases:
                     self._energy_without_counters(node, daemon)
         if only in (None, "jobs"):
             job_phase.run(self._directory, self._result, self._seconds, self._paced_s)
+        if only in (None, "ledger"):
+            ledger_phase.measure(self._directory / "ledger", self._result)
 
     def _starts(self, node: Node) -> None:
         """The first start makes the ledger, the others find it."""
