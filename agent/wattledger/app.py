@@ -21,12 +21,11 @@ from wattledger.config import Config
 from wattledger.core.footprint import footprint
 from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.jobs.node import NodeLoad
-from wattledger.jobs.runs.claiming import claim, gpus_in, holders_in
+from wattledger.jobs.runs.claiming import GpuClaims
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
-from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import GpuNames
 from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.payroll import known_runs, remembered_runs
@@ -95,10 +94,10 @@ class App:
             self._poller = PollingThread("grid", self._feed.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
             books = self._ledger.books
-            self._runs = build.run_registry(
-                config, self._clock, known_runs(books), self._claim_gpus
-            )
-            meters = build.meters(config, self._clock)
+            claims = GpuClaims(lambda: self._snapshot, lambda: self._gpu_names())
+            self._runs = build.run_registry(config, self._clock, known_runs(books), claims)
+            hurried = self._runs.is_young if self._runs is not None else lambda: False
+            meters = build.meters(config, self._clock, hurried)
             self._meters = [
                 MeterThread(meter, self._clock, required=build.required_meters(config) | known)
                 for meter in meters
@@ -186,16 +185,6 @@ class App:
     def run_result(self, run_id: str, uid: int | None) -> RunResult:
         """What a command has cost so far; see `RunDesk.result`."""
         return self._desk.result(run_id, uid)
-
-    def _claim_gpus(
-        self, request: RunRequest, groups: frozenset[int], inside: frozenset[JobKey]
-    ) -> tuple[str, ...]:
-        snapshot = self._snapshot
-        if snapshot is None:
-            raise RunRefused("starting", "the daemon is starting; ask again")
-        dev = None if snapshot.simulated else Path("/dev")
-        gpus = gpus_in(snapshot, self._gpu_names(), dev)
-        return claim(request.gpus, gpus, holders_in(snapshot), inside, request.uid, groups)
 
     def _ask_commit(self) -> None:
         self._commit_asked.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from wattledger.config import Config
@@ -75,8 +75,15 @@ def scenario_name(config: Config) -> str:
     return load_scenario(Path(config.meters.nvml.scenario)).name
 
 
-def meters(config: Config, clock: Clock) -> list[Meter]:
+def meters(
+    config: Config, clock: Clock, hurried: Callable[[], bool] = lambda: False
+) -> list[Meter]:
     """The meters that the settings allow, each to be run in a thread of its own.
+
+    Args:
+        config: the settings.
+        clock: time.
+        hurried: somebody waits to see processes on the GPUs; see `NvmlMeter`.
 
     Raises:
         ScenarioError: a simulated scenario that cannot be played.
@@ -94,6 +101,7 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
             # The processes of simulated GPUs are nowhere to be found.
             procfs=procfs if wanted.nvml.backend == "driver" else None,
             interval_ns=interval_ns,
+            hurried=hurried,
         )
         found.append(nvml)
     module_scope = nvml.module_scope if nvml is not None else lambda: False

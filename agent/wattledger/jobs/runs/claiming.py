@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from wattledger.errors import RunRefused
 from wattledger.model import Kind, Snapshot
 from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import GpuNames
+from wattledger.model.running import RunRequest
 
 _READ_WRITE = 0o6
 
@@ -26,6 +27,31 @@ class Claimable(NamedTuple):
     uuid: str
     number: str
     node: Path | None
+
+
+class GpuClaims:
+    """What the registry asks for GPUs that a command claims; see `registry.ClaimGpus`."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot | None],
+        names: Callable[[], Sequence[GpuNames]],
+        dev: Path = Path("/dev"),
+    ) -> None:
+        """Args: snapshot: the latest. names: of the GPUs. dev: where device files are."""
+        self._snapshot = snapshot
+        self._names = names
+        self._dev = dev
+
+    def __call__(
+        self, request: RunRequest, groups: frozenset[int], inside: frozenset[JobKey]
+    ) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that a request may have; see `claim`."""
+        snapshot = self._snapshot()
+        if snapshot is None:
+            raise RunRefused("starting", "the daemon is starting; ask again")
+        gpus = gpus_in(snapshot, self._names(), None if snapshot.simulated else self._dev)
+        return claim(request.gpus, gpus, holders_in(snapshot), inside, request.uid, groups)
 
 
 def gpus_in(snapshot: Snapshot, names: Sequence[GpuNames], dev: Path | None) -> list[Claimable]:

@@ -329,14 +329,18 @@ def _memory(
     for run in runs:
         top = run.chain()[-1]
         payee = around.get(top)
-        if payee is not None and payee in survey.memory_bytes:
+        # A job whose memory is not told pays for none, so that its steps have none either.
+        if payee is not None and (payee in survey.memory_bytes or top.step):
             inside.setdefault(payee, []).append(run)
     for payee, those in inside.items():
-        whole, held = sum(own[run] for run in those), survey.memory_bytes[payee]
+        whole, held = sum(own[run] for run in those), survey.memory_bytes.get(payee, 0)
         if whole > held:
             for run in those:
                 own[run] = own[run] * held // whole
-        memory[payee] = held - sum(own[run] for run in those)
+        if left := held - sum(own[run] for run in those):
+            memory[payee] = left
+        else:
+            memory.pop(payee, None)
     memory.update({run.payee: held for run, held in own.items() if held})
     return memory
 

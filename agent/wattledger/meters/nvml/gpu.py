@@ -180,6 +180,11 @@ class Gpu:
             self._bare = bare
         return False if bare and not tells else None
 
+    def hurry(self, now_ns: int) -> None:
+        """List its processes now: a command began a moment ago, and may be among them."""
+        if self.handle is not None and not self.facts.mig:
+            self._processes.hurry(self.handle, now_ns)
+
     @property
     def listed(self) -> tuple[Process, ...] | None:
         """The processes on it, the same tuple until they were asked for again; None: not told."""

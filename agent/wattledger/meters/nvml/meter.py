@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wattledger.errors import MeterUnavailable
@@ -44,6 +44,7 @@ class NvmlMeter:
         procfs: Path | None = Path("/proc"),
         interval_ns: int = NS_PER_S,
         process_interval_ns: int = 5 * NS_PER_S,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> None:
         """A meter that has not touched the driver yet.
 
@@ -55,12 +56,14 @@ class NvmlMeter:
                 not of this machine, as with a simulated driver.
             interval_ns: between two turns; GPUs whose power has to be polled shorten it.
             process_interval_ns: between two process lists of a GPU.
+            hurried: somebody waits to see a process that has just begun: list them at each turn.
         """
         self._driver = driver
         self._clock = clock
         self._base_interval_ns = interval_ns
         self._interval_ns = interval_ns
         self._process_interval_ns = process_interval_ns
+        self._hurried = hurried
         self._session = Session(driver, sysfs)
         self._roster = Roster(
             driver,
@@ -130,6 +133,7 @@ class NvmlMeter:
         used: dict[str, bool] = {}
         ratios: dict[str, float] = {}
         gpus = self._roster.gpus
+        hurried = self._hurried()
         for place, (uuid, gpu) in enumerate(gpus.items()):
             if gpu.handle is None:
                 continue
@@ -139,6 +143,8 @@ class NvmlMeter:
                 if not gpu.trouble:
                     spread_ns = place * self._process_interval_ns // len(gpus)
                     did = gpu.look(now_ns, spread_ns)
+                    if hurried:
+                        gpu.hurry(now_ns)
                     if did is not None:
                         used[uuid] = did
             if gpu.handle is not None:

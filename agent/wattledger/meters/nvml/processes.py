@@ -44,7 +44,7 @@ class ProcessList:
         self._lists = lists
         self._use = use
         self._interval_ns = interval_ns
-        self._due_ns = self._graphics_due_ns = 0
+        self._due_ns = self._graphics_due_ns = self._listed_ns = 0
         self._supported = True
         self._still = False
         self._last = Looked.NOT_DUE
@@ -91,7 +91,13 @@ class ProcessList:
             self._last = Looked.LISTED
         return self._last
 
+    def hurry(self, handle: Any, now_ns: int) -> None:
+        """List them now, out of turn, unless that was done in this very turn."""
+        if self._supported and now_ns != self._listed_ns:
+            self._list(handle, now_ns, 0)
+
     def _list(self, handle: Any, now_ns: int, delay_ns: int) -> None:
+        self._listed_ns = now_ns
         before = self._compute
         compute = self._lists.ask(COMPUTE, handle)
         self._supported = compute is not Failure.LASTING  # it is not asked again
