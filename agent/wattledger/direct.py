@@ -115,10 +115,10 @@ class Engine:
 
         self._poller = PollingThread("grid", poll)
         required = build.required_meters(config)
-        meters = build.meters(config, self._clock)
+        self._registry = RunRegistry(self._clock, procfs=procfs, claim_gpus=self._claim)
+        meters = build.meters(config, self._clock, self._registry.is_young)
         self._meters = [MeterThread(one, self._clock, required=required) for one in meters]
         self._nvml = next((one for one in meters if isinstance(one, NvmlMeter)), None)
-        self._registry = RunRegistry(self._clock, procfs=procfs, claim_gpus=self._claim)
         self._jobs = _Listening(
             WithRuns(NoJobs(procfs), self._registry, boot_id=self._clock.boot_id)
         )
