@@ -196,7 +196,7 @@ class Slurm:
 
     def _is_idle(self) -> bool:
         for process in self._processes:
-            assert process.poll() is None, f"{process.args} has ended"
+            assert process.poll() is None, f"{process.args!r} has ended"
         done = self._run("sinfo", "--noheader", "--format=%T")
         return done.stdout.strip() == b"idle"
 
