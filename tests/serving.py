@@ -49,6 +49,7 @@ class FakeDaemon:
         self.begun: list[RunRequest] = []
         self.finish_after = 3
         self.finish_asked = 0
+        self.on_begin: Callable[[], None] = lambda: None
         self.on_totals: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
 
@@ -113,6 +114,7 @@ class FakeDaemon:
         return Waste(tuple(reversed(rows)), 4_000, 4_800)
 
     def begin_run(self, request: RunRequest) -> RunTicket:
+        self.on_begin()
         self.begun.append(request)
         return RunTicket(job_payee("run", f"{len(self.begun):x}", 1_800_000_000 * NS_PER_S))
 
@@ -128,6 +130,8 @@ class FakeDaemon:
         if not 0 < int(run_id, 16) <= len(self.begun):
             raise RunRefused("unknown", f"there is no run {run_id} of yours")
         request = self.begun[int(run_id, 16) - 1]
+        if uid not in (None, request.uid):
+            raise RunRefused("unknown", f"there is no run {run_id} of yours")
         payee = job_payee("run", run_id, 1_800_000_000 * NS_PER_S)
         run = JobRun(payee, request.uid, {"name": request.name})
         return RunResult(Receipt(run, since_ns=payee.start_ns))

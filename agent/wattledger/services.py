@@ -123,8 +123,9 @@ class MeterThread:
 
     def read_now(self) -> None:
         """Take a turn at once; a meter that does not answer is left alone."""
-        self._read_asked = True
-        self._wake.set()
+        if self._is_expected():
+            self._read_asked = True
+            self._wake.set()
 
     def read_up_to_ns(self) -> int:
         """When the last turn began whose report can be drained, on CLOCK_MONOTONIC.

@@ -49,8 +49,10 @@ _STATUS = {
 class RunsApi:
     """The handlers; `uid` is whose commands the client may end and see, None: everybody's."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, finish_s: float = FINISH_S) -> None:
+        """Args: daemon: which measures. finish_s: how long a receipt may wait for the meters."""
         self._daemon = daemon
+        self._finish_s = finish_s
         self._worker = Worker("wattledger-runs", waiting=32)
 
     def stop(self) -> None:
@@ -82,7 +84,7 @@ class RunsApi:
         code = given.get("exit_code")
         exit_code = whole_number("exit_code", code, MAX_EXIT_CODE) if code is not None else None
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + FINISH_S
+        deadline = loop.time() + self._finish_s
         try:
             while True:
                 late = loop.time() >= deadline
