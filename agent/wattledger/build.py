@@ -30,7 +30,7 @@ from wattledger.jobs.claims import (
 )
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.runs import RunRegistry, WithRuns, where_is
-from wattledger.jobs.runs.registry import ClaimGpus
+from wattledger.jobs.runs.registry import BURST, ClaimGpus
 from wattledger.jobs.watch import Description, JobWatch
 from wattledger.meters.constant import ConstantMeter
 from wattledger.meters.estimate import EstimateMeter
@@ -185,6 +185,7 @@ def run_registry(
         where=lambda pid: where_is(procfs, paths, pid),
         claim_gpus=claim_gpus,
         known=known,
+        burst=BURST,
     )
 
 

@@ -17,6 +17,7 @@ from wattledger.errors import RunRefused
 from wattledger.jobs.names import UserNames
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.runs import RunRegistry, WithRuns, where_is
+from wattledger.jobs.runs.registry import BURST
 from wattledger.model import Instant, Payee
 from wattledger.model.jobs import Claim, JobKey, JobRun, Survey, job_payee
 from wattledger.model.measuring import Process
@@ -91,6 +92,7 @@ class Node:
             known=known,
             max_runs=6,
             max_runs_of_a_user=4,
+            burst=BURST,
         )
         self.watch = WithRuns(
             self.jobs,
@@ -370,6 +372,24 @@ def test_there_is_a_limit_for_each_user_and_for_all(node: Node) -> None:
     with pytest.raises(RunRefused) as refused:
         node.registry.register(RunRequest(105, 1001))
     assert refused.value.reason == "too_many" and "6 commands" in refused.value.message
+
+
+def test_a_loop_of_commands_is_slowed_down_to_one_a_second(node: Node) -> None:
+    node.spawn(100)
+    node.spawn(101, uid=1001)
+    for _ in range(BURST):
+        node.registry.end(node.register(100).payee.job_id)
+    for seconds in (0, 0.5, 0.25):
+        node.clock.advance(seconds)
+        with pytest.raises(RunRefused, match="more than one command a second") as refused:
+            node.register(100)
+        assert refused.value.reason == "too_many"
+    assert node.registry.register(RunRequest(101, 1001))  # nobody else is
+    node.clock.advance(0.25)
+    assert node.register(100)
+    node.clock.advance(3600)
+    for _ in range(BURST):
+        node.registry.end(node.register(100).payee.job_id)
 
 
 # ── over a restart ──────────────────────────────────────────────────────────────────────────────

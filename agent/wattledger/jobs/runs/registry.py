@@ -27,6 +27,7 @@ from wattledger.units import NS_PER_S
 MAX_RUNS = 256
 MAX_RUNS_OF_A_USER = 32
 YOUNG_NS = 20 * NS_PER_S
+BURST = 120  # for a registry whose commands are kept in a ledger
 NAME_CHARS = 128
 
 ClaimGpus = Callable[[RunRequest, frozenset[int], frozenset[JobKey]], tuple[str, ...]]
@@ -129,6 +130,7 @@ class RunRegistry:
         known: Iterable[KnownRun] = (),
         max_runs: int = MAX_RUNS,
         max_runs_of_a_user: int = MAX_RUNS_OF_A_USER,
+        burst: int | None = None,
     ) -> None:
         """A registry that goes on with what an earlier process knew.
 
@@ -141,6 +143,8 @@ class RunRegistry:
             known: the commands that an earlier process was measuring.
             max_runs: at most so many at a time.
             max_runs_of_a_user: at most so many of one user.
+            burst: so many a user may begin at once, more than these one a second; None: any
+                number, since nothing is kept of them.
         """
         self._clock = clock
         self._procfs = procfs
@@ -152,6 +156,8 @@ class RunRegistry:
         self._lock = threading.Lock()
         self._runs: dict[str, Run] = {}
         self._newest_ns = -YOUNG_NS
+        self._burst = burst
+        self._begun: dict[int, int] = {}  # uid → up to when its commands are paid for, in ns
         for one in sorted(known, key=lambda one: one.run.payee.start_ns):
             self._restore(one)
 
@@ -174,6 +180,7 @@ class RunRegistry:
             self._count(request.uid)
             outer = self._around(ancestors, processes)
             now = self._clock.now()
+            self._throttle(request.uid, now.monotonic_ns)
             run = Run(
                 payee=job_payee(RUN, secrets.token_hex(6), now.wall_ns),
                 uid=request.uid,
@@ -282,6 +289,21 @@ class RunRegistry:
             raise RunRefused(
                 "too_many", f"{self._max_of_a_user} commands of yours are being measured already"
             )
+
+    def _throttle(self, uid: int, now_ns: int) -> None:
+        """Each command has a row in the ledger for good, so that a loop must not make millions."""
+        if self._burst is None:
+            return
+        paid_ns = max(self._begun.get(uid, 0), now_ns)
+        if paid_ns - now_ns > (self._burst - 1) * NS_PER_S:
+            raise RunRefused(
+                "too_many",
+                "you begin more than one command a second",
+                "measure fewer and longer ones: the loop as a whole, not each of its rounds",
+            )
+        if len(self._begun) > self._max_runs:
+            self._begun = {who: until for who, until in self._begun.items() if until > now_ns}
+        self._begun[uid] = paid_ns + NS_PER_S
 
     def _around(self, ancestors: Sequence[int], processes: Processes) -> Run | None:
         """The innermost run in which a process is."""
