@@ -73,6 +73,9 @@ def _serve(options: argparse.Namespace) -> int:
     # the collector's sight, its later rounds cost next to nothing.
     gc.collect()
     gc.freeze()
+    # A turn with many jobs makes thousands of tuples that live until the commit, and no cycles:
+    # the default of 700 would look for some ten times in each.
+    gc.set_threshold(20_000)
     code = 0
     try:
         code = app.run()

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wattledger.core.intervals import only_slot, over_slots
-from wattledger.model import AttributedInterval, EntryKey, Price, Quality, Usage
+from wattledger.model import (
+    AttributedInterval,
+    EnergyInterval,
+    EntryKey,
+    Payee,
+    Price,
+    Quality,
+    Usage,
+)
 from wattledger.model.jobs import Held
 from wattledger.units import NS_PER_MS
 
@@ -89,6 +97,10 @@ class Entries:
         waiting = self.undecided.setdefault(interval.device, {})
         if len(waiting) > MAX_UNDECIDED:
             waiting.clear()  # nobody tells whether it was used
+        slot_s = only_slot(interval.start_ns, interval.end_ns)
+        if slot_s is not None:
+            self._hold_in(slot_s, price_at(slot_s), interval, usage, shares, waiting)
+            return
         for payee, weight in usage.weights:
             duration_ns = (interval.end_ns - interval.start_ns) * weight // usage.whole
             energy = dict(over_slots(interval.start_ns, interval.end_ns, shares.get(payee, 0)))
@@ -99,6 +111,34 @@ class Entries:
                     idle = waiting.setdefault(key, HeldTime())
                     idle.idle_ns += part_ns
                     idle.idle_uj += energy.get(slot_s, 0)
+
+    def _hold_in(
+        self,
+        slot_s: int,
+        price: Price,
+        interval: EnergyInterval,
+        usage: Usage,
+        shares: Mapping[Payee, int],
+        waiting: dict[EntryKey, HeldTime],
+    ) -> None:
+        """The same within one slot, which is nearly always."""
+        device, quality, held = interval.device, interval.quality, self.held
+        length_ns = interval.end_ns - interval.start_ns
+        for payee, weight in usage.weights:
+            duration_ns = length_ns * weight // usage.whole
+            if not duration_ns:
+                continue
+            key = EntryKey(slot_s, device, payee, quality, price)
+            one = held.get(key)
+            if one is None:
+                one = held[key] = HeldTime()
+            one.held_ns += duration_ns
+            if quality is not Quality.RECOVERED:
+                idle = waiting.get(key)
+                if idle is None:
+                    idle = waiting[key] = HeldTime()
+                idle.idle_ns += duration_ns
+                idle.idle_uj += shares.get(payee, 0)
 
     def decide(self, device: str, *, used: bool) -> None:
         """Whether a held device was used at all since it was last told.
