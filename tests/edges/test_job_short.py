@@ -390,6 +390,21 @@ def test_a_job_with_a_cgroup_is_not_told_again_by_its_hooks(tmp_path: Path) -> N
     assert again.end_ns == start_ns + round(5.8 * NS_PER_S)
 
 
+def test_a_job_that_was_seen_as_its_prolog_ended_is_not_told_twice(tmp_path: Path) -> None:
+    """A look is as old as its beginning: the directory seems older than the prolog's file."""
+    says = Schedule()
+    w = says.watched(tmp_path)
+    start_ns = w.look().at.wall_ns
+    w.node.make(JOB)
+    w.step()
+    w.node.remove(JOB)
+    (run,) = w.look().ended
+    says.past = ((facts("7", 0.15, 0.5, start_ns), (Claim("slurm", "7", "GPU-1"),)),)
+    (again,) = w.look().ended
+
+    assert again.payee == run.payee and again.holdings
+
+
 def test_a_restarted_daemon_does_not_tell_again_what_it_knew_as_running(tmp_path: Path) -> None:
     says = Schedule()
     w = says.watched(tmp_path)

@@ -132,7 +132,7 @@ class Payers:
             start_ns = run.payee.start_ns + to_boottime_ns
             self._edges[run.payee] = _Span(start_ns, last_ns, at.boottime_ns)
             held = self._held_by(run.payee) if run.payee in known else ()
-            for holding in run.holdings or held:
+            for holding in held or run.holdings:
                 self._let_go.setdefault(holding.device, {})[run.payee] = holding.share_ppm
         for payee, span in list(self._edges.items()):
             if at.boottime_ns - span.seen_ns > REMEMBER_NS:

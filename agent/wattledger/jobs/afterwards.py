@@ -20,6 +20,7 @@ from wattledger.units import NS_PER_S
 Past = Callable[[], Sequence[tuple[JobFacts, tuple[Claim, ...]]]]
 
 LATE_NS = 15 * NS_PER_S  # so long something may become known of a run that ended
+LOOK_NS = NS_PER_S // 2  # what a look takes at most, on a node full of jobs
 KEEP_MOST = 1_024  # ended runs; the prolog's files tell of the last 256
 
 
@@ -64,7 +65,7 @@ class Afterwards:
         self._late: dict[JobKey, tuple[JobRun, int]] = {}
 
     def held(self, run: JobRun, claims: Sequence[Claim]) -> JobRun:
-        """A run that no survey saw, with its GPUs, as far as they are known by now."""
+        """A run that has ended, with its GPUs, as far as they are known by now."""
         self._look()
         over = [
             claim
@@ -159,6 +160,9 @@ class Afterwards:
 
 
 def _is_of(facts: JobFacts, run: JobRun) -> bool:
-    """Whether what is said of a job is about this run: prolog, cgroup, epilog come in order."""
-    begun_ns = facts.since_ns or facts.start_ns
-    return run.payee.start_ns <= facts.end_ns and run.end_ns >= begun_ns
+    """Whether what is said of a job is about this run: prolog, cgroup, epilog come in order.
+
+    A look is as old as its beginning, so a directory may have been seen before it was made.
+    """
+    begun_ns = (facts.since_ns or facts.start_ns) - LOOK_NS
+    return run.payee.start_ns <= facts.end_ns + LOOK_NS and run.end_ns >= begun_ns

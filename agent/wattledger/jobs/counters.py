@@ -13,7 +13,7 @@ CPUSET_NS = 30 * NS_PER_S
 EMPTY_NS = 10 * NS_PER_S
 MANY = 128  # cgroups; from here on those that stand still are read less often
 STILL_NS = 5 * NS_PER_S
-READS_PER_S = 512  # with many, the files of one kind that may be read of those that stand still
+READS_PER_S = 256  # with many, the files of one kind that are read of those that stand still
 
 
 class Tally:
@@ -183,7 +183,8 @@ class Counters:
             cgroup.moved_ns = now_ns
             cgroup.empty = False
         elif still_ns:
-            cgroup.cpu_due_ns = now_ns + still_ns
+            phase = next(iter(cgroup.inodes.values()), 0) % 512  # not all of them at once
+            cgroup.cpu_due_ns = now_ns + still_ns * (512 + phase) // 1024
         # A directory that outlived its job stands still for ever, and nobody may hold by it.
         if now_ns - cgroup.moved_ns >= EMPTY_NS and now_ns >= cgroup.empty_due_ns:
             cgroup.empty_due_ns = now_ns + max(EMPTY_NS, still_ns)

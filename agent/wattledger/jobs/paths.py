@@ -67,7 +67,9 @@ _ROOTLESS = re.compile(
     re.ASCII,
 )
 _ROOTLESS_INSIDE = re.compile(
-    rf"{_OWN}{_OWN_SLICES}{_OWN_SERVICE}(?:/docker|/libpod_parent(?:/{_HEX})?)?", re.ASCII
+    r"/user\.slice/user-\d{1,10}\.slice"
+    rf"|{_OWN}{_OWN_SLICES}{_OWN_SERVICE}(?:/docker|/libpod_parent(?:/{_HEX})?)?",
+    re.ASCII,
 )
 _DELEGATED = re.compile(_OWN, re.ASCII)
 _UNIT = re.compile(r"((?:/[^/]+\.slice)*)/([^/]+\.(?:service|scope))(?=/|\Z)", re.ASCII)
@@ -76,15 +78,23 @@ _MANAGER = re.compile(r"init\.scope|(?:[\w.-]+_)?slurmstepd\.scope", re.ASCII)
 _USER = re.compile(r"/user\.slice/user-(\d{1,10})\.slice(?=/|\Z)", re.ASCII)
 
 # Directories below which root's managers make the cgroups of jobs; each one level.
-_INSIDE = re.compile(
-    r"/system\.slice/(?:[\w.-]+_)?slurmstepd\.scope"
-    r"|/slurm(?:_[\w.-]+)?(?:/uid_\d{1,10})?"
-    r"|/kubelet(?:/kubepods(?:/(?:burstable|besteffort))?)?"
-    r"|/kubepods(?:/(?:burstable|besteffort))?"
-    rf"|/docker|/libpod_parent(?:/{_HEX})?"
-    r"|(?:/[^/]+\.slice)+",
+_SLURM_INSIDE = re.compile(
+    r"/system\.slice(?:/(?:[\w.-]+_)?slurmstepd\.scope)?|/slurm(?:_[\w.-]+)?(?:/uid_\d{1,10})?",
     re.ASCII,
 )
+_INSIDE = re.compile(
+    rf"{_SLURM_INSIDE.pattern}"
+    r"|/kubelet(?:/kubepods(?:/(?:burstable|besteffort))?)?"
+    r"|/kubepods(?:/(?:burstable|besteffort))?"
+    r"|/kubelet\.slice"
+    r"|(?:/kubelet\.slice)?/[a-z-]*kubepods\.slice"
+    r"(?:/[a-z-]*kubepods-(?:burstable|besteffort)\.slice)?"
+    rf"|/docker|/libpod_parent(?:/{_HEX})?"
+    r"|/machine\.slice(?:/[\w.-]+\.slice)*"
+    r"|/user\.slice",
+    re.ASCII,
+)
+_SLICES = re.compile(r"(?:/[^/]+\.slice)+")  # in which units are
 
 
 class Place(NamedTuple):
@@ -165,6 +175,8 @@ class Paths:
             return path.count("/") < MAX_DEPTH
         if self._rootless and _ROOTLESS_INSIDE.fullmatch(path):
             return True
+        if self._units and UNIT in self._managers and _SLICES.fullmatch(path):
+            return path.count("/") < MAX_DEPTH
         return bool(self._root_parts) and self._leads_to_a_root(path)
 
     @staticmethod
@@ -190,7 +202,7 @@ class Paths:
             shared = min(len(root), len(parts))
             if all(r in ("*", p) for r, p in zip(root[:shared], parts[:shared], strict=True)):
                 rest = "/" + "/".join(parts[shared:])
-                if len(parts) <= len(root) or rest == "/system.slice" or _INSIDE.fullmatch(rest):
+                if len(parts) <= len(root) or _SLURM_INSIDE.fullmatch(rest):
                     return True
         return False
 

@@ -145,6 +145,7 @@ class Roll:
         self._known: dict[JobKey, JobRun] = {}
         self._numbers: dict[str, str] = {}  # SLUID → job number; itself, where that never came
         self._nameless: list[Run] = []
+        self._just_ended: dict[JobKey, Run] = {}
         self._run_of: dict[str, Run] = {}
         self.cgroups: dict[str, Cgroup] = {}
         self.running: dict[JobKey, Run] = {}
@@ -175,21 +176,31 @@ class Roll:
         self._remembered = ()
         return ended
 
-    def take(self, seen: Iterable[Sighting], now: Instant) -> list[Run]:
-        """Bring the runs up to what was seen; returns those that have ended."""
+    def take(self, seen: Iterable[Sighting], now: Instant, *, late: bool = False) -> list[Run]:
+        """Bring the runs up to what was seen.
+
+        Args:
+            seen: each after those around it.
+            now: this moment.
+            late: but these may lie around others that are known.
+
+        Returns:
+            Those that have ended.
+        """
         ended: list[Run] = []
         for sighting in seen:
             if sighting.came:
-                self._came(sighting, now, ended)
+                self._came(sighting, now, late=late)
             else:
                 self._went(sighting, ended)
         ended += self._name(now)
         self._known.clear()
+        self._just_ended.clear()
         return ended
 
     # ── who came, who went ──────────────────────────────────────────────────────────────────────
 
-    def _came(self, sighting: Sighting, now: Instant, ended: Sequence[Run]) -> None:
+    def _came(self, sighting: Sighting, now: Instant, *, late: bool) -> None:
         found = sighting.found
         path = found.place.cgroup
         cgroup = self.cgroups.get(path)
@@ -204,9 +215,9 @@ class Roll:
         run = self.running.get(key)
         if run is None:
             run = self.running[key] = self._begin(key, known, sighting, now)
-            for before in ended:
-                if before.key == key:
-                    before.end_by(run.payee.start_ns)
+            before = self._just_ended.get(key)
+            if before is not None:
+                before.end_by(run.payee.start_ns)
         cgroup = Cgroup(found.place, run.tally)
         cgroup.inodes[sighting.number] = found.inode
         cgroup.parent = self._around(path)
@@ -216,7 +227,7 @@ class Roll:
             cgroup.raw_ns = 0
         run.cgroups[path] = self.cgroups[path] = cgroup
         self._run_of[path] = run
-        if not found.fresh and not self._known:
+        if late:
             self._enclose(path, cgroup)
         if not run.home[0] or (known is not None and known.cgroup == path):
             run.home = (path, found.inode)
@@ -226,8 +237,7 @@ class Roll:
         if known is not None:
             run = Run(known.payee, known.uid, known.labels)
         else:
-            boot_ns, made_ns = now.wall_ns - now.boottime_ns, sighting.found.changed_ns
-            start_ns = made_ns if boot_ns <= made_ns <= sighting.at_ns else sighting.at_ns
+            start_ns = _start(sighting, now)
             run = Run(job_payee(*key, start_ns), place.uid, dict(place.labels))
             has_number = key.job_id.isdigit() or key.job_id in self._numbers
             if place.manager == SLURM and not has_number:
@@ -262,6 +272,7 @@ class Roll:
             return
         del self.running[run.key]
         run.end_ns = max(run.seen_ns, run.payee.start_ns)
+        self._just_ended[run.key] = run
         if not run.naming_until_ns and not run.dormant:
             ended.append(run)
 
@@ -326,3 +337,13 @@ class Roll:
                 return
             self.running[key] = run
         run.payee = job_payee(SLURM, number, run.payee.start_ns)
+
+
+def _start(sighting: Sighting, now: Instant) -> int:
+    """When a job began: when its directory was made, where that can be told."""
+    made_ns, seen_ns = sighting.found.changed_ns, sighting.at_ns
+    if now.wall_ns - now.boottime_ns <= made_ns <= seen_ns:
+        return made_ns
+    if seen_ns < made_ns < seen_ns + NS_PER_S:
+        return seen_ns - 1  # it was made while we looked, so nothing was before it
+    return seen_ns

@@ -119,6 +119,7 @@ class Tree:
         self._root = _Directory(fresh=False, user=None)
         self._directories = 0
         self._changes: list[Change] = []
+        self._watched: list[tuple[str, _Directory]] | None = None
         self.found: dict[str, Found] = {}
         self.listings = 0
 
@@ -130,10 +131,13 @@ class Tree:
             briefly: only at the link counts of directories where short-lived jobs may be.
         """
         changes: list[Change] = []
+        if briefly and self._is_quiet():
+            return changes
         self._changes = changes
         if not self._visit("", self._root, now_ns, briefly=briefly):
             self._forget_below("", self._root)
             self._root = _Directory(fresh=False, user=None)
+            self._watched = None
         return changes
 
     def doubt(self, path: str) -> None:
@@ -147,6 +151,34 @@ class Tree:
         directory.doubted = True
         if directory.user is not None:
             directory.user.due_ns = 0
+
+    def _is_quiet(self) -> bool:
+        """Whether no link count is other than it was, of the directories to be looked at briefly.
+
+        This is ten times a second, and almost always the whole of it.
+        """
+        if self._watched is None:
+            self._watched = []
+            self._watch("", self._root)
+        for path, directory in self._watched:
+            try:
+                status = os.lstat(path)
+            except OSError:
+                return False
+            if (
+                status.st_nlink != directory.links
+                or status.st_ino != directory.inode
+                or directory.doubted
+                or status.st_nlink < 2
+            ):
+                return False
+        return True
+
+    def _watch(self, path: str, directory: _Directory) -> None:
+        if self._watched is not None and path != SELDOM:
+            self._watched.append((self._base + path, directory))
+            for name, below in directory.below.items():
+                self._watch(f"{path}/{name}", below)
 
     # ── one directory ───────────────────────────────────────────────────────────────────────────
 
@@ -260,6 +292,7 @@ class Tree:
             self._directories += 1
             if user is not None:
                 user.directories += 1
+            self._watched = None
             if self._visit(path, below, now_ns, briefly=briefly):
                 around.below[name] = below
             else:
@@ -294,6 +327,7 @@ class Tree:
                 user.containers -= 1
 
     def _forget(self, path: str, directory: _Directory) -> None:
+        self._watched = None
         self._forget_below(path, directory)
         self._leave(path)
         self._directories -= 1

@@ -30,6 +30,7 @@ from wattledger.model.measuring import GpuNames, Process
 from wattledger.units import NS_PER_S, seconds
 
 UID_TRIES = 8
+UIDS_IN_A_SURVEY = 64
 LAYOUT_RETRY_NS = 60 * NS_PER_S
 # What a scheduler says of a job may change in its first moments, and seldom after.
 FIRST_MOMENTS_NS = 15 * NS_PER_S
@@ -94,6 +95,7 @@ class JobWatch:
         self._afterwards = Afterwards(boot_id, past, self._described)
         self._adopted: dict[str, Place] = {}  # jobs since one of their processes was on a GPU
         self._first = True
+        self._uids_left = 0
         self._memory_total = _memory_total(procfs)
         self._layout_due_ns = 0
         self._find_hierarchies()
@@ -127,6 +129,7 @@ class JobWatch:
         if not self._layout.walked() and now.monotonic_ns >= self._layout_due_ns:
             self._layout_due_ns = now.monotonic_ns + LAYOUT_RETRY_NS
             self._find_hierarchies()
+        self._uids_left = UIDS_IN_A_SURVEY
         located = self._locator.locate(processes, now.monotonic_ns)
         over, ended = self._match(located, now)
         for path in self._counters.read(self._roll.cgroups, now.monotonic_ns):
@@ -174,7 +177,7 @@ class JobWatch:
             seen += self._units_again({one.found.place.cgroup for one in seen}, now)
             over = [self._note(run, now, seen=True) for run in self._roll.recall(seen)]
         ended = self._roll.take(seen, now)
-        ended += self._roll.take(self._adoptions(located, now), now)
+        ended += self._roll.take(self._adoptions(located, now), now, late=True)
         return over, ended
 
     def _units_again(self, found: set[str], now: Instant) -> list[Sighting]:
@@ -238,9 +241,7 @@ class JobWatch:
     def _end(self, run: Run, claims: Sequence[Claim], now: Instant) -> JobRun:
         """A run as it ended."""
         self._find_out(run, now)
-        record = run.record(self._boot_id, run.end_ns)
-        if not run.told:
-            record = self._afterwards.held(record, claims)
+        record = self._afterwards.held(run.record(self._boot_id, run.end_ns), claims)
         return self._note(record, now, seen=run.told)
 
     def _note(self, run: JobRun, now: Instant, *, seen: bool) -> JobRun:
@@ -280,7 +281,9 @@ class JobWatch:
             and run.uid_tries < UID_TRIES
             and now_ns >= run.uid_due_ns
             and run.cgroups
+            and self._uids_left
         ):
+            self._uids_left -= 1
             run.uid_due_ns = now_ns + (NS_PER_S << run.uid_tries)
             run.uid_tries += 1
             run.uid = hierarchy.owner_uid(self._layout, self._procfs, next(iter(run.cgroups)))
