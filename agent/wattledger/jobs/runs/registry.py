@@ -173,7 +173,11 @@ class RunRegistry:
         self._same_namespace(request.pid)
         root, owner = processes.stat(request.pid), processes.owner(request.pid)
         if root is None or root.is_dead or owner is None or owner.uid != request.uid:
-            raise RunRefused("gone", f"process {request.pid} is not there, or not yours")
+            raise RunRefused(
+                "gone",
+                f"the daemon does not see process {request.pid}, or not as yours",
+                "where /proc is mounted with hidepid, the daemon has to be in its gid= group",
+            )
         where = self._where(request.pid)
         ancestors = processes.ancestors(request.pid)
         with self._lock:
