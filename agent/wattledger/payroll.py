@@ -171,6 +171,11 @@ class Payroll:
                 self._tallies.book(settled, kind, price_at, self._steps)
         return settled
 
+    @property
+    def measures_commands(self) -> bool:
+        """Whether somebody may ask for a command's receipt at any moment."""
+        return bool(self._commands)
+
     def decide(self, device: str, *, used: bool) -> None:
         """Whether a held device was used at all since it was last told."""
         if self._commands:
