@@ -32,7 +32,7 @@ def jobs(number: int) -> tuple[str, ...]:
         f"{POD}/{CID}/system.slice/slurmstepd.scope/job_{number}",
         f"{OWN}/libpod-{cid}.scope",
         f"/system.slice/slurmstepd.scope/job_{number}",
-        f"/slurm/uid_1/job_{number}",
+        f"/slurm/uid_1001/job_{number}",
         f"/docker/{cid}",
     )
 

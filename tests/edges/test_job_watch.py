@@ -212,6 +212,18 @@ def test_a_directory_that_outlived_its_job_holds_nothing(tmp_path: Path) -> None
     assert used_s([w.look() for _ in range(12)][-1]) == {"7": 1}
 
 
+def test_a_job_in_which_no_process_is_yet_has_not_ended(tmp_path: Path) -> None:
+    w = Watched(tmp_path)
+    w.look()
+    w.node.make(JOB)
+    (w.node.cgroup / JOB.lstrip("/") / "cgroup.events").write_text("populated 0\nfrozen 0\n")
+    survey = w.look()
+    assert len(survey.runs) == 1 and survey.ended == ()
+    surveys = [w.look() for _ in range(15)]
+    (run,) = [run for survey in surveys for run in survey.ended]
+    assert run.end_ns > survey.at.wall_ns
+
+
 def test_thousands_that_stand_still_are_not_listed_again(tmp_path: Path) -> None:
     w = Watched(tmp_path)
     for number in range(2000):

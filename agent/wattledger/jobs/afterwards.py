@@ -88,7 +88,7 @@ class Afterwards:
         while len(self._ended) > KEEP_MOST:
             self._ended.popitem(last=False)
         if not seen and len(self._late) < KEEP_MOST:
-            self._late[run.key] = (run, now.monotonic_ns + LATE_NS)
+            self._late[run.key] = (run, now.monotonic_ns)
 
     def news(self, now: Instant, start_of: Callable[[JobKey], int | None]) -> list[JobRun]:
         """Ended runs of which somebody told only now.
@@ -146,15 +146,17 @@ class Afterwards:
 
     def _learnt(self, now: Instant) -> list[JobRun]:
         news: list[JobRun] = []
-        for key, (run, until_ns) in list(self._late.items()):
-            if now.monotonic_ns >= until_ns:
+        for key, (run, since_ns) in list(self._late.items()):
+            if now.monotonic_ns - since_ns >= LATE_NS:
                 del self._late[key]
                 continue
+            if since_ns == now.monotonic_ns:
+                continue  # it is told in this very survey
             more = self._describe(run)
             if not run.holdings:
                 more = self.held(more, ())
             if more != run:
-                self._late[key] = (more, until_ns)
+                self._late[key] = (more, since_ns)
                 news.append(more)
         return news
 

@@ -179,7 +179,7 @@ class Counters:
         cgroup.doubted = False
         cgroup.tally.alive_ns = now_ns
         same = cgroup.count(raw_ns)
-        if before is None or raw_ns > before:
+        if before is None or raw_ns > before or not cgroup.moved_ns:
             cgroup.moved_ns = now_ns
             cgroup.empty = False
         elif still_ns:

@@ -3,7 +3,8 @@
 A thread looks ten times a second at the link counts of the directories in which jobs appear, and
 reads the CPU counters of jobs that are younger than two seconds; the rest is left to the survey,
 which takes all that was seen. A look is far cheaper than a survey, but a node where thousands of
-jobs come and go would make it look all the time: the longer a look took, the longer is the pause.
+jobs come and go would make it look all the time: what looks took beyond a small share of the time
+is made up for by a longer pause.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from wattledger.units import NS_PER_S, seconds
 
 STEP_NS = NS_PER_S // 10
 YOUNG_NS = 2 * NS_PER_S
-PAUSE_TIMES = 50  # as long as the look took, so that looking takes at most 2 % of one core
+SHARE = 50  # one part in so many of one core is for looking
+CREDIT_NS = NS_PER_S // 20  # what was not used of it so far, at most
 READ_MOST = 128  # counters in one step
 KEEP_MOST = 20_000  # sightings, while no survey takes them
 UID_TRIES = 3
@@ -88,6 +90,8 @@ class Newcomers:
         self._young: dict[str, _Young] = {}
         self._seen: list[Sighting] = []
         self._looked_ns = 0
+        self._stepped_ns = 0
+        self._credit_ns = CREDIT_NS
 
     @property
     def listings(self) -> int:
@@ -101,13 +105,16 @@ class Newcomers:
             In how many seconds to do so again.
         """
         begun_ns = time.thread_time_ns()
+        passed_ns = max(0, now.monotonic_ns - self._stepped_ns)
+        self._stepped_ns = now.monotonic_ns
         with self._lock:
             if self._looked_ns and self._trees and len(self._seen) < self._keep_most:
                 self._look_at(self._trees[FIRST], FIRST, now, briefly=True)
                 self._read_young(now)
                 self._looked_ns = now.wall_ns
-        spent_ns = time.thread_time_ns() - begun_ns
-        return seconds(max(STEP_NS, spent_ns * PAUSE_TIMES))
+        credit_ns = min(CREDIT_NS, self._credit_ns + passed_ns // SHARE)
+        self._credit_ns = credit_ns - (time.thread_time_ns() - begun_ns)
+        return seconds(max(STEP_NS, -self._credit_ns * SHARE))
 
     def take(self, now: Instant) -> list[Sighting]:
         """Look at everything, and take all that came and went since this was last called.
