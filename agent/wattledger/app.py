@@ -128,7 +128,12 @@ class App:
                 simulated=build.scenario_name(config),
             )
             self._desk = RunDesk(
-                self._runs, self._clock, self._meters, self._sampler.receipt, self._ask_commit
+                self._runs,
+                self._clock,
+                self._meters,
+                self._sampler.receipt,
+                self._ask_commit,
+                self._sampler.read_at_ns,
             )
             self._renderer = Renderer()
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))

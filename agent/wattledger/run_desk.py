@@ -23,6 +23,7 @@ from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
 READING_NS = NS_PER_S  # between two readings on request
+PATIENCE_NS = 3 * NS_PER_S // 2  # with a counter that does not move
 KEPT_NS = 600 * NS_PER_S  # a receipt, for those who lost the answer
 MAX_KEPT = 512
 
@@ -59,6 +60,7 @@ class RunDesk:
         meters: Sequence[Turns],
         receipt: Callable[[str], Receipt | None],
         ask_commit: Callable[[], None],
+        read_at_ns: Callable[[str], int | None] = lambda _: None,
     ) -> None:
         """A desk for all commands of a node.
 
@@ -68,15 +70,18 @@ class RunDesk:
             meters: all of them.
             receipt: what the books say of a command; None: nothing yet.
             ask_commit: have all that was read booked and committed, soon.
+            read_at_ns: CLOCK_MONOTONIC of a device's last reading in the books; None: not told.
         """
         self._registry = registry
         self._clock = clock
         self._meters = tuple(meters)
         self._receipt = receipt
         self._ask_commit = ask_commit
+        self._read_at_ns = read_at_ns
         self._lock = threading.Lock()
         self._read_asked_ns = -READING_NS
         self._commit_asked_ns = 0
+        self._behind: set[str] = set()  # commands whose GPUs' counters had not moved at their end
         self._all_ended: dict[str, _Ended] = {}
 
     # ── for the sampling thread ─────────────────────────────────────────────────────────────────
@@ -95,7 +100,11 @@ class RunDesk:
         ended = False
         for run in self._registry.running() if self._registry else ():
             finish = run.finish
-            if finish is not None and finish.monotonic_ns <= up_to_ns:
+            if finish is None or finish.monotonic_ns > up_to_ns:
+                continue
+            if not self._is_read(run.payee.job_id, finish):
+                self._behind.add(run.payee.job_id)
+            else:
                 self._end(run, finish, complete=True)
                 ended = True
         return ended
@@ -145,7 +154,7 @@ class RunDesk:
             else:
                 if at_once:
                     return self._end(run, finish, complete=False)
-                self._hurry(finish)
+                self._hurry(run_id, finish)
                 return None
         ended = self._ended(run_id, uid)
         return ended.result if ended.is_written or at_once else None
@@ -174,13 +183,29 @@ class RunDesk:
             raise _unknown(run_id)
         return self._registry
 
-    def _hurry(self, finish: Instant) -> None:
+    def _is_read(self, run_id: str, finish: Instant) -> bool:
+        """The counters of the GPUs that a command held have been seen to move since its end.
+
+        One that is read twice within a tick of its own brings no second reading; one that never
+        moves is not waited for.
+        """
+        if self._clock.now().monotonic_ns - finish.monotonic_ns >= PATIENCE_NS:
+            return True
+        receipt = self._receipt(run_id)
+        held = receipt.run.holdings if receipt is not None else ()
+        read_ns = [self._read_at_ns(holding.device) for holding in held]
+        return all(at_ns is None or at_ns >= finish.monotonic_ns for at_ns in read_ns)
+
+    def _hurry(self, run_id: str, finish: Instant) -> None:
         """See to it that the books soon hold all up to an instant."""
         at_ns, now_ns = finish.monotonic_ns, self._clock.now().monotonic_ns
         with self._lock:
             if self.read_up_to_ns() >= at_ns:
                 if self._commit_asked_ns < at_ns:
                     self._commit_asked_ns = now_ns
+                    self._ask_commit()
+                elif run_id in self._behind and self._is_read(run_id, finish):
+                    self._behind.discard(run_id)
                     self._ask_commit()
             elif self._read_asked_ns < at_ns and now_ns - self._read_asked_ns >= READING_NS:
                 self._read_asked_ns = now_ns
@@ -190,6 +215,7 @@ class RunDesk:
     def _end(self, run: Run, finish: Instant, *, complete: bool) -> RunResult:
         result = RunResult(self._receipt_of(run, finish.wall_ns), run.exit_code, complete)
         with self._lock:
+            self._behind.discard(run.payee.job_id)
             for old, known in list(self._all_ended.items()):
                 if finish.monotonic_ns - known.at_ns < KEPT_NS and len(self._all_ended) < MAX_KEPT:
                     break

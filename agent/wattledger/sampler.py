@@ -302,6 +302,10 @@ class Sampler:
         """What a command has cost so far, for any thread; None: it is not known."""
         return self._payroll.receipt(run_id)
 
+    def read_at_ns(self, device: str) -> int | None:
+        """See `Baselines.read_at_ns`; for any thread."""
+        return self._baselines.read_at_ns(device)
+
     # ── commit ──────────────────────────────────────────────────────────────────────────────────
 
     def commit(self) -> Snapshot:

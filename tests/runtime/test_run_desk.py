@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from wattledger.clock import SystemClock
 from wattledger.errors import MeterUnavailable, RunRefused
 from wattledger.jobs.runs import RunRegistry
 from wattledger.model import DeviceInfo, Instant, Kind, MeterReport, PowerReading
-from wattledger.model.jobs import JobRun
+from wattledger.model.jobs import Holding, JobRun
 from wattledger.model.receipts import Receipt
 from wattledger.model.running import RunRequest
 from wattledger.run_desk import KEPT_NS, RunDesk
@@ -50,9 +51,15 @@ class Desk:
         self.registry = RunRegistry(self.clock, procfs=fake.procfs)
         self.meters = [FakeTurns(), FakeTurns()]
         self.commits = 0
+        self.counters: dict[str, int] = {}
         self.known: dict[str, Receipt] = {}
         self.desk = RunDesk(
-            self.registry, self.clock, self.meters, self.known.get, self._ask_commit
+            self.registry,
+            self.clock,
+            self.meters,
+            self.known.get,
+            self._ask_commit,
+            lambda device: self.counters.get(device),
         )
 
     def _ask_commit(self) -> None:
@@ -106,6 +113,41 @@ def test_a_turn_that_began_before_the_end_does_not_count(desk: Desk) -> None:
     desk.desk.finish(run_id, UID, 0)
     assert not desk.desk.close(desk.desk.read_up_to_ns())
     desk.clock.advance(0.001)
+    desk.read()
+    assert desk.desk.close(desk.desk.read_up_to_ns())
+
+
+def test_a_counter_read_twice_within_its_tick_is_waited_for(desk: Desk) -> None:
+    run_id = desk.begin()
+    receipt = desk.known[run_id]
+    held = replace(receipt.run, holdings=(Holding("GPU-1", 1_000_000),))
+    desk.known[run_id] = replace(receipt, run=held)
+    desk.counters["GPU-1"] = desk.clock.advance(1).monotonic_ns
+    desk.clock.advance(0.01)
+    assert desk.desk.finish(run_id, UID, 0) is None
+    desk.clock.advance(0.01)
+    desk.read()
+    assert desk.desk.finish(run_id, UID, 0) is None
+    assert desk.commits == 1
+    assert not desk.desk.close(desk.desk.read_up_to_ns())  # its counter has not moved
+    assert desk.desk.finish(run_id, UID, 0) is None
+    assert desk.commits == 1
+    desk.counters["GPU-1"] = desk.clock.advance(0.9).monotonic_ns
+    desk.read()
+    assert desk.desk.finish(run_id, UID, 0) is None
+    assert desk.commits == 2
+    assert desk.desk.close(desk.desk.read_up_to_ns())
+
+
+def test_a_counter_that_does_not_move_is_not_waited_for_long(desk: Desk) -> None:
+    run_id = desk.begin()
+    receipt = desk.known[run_id]
+    held = replace(receipt.run, holdings=(Holding("GPU-1", 1_000_000),))
+    desk.known[run_id] = replace(receipt, run=held)
+    desk.counters["GPU-1"] = 1
+    desk.clock.advance(1)
+    desk.desk.finish(run_id, UID, 0)
+    desk.clock.advance(2)
     desk.read()
     assert desk.desk.close(desk.desk.read_up_to_ns())
 

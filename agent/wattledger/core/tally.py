@@ -173,7 +173,12 @@ class Tallies:
             footprint(self.entries.energy_uj.get(key, 0), price),
             held.whole() if held is not None else Held(),
         )
-        cells[place] = cells[place].plus(cell) if place in cells else cell
+        if place in cells:
+            cell = cells[place].plus(cell)
+        whole = cell.held
+        if whole.idle_ms > whole.held_ms:  # a slot that was closed and booked again: its fractions
+            cell = cell._replace(held=whole._replace(idle_ms=whole.held_ms))
+        cells[place] = cell
 
 
 def _with_inner(values: Iterable[tuple[Payee, int]], steps: Mapping[Payee, Payee]) -> Shares:

@@ -131,6 +131,8 @@ class Payers:
             last_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
             start_ns = run.payee.start_ns + to_boottime_ns
             self._edges[run.payee] = _Span(start_ns, last_ns, at.boottime_ns)
+            if before is not None and run.payee in before.steps:
+                continue  # its job holds the device still, or is among the ended itself
             held = self._held_by(run.payee) if run.payee in known else ()
             for holding in held or run.holdings:
                 self._let_go.setdefault(holding.device, {})[run.payee] = holding.share_ppm
