@@ -253,3 +253,28 @@ def test_what_was_rolled_up_has_the_grain_of_hours(path: Path) -> None:
     assert [moment.energy_uj for moment in detail.moments] == [120, 10]
     reader.close()
     ledger.close()
+
+
+# ── runs whose totals stand still ───────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_uses_nothing_has_run_as_long_as_the_books_go(path: Path) -> None:
+    """A sign of life alone is not written, so that its row is as old as what it last used."""
+    clock = FakeClock()
+    ledger = opened(path, clock)
+    still = replace(a_run("7", 0, 1001), end_ns=0)
+    ended = a_run("8", 0, 1001)
+    ledger.commit(batch(runs=(still, ended), books_ns=clock.wall_ns), clock.now())
+    now = clock.advance(30)
+    seen = replace(still, last_seen_ns=now.wall_ns)
+    ledger.commit(batch(runs=(seen,), books_ns=now.wall_ns), now)
+    reader = LedgerReader(path)
+    shown = {row.book.run.payee.job_id: row.book.run for row in reader.jobs(JobQuery())}
+    assert shown["7"].last_seen_ns - shown["7"].payee.start_ns == 30 * NS_PER_S
+    assert shown["8"].last_seen_ns == ended.last_seen_ns
+    detail, past = reader.job("slurm", "7"), reader.job("slurm", "8")
+    assert detail is not None and past is not None
+    assert (detail.ran_ns, past.ran_ns) == (30 * NS_PER_S, NS_PER_S)
+    assert detail.runs[0].run == shown["7"]
+    reader.close()
+    ledger.close()

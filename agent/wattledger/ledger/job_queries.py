@@ -46,7 +46,10 @@ FROM payee JOIN run ON run.payee_id = payee.id
 WHERE payee.kind = 'jobs' AND payee.manager = :manager AND payee.job_id = :job_id
   AND (:uid IS NULL OR run.uid = :uid)
 """
-_RAN = "max(0, iif(run.end_ns, run.end_ns, run.last_seen_ns) - run.start_ns)"
+# Of a run whose totals stand still no row is written: it has run as long as the books go.
+_SEEN = "max(run.last_seen_ns, iif(run.end_ns, 0, coalesce((SELECT books_ns FROM meta), 0)))"
+_RUN = RUN_COLUMNS.replace("run.last_seen_ns", _SEEN)
+_RAN = f"max(0, iif(run.end_ns, run.end_ns, {_SEEN}) - run.start_ns)"
 _PARTS = f"""
 WITH of_job AS MATERIALIZED (SELECT payee.id {_RUNS}),
 part AS (
@@ -70,6 +73,8 @@ FROM part JOIN price ON price.id = part.price_id GROUP BY 4, 5, 6, 7, 8, 9
 
 def list_jobs(connection: sqlite3.Connection, asked: JobQuery) -> list[JobRow]:
     """The runs that are asked for, with their totals.
+
+    A run that has not ended was last seen at the instant up to which the books are complete.
 
     The order is that of the value sorted by, then of the run's row: equal values do not change
     places, so that no run is left out or shown twice between two pages. One whose value grows
@@ -103,7 +108,7 @@ def list_jobs(connection: sqlite3.Connection, asked: JobQuery) -> list[JobRow]:
     after, after_id = asked.after or (0, 0)
     way = "ASC" if asked.ascending else "DESC"
     found = connection.execute(
-        f"SELECT {order}, run.payee_id, payee.manager, payee.job_id, {RUN_COLUMNS} "  # noqa: S608
+        f"SELECT {order}, run.payee_id, payee.manager, payee.job_id, {_RUN} "  # noqa: S608
         "FROM run JOIN payee ON payee.id = run.payee_id "
         f"WHERE {' AND '.join(where)} ORDER BY 1 {way}, 2 {way} LIMIT :limit",
         {
@@ -131,6 +136,8 @@ def find_job(
 ) -> JobDetail | None:
     """All about one job, or about the runs of it that are one user's; None: there are none.
 
+    A run that has not ended was last seen at the instant up to which the books are complete.
+
     Args:
         connection: to the ledger.
         manager: as in `Payee`.
@@ -142,7 +149,7 @@ def find_job(
     """
     of = {"manager": manager, "job_id": job_id, "uid": uid}
     found = connection.execute(
-        f"SELECT payee.id, payee.manager, payee.job_id, {RUN_COLUMNS} {_RUNS} "
+        f"SELECT payee.id, payee.manager, payee.job_id, {_RUN} {_RUNS} "
         f"ORDER BY payee.start_ns DESC LIMIT {MAX_RUNS}",
         of,
     ).fetchall()
