@@ -18,6 +18,8 @@ class FakeNode:
         self.cgroup = self.sysfs / "fs" / "cgroup"
         self.version = version
         self.procfs.mkdir(parents=True)
+        self._graves, self._removed = root / "removed", 0
+        self._graves.mkdir()
         (self.procfs / "meminfo").write_text("MemTotal:       1000000 kB\nMemFree: 1 kB\n")
         if version == "v2":
             self._hierarchies = [self.cgroup]
@@ -67,8 +69,12 @@ class FakeNode:
                 (directory / "cpuset.cpus").write_text(f"{cpus}\n")
 
     def remove(self, path: str) -> None:
+        """Gone; kept elsewhere, since the kernel does not give an inode twice."""
         for base in self._hierarchies:
-            shutil.rmtree(base / path.lstrip("/"), ignore_errors=True)
+            directory = base / path.lstrip("/")
+            if directory.exists():
+                self._removed += 1
+                directory.rename(self._graves / str(self._removed))
 
     def process(self, pid: int, path: str, start_ticks: int = 100) -> None:
         directory = self.procfs / str(pid)

@@ -41,7 +41,24 @@ class FakeGpu:
     pids: list[int] = field(default_factory=list)
     graphics_pids: list[int] = field(default_factory=list)
     process_error: int = 0
+    use: dict[int, list[tuple[int, int]]] | None = None  # pid → (µs, per cent); None: unsupported
+    use_error: int = 0
+    minor: int | None = None  # None: NOT_SUPPORTED
+    slices: int = 7
+    instances: list[FakeInstance] = field(default_factory=list)
     present: bool = True
+
+
+@dataclass
+class FakeInstance:
+    """A MIG instance of a GPU; `error` is what questions about it answer."""
+
+    uuid: str
+    gpu_instance: int
+    slices: int
+    pids: list[int] = field(default_factory=list)
+    error: int = 0
+    process_error: int = 0
 
 
 class FakeNvml:
@@ -53,6 +70,7 @@ class FakeNvml:
         refcount: initialisations less shutdowns.
         calls: names of the driver's entry points as the C library would see them.
         init_times: CLOCK_MONOTONIC in s of each attempt to initialise.
+        use_asked_us: since when each question for the use by process asked.
     """
 
     NVMLError = NVMLError
@@ -66,6 +84,7 @@ class FakeNvml:
         self.version = "570.124.06"
         self.calls: list[str] = []
         self.init_times: list[float] = []
+        self.use_asked_us: list[int] = []
 
     def _enter(self, name: str, handle: Any = None) -> None:
         self.calls.append(name)
@@ -73,11 +92,10 @@ class FakeNvml:
             raise NVMLError(1)
         if self.error:
             raise NVMLError(self.error)
-        if isinstance(handle, FakeGpu):
-            if not handle.present:
-                raise NVMLError(15)
-            if handle.error:
-                raise NVMLError(handle.error)
+        if isinstance(handle, FakeGpu) and not handle.present:
+            raise NVMLError(15)
+        if isinstance(handle, (FakeGpu, FakeInstance)) and handle.error:
+            raise NVMLError(handle.error)
 
     def nvmlInit(self) -> None:
         self.calls.append("init")
@@ -117,9 +135,33 @@ class FakeNvml:
             raise NVMLError(gpu.handle_error)
         return gpu
 
-    def nvmlDeviceGetUUID(self, handle: FakeGpu) -> str:
+    def nvmlDeviceGetUUID(self, handle: FakeGpu | FakeInstance) -> str:
         self._enter("uuid", handle)
         return handle.uuid
+
+    def nvmlDeviceGetMinorNumber(self, handle: FakeGpu) -> int:
+        self._enter("minor", handle)
+        if handle.minor is None:
+            raise NVMLError(3)
+        return handle.minor
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: FakeGpu) -> int:
+        self._enter("mig_count", handle)
+        return handle.slices if handle.mig else 0
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: FakeGpu, index: int) -> FakeInstance:
+        self._enter("mig_handle", handle)
+        if index >= len(handle.instances):
+            raise NVMLError(6)
+        return handle.instances[index]
+
+    def nvmlDeviceGetGpuInstanceId(self, handle: FakeInstance) -> int:
+        self._enter("mig_id", handle)
+        return handle.gpu_instance
+
+    def nvmlDeviceGetAttributes(self, handle: FakeInstance) -> Any:
+        self._enter("mig_attributes", handle)
+        return SimpleNamespace(computeInstanceSliceCount=handle.slices)
 
     def nvmlDeviceGetName(self, handle: FakeGpu) -> str:
         self._enter("name", handle)
@@ -213,16 +255,32 @@ class FakeNvml:
             raise NVMLError(3)
         return SimpleNamespace(gpu=handle.busy, memory=0)
 
-    def _processes(self, name: str, handle: FakeGpu, pids: list[int]) -> list[Any]:
+    def _processes(self, name: str, handle: FakeGpu | FakeInstance, pids: list[int]) -> list[Any]:
         self._enter(name, handle)
         if handle.process_error:
             raise NVMLError(handle.process_error)
         if pids:
             self.calls.append(name)  # once for the size, once for the list
-        return [SimpleNamespace(pid=pid) for pid in pids]
+        instance = 0xFFFFFFFF if isinstance(handle, FakeGpu) else handle.gpu_instance
+        return [SimpleNamespace(pid=pid, gpuInstanceId=instance) for pid in pids]
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu) -> list[Any]:
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu | FakeInstance) -> list[Any]:
         return self._processes("compute", handle, handle.pids)
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: FakeGpu) -> list[Any]:
         return self._processes("graphics", handle, handle.graphics_pids)
+
+    def nvmlDeviceGetProcessUtilization(self, handle: FakeGpu, last_seen_us: int) -> list[Any]:
+        self._enter("use", handle)
+        if handle.use_error or handle.use is None:
+            raise NVMLError(handle.use_error or 3)
+        self.calls.append("use")
+        rows = [
+            SimpleNamespace(pid=pid, timeStamp=stamp, smUtil=percent)
+            for pid, samples in handle.use.items()
+            for stamp, percent in samples
+        ]
+        self.use_asked_us.append(last_seen_us)
+        if not rows:
+            raise NVMLError(6)
+        return rows

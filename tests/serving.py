@@ -13,11 +13,26 @@ from typing import Any, NamedTuple
 
 import snapshots
 from fakes import FakeClock
-from wattledger.model import Kind, Snapshot, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobMoment, JobQuery, JobRow, RunBook, sum_of
+from wattledger.errors import RunRefused
+from wattledger.model import Kind, Quality, Snapshot, TotalsRow
+from wattledger.model.jobbooks import (
+    JobDetail,
+    JobMoment,
+    JobPart,
+    JobQuery,
+    JobRow,
+    RunBook,
+    Waste,
+    WasteRow,
+    sum_of,
+)
+from wattledger.model.jobs import Held, JobRun, job_payee
+from wattledger.model.pricing import GridPart
+from wattledger.model.receipts import Receipt
+from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
-from wattledger_exporters.prometheus import Page, render
+from wattledger_exporters.prometheus import Page, Renderer
 
 
 class FakeDaemon:
@@ -31,6 +46,10 @@ class FakeDaemon:
         self.uids: list[int | None] = []
         self.queries: list[JobQuery] = []
         self.books: list[RunBook] = list(snapshots.job_books().runs.values())
+        self.begun: list[RunRequest] = []
+        self.finish_after = 3
+        self.finish_asked = 0
+        self.on_begin: Callable[[], None] = lambda: None
         self.on_totals: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
 
@@ -53,12 +72,69 @@ class FakeDaemon:
             if asked.uid in (None, book.run.uid)
         ][: asked.limit]
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        runs = tuple(book for book in self.books if book.run.key == (manager, job_id))
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        runs = tuple(
+            book
+            for book in self.books
+            if book.run.key == (manager, job_id) and uid in (None, book.run.uid)
+        )
         if not runs:
             return None
-        moments = (JobMoment(1_800_000_000, Kind.GPU, 5),)
-        return JobDetail(runs, len(runs), sum_of(b.cells for b in runs), 0, moments, 300)
+        total = sum_of(book.cells for book in runs)
+        parts = {
+            JobPart(Quality.METERED, GridPart("GB", "neso", basis, False, 1_200_000)): cell
+            for (_, basis), cell in total.items()
+        }
+        return JobDetail(
+            runs,
+            len(runs),
+            runs[-1].run.payee.start_ns,
+            7200 * NS_PER_S,
+            total,
+            parts,
+            (JobMoment(1_800_000_000, Kind.GPU, 5),),
+            300,
+        )
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        self.asked.append((since_ns, until_ns, by))
+        self.uids.append(uid)
+        rows = [
+            WasteRow(
+                book.run.labels[by],
+                1,
+                Held(7_200_000, 1_800_000, 250 * (number + 1)),
+                1000 * (number + 1),
+                1200 * (number + 1),
+                300 * (number + 1),
+            )
+            for number, book in enumerate(self.books)
+            if uid in (None, book.run.uid)
+        ]
+        return Waste(tuple(reversed(rows)), 4_000, 4_800)
+
+    def begin_run(self, request: RunRequest) -> RunTicket:
+        self.on_begin()
+        self.begun.append(request)
+        return RunTicket(job_payee("run", f"{len(self.begun):x}", 1_800_000_000 * NS_PER_S))
+
+    def finish_run(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        self.finish_asked += 1
+        if self.finish_asked < self.finish_after and not at_once:
+            return None
+        return RunResult(self.run_result(run_id, uid).receipt, exit_code, not at_once)
+
+    def run_result(self, run_id: str, uid: int | None) -> RunResult:
+        if not 0 < int(run_id, 16) <= len(self.begun):
+            raise RunRefused("unknown", f"there is no run {run_id} of yours")
+        request = self.begun[int(run_id, 16) - 1]
+        if uid not in (None, request.uid):
+            raise RunRefused("unknown", f"there is no run {run_id} of yours")
+        payee = job_payee("run", run_id, 1_800_000_000 * NS_PER_S)
+        run = JobRun(payee, request.uid, {"name": request.name})
+        return RunResult(Receipt(run, since_ns=payee.start_ns))
 
     def release(self, duration_ns: int) -> str:
         self.released.append(duration_ns)
@@ -115,7 +191,7 @@ def read_answer(sock: socket.socket, method: str = "GET") -> Answer:
 
 
 def page_of(snapshot: Snapshot, clock: FakeClock) -> Page:
-    return render(snapshot, clock.now().monotonic_ns, process=False)
+    return Renderer().render(snapshot, clock.now().monotonic_ns, process=False)
 
 
 class Served(NamedTuple):

@@ -214,15 +214,15 @@ def record() -> None:
     """Record the golden pages anew, after a change that is meant."""
     from pathlib import Path
 
-    from wattledger_exporters.prometheus import render
+    from wattledger_exporters.prometheus import Renderer
 
     golden = Path(__file__).parent / "golden"
-    page = render(snapshot(), 1, process=False)
+    page = Renderer().render(snapshot(), 1, process=False)
     (golden / "metrics.txt").write_bytes(page.text)
     (golden / "metrics.openmetrics.txt").write_bytes(page.openmetrics)
-    jobs = render(with_jobs(), 1, process=False, labels=JOB_LABELS)
+    jobs = Renderer().render(with_jobs(), 1, process=False, labels=JOB_LABELS)
     (golden / "metrics.jobs.txt").write_bytes(jobs.text)
-    created = render(snapshot(), 1, process=False, created=True)
+    created = Renderer().render(snapshot(), 1, process=False, created=True)
     (golden / "metrics.created.openmetrics.txt").write_bytes(created.openmetrics)
 
 

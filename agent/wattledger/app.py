@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,25 +19,28 @@ from wattledger.banner import banner
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
 from wattledger.core.footprint import footprint
-from wattledger.errors import MeterUnavailable, WattledgerError
+from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.jobs.node import NodeLoad
+from wattledger.jobs.runs.claiming import GpuClaims
 from wattledger.ledger import LedgerReader, open_ledger
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
-from wattledger.payroll import remembered_runs
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
+from wattledger.model.measuring import GpuNames
+from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.payroll import known_runs, remembered_runs
+from wattledger.run_desk import RunDesk
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, PageStore
-from wattledger_exporters.prometheus import render
+from wattledger_exporters.prometheus import Renderer
 
 log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
-CLAIMS_INTERVAL_S = 1.0
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
@@ -90,15 +93,24 @@ class App:
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
             self._poller = PollingThread("grid", self._feed.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
-            meters = build.meters(config, self._clock)
+            books = self._ledger.books
+            claims = GpuClaims(lambda: self._snapshot, lambda: self._gpu_names())
+            self._runs = build.run_registry(config, self._clock, known_runs(books), claims)
+            hurried = self._runs.is_young if self._runs is not None else lambda: False
+            meters = build.meters(config, self._clock, hurried)
             self._meters = [
                 MeterThread(meter, self._clock, required=build.required_meters(config) | known)
                 for meter in meters
             ]
             gpus = next((meter for meter in meters if isinstance(meter, NvmlMeter)), None)
+            self._gpu_names: Callable[[], Sequence[GpuNames]] = gpus.gpu_names if gpus else tuple
             self._bindings = build.bindings(config, self._clock, gpus)
+            self._turns = TickGrid(min(int(config.sampling.interval), NS_PER_S))
             self._asked_claims = threading.Event()
             self._claims = PollingThread("claims", self._ask_claims)
+            remembered = remembered_runs(books)
+            watch = build.job_watch(config, self._clock, remembered, self._bindings)
+            self._newcomers = PollingThread("jobs", lambda: watch.step(self._clock.now()))
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
             load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
@@ -109,14 +121,21 @@ class App:
                 ledger=self._ledger,
                 node_load=load.busy_ppm,
                 node_busy_ns=lambda: load.busy_ns,
-                jobs=build.jobs(
-                    config, self._clock, remembered_runs(self._ledger.books), self._bindings
-                ),
+                jobs=build.jobs(config, self._clock, remembered, self._bindings, self._runs, watch),
                 idle_policy=config.jobs.idle_policy,
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),
             )
+            self._desk = RunDesk(
+                self._runs,
+                self._clock,
+                self._meters,
+                self._sampler.receipt,
+                self._ask_commit,
+                self._sampler.read_at_ns,
+            )
+            self._renderer = Renderer()
             self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
             self._http = HttpServer(
                 self,
@@ -125,6 +144,7 @@ class App:
                 web_config=Path(config.http.web_config) if config.http.web_config else None,
                 socket=build.socket_path(config),
                 clock=self._clock,
+                operators_group=config.http.operators_group,
             )
             self._http.start()
         except BaseException:
@@ -147,9 +167,33 @@ class App:
         """The runs that are asked for, with their totals."""
         return self._reader.jobs(asked)
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known."""
-        return self._reader.job(manager, job_id)
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job, of the runs that are this user's or all; None: there are none."""
+        return self._reader.job(manager, job_id, uid)
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until)."""
+        return self._reader.waste(since_ns, until_ns, by, uid)
+
+    def begin_run(self, request: RunRequest) -> RunTicket:
+        """Measure a process and its descendants from now on; see `RunDesk.begin`."""
+        if self._snapshot is None:
+            raise RunRefused("starting", "the daemon is starting; ask again")
+        return self._desk.begin(request)
+
+    def finish_run(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        """The receipt of a command that has ended; see `RunDesk.finish`."""
+        return self._desk.finish(run_id, uid, exit_code, at_once=at_once)
+
+    def run_result(self, run_id: str, uid: int | None) -> RunResult:
+        """What a command has cost so far; see `RunDesk.result`."""
+        return self._desk.result(run_id, uid)
+
+    def _ask_commit(self) -> None:
+        self._commit_asked.set()
+        self._wake.set()
 
     def release(self, duration_ns: int) -> str:
         """Close NVML for a while and commit; 0 takes it up again.
@@ -167,8 +211,7 @@ class App:
             )
         with self._committed:
             number = self._commits
-            self._commit_asked.set()
-            self._wake.set()
+            self._ask_commit()
             done = self._committed.wait_for(lambda: self._commits > number, RELEASE_WAIT_S)
             written = done and self._snapshot is not None and not self._snapshot.ledger.message
         return describe_release(duration_ns, written)
@@ -210,6 +253,7 @@ class App:
         self._claims.start()
         self._asked_claims.wait(FIRST_CLAIMS_S)
         self._sampler.tick()
+        self._newcomers.start()
         self._commit()
         self._say_ready()
         self._say_what_is_measured()
@@ -217,10 +261,12 @@ class App:
     def _ask_claims(self) -> float:
         self._bindings.look()
         self._asked_claims.set()
-        return CLAIMS_INTERVAL_S
+        # At the instants at which the meters are read, which is before the books of that turn.
+        now_ns = self._clock.now().monotonic_ns
+        return seconds(self._turns.next_after(now_ns) - now_ns)
 
     def _loop(self) -> None:
-        turns = TickGrid(min(int(self._config.sampling.interval), NS_PER_S))
+        turns = self._turns
         commit_ns = int(self._config.sampling.commit_interval)
         due_ns = self._clock.now().monotonic_ns // commit_ns * commit_ns + commit_ns
         while not self._stop.is_set():
@@ -232,11 +278,17 @@ class App:
             if self._reload_asked.is_set():
                 self._reload_asked.clear()
                 self._reconfigure()
+            asked = self._commit_asked.is_set()  # for what the meters have brought by now
+            self._commit_asked.clear()
+            read_up_to_ns = self._desk.read_up_to_ns()
             self._sampler.tick()
             now_ns = self._clock.now().monotonic_ns
-            if now_ns >= due_ns or self._commit_asked.is_set():
-                self._commit_asked.clear()
+            if now_ns >= due_ns or asked:
                 self._commit()
+                if self._desk.close(read_up_to_ns):  # that commands have ended is written too
+                    self._sampler.tick()
+                    self._commit()
+                    self._desk.answer()
                 due_ns = now_ns // commit_ns * commit_ns + commit_ns
             self._notifier.alive()
             for meter in self._meters:
@@ -253,7 +305,9 @@ class App:
         created = self._config.http.created_timestamps
         rendered_ns = self._clock.now().monotonic_ns
         labels = self._config.jobs.labels
-        self._pages.publish(render(snapshot, rendered_ns, created=created, labels=labels))
+        self._pages.publish(
+            self._renderer.render(snapshot, rendered_ns, created=created, labels=labels)
+        )
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
@@ -263,6 +317,7 @@ class App:
         self._feed.request_stop()
         self._poller.stop()
         self._claims.stop()
+        self._newcomers.stop()
         for meter in self._meters:
             meter.stop()
         deadline = time.monotonic() + LAST_TURN_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from wattledger.config import Config
@@ -22,7 +22,6 @@ from wattledger.jobs.claims import (
     ClaimSource,
     DcgmJobMapping,
     GpuBy,
-    GpuNames,
     JobNames,
     JobstatsFiles,
     KubeletPodResources,
@@ -30,6 +29,8 @@ from wattledger.jobs.claims import (
     SlurmHooks,
 )
 from wattledger.jobs.paths import Paths
+from wattledger.jobs.runs import RunRegistry, WithRuns, where_is
+from wattledger.jobs.runs.registry import BURST, ClaimGpus
 from wattledger.jobs.watch import Description, JobWatch
 from wattledger.meters.constant import ConstantMeter
 from wattledger.meters.estimate import EstimateMeter
@@ -39,7 +40,8 @@ from wattledger.meters.nvml.binding import NvmlDriver, real_driver
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.meters.rapl import RaplMeter
 from wattledger.model import GridSignal, SiteFactors
-from wattledger.model.jobs import POD, SLURM, JobKey, JobRun
+from wattledger.model.jobs import POD, RUN, SLURM, JobKey, JobRun
+from wattledger.model.running import KnownRun
 from wattledger.ports import Clock, Jobs, Meter
 from wattledger.units import micro
 
@@ -73,8 +75,15 @@ def scenario_name(config: Config) -> str:
     return load_scenario(Path(config.meters.nvml.scenario)).name
 
 
-def meters(config: Config, clock: Clock) -> list[Meter]:
+def meters(
+    config: Config, clock: Clock, hurried: Callable[[], bool] = lambda: False
+) -> list[Meter]:
     """The meters that the settings allow, each to be run in a thread of its own.
+
+    Args:
+        config: the settings.
+        clock: time.
+        hurried: somebody waits to see processes on the GPUs; see `NvmlMeter`.
 
     Raises:
         ScenarioError: a simulated scenario that cannot be played.
@@ -92,6 +101,7 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
             # The processes of simulated GPUs are nowhere to be found.
             procfs=procfs if wanted.nvml.backend == "driver" else None,
             interval_ns=interval_ns,
+            hurried=hurried,
         )
         found.append(nvml)
     module_scope = nvml.module_scope if nvml is not None else lambda: False
@@ -120,12 +130,7 @@ def meters(config: Config, clock: Clock) -> list[Meter]:
 
 def bindings(config: Config, clock: Clock, meter: NvmlMeter | None) -> Bindings:
     """What the schedulers of the settings say of who holds which GPU."""
-    found = Bindings(
-        lambda: tuple(
-            GpuNames(facts.uuid, facts.index, facts.index)
-            for facts in (meter.facts() if meter is not None else ())
-        )
-    )
+    found = Bindings(meter.gpu_names if meter is not None else tuple)
     slurm, kubelet = config.jobs.slurm, config.jobs.kubelet
     sources: list[ClaimSource] = []
     if POD in config.jobs.managers:
@@ -167,28 +172,85 @@ def _uid_of(user: str) -> tuple[int, ...]:
         return ()
 
 
-def jobs(
-    config: Config, clock: Clock, remembered: Iterable[JobRun], bound: Bindings | None = None
-) -> Jobs:
-    """The watch over the node's jobs, going on from the runs that the ledger knows."""
+def run_registry(
+    config: Config, clock: Clock, known: Iterable[KnownRun], claim_gpus: ClaimGpus
+) -> RunRegistry | None:
+    """The commands that are measured, going on with those that the ledger knows; None: none are."""
+    if RUN not in config.jobs.managers:
+        return None
+    procfs, paths = Path(config.path.procfs), job_paths(config)
+    return RunRegistry(
+        clock,
+        procfs=procfs,
+        where=lambda pid: where_is(procfs, paths, pid),
+        claim_gpus=claim_gpus,
+        known=known,
+        burst=BURST,
+    )
+
+
+def job_paths(config: Config) -> Paths:
+    """Which cgroups are jobs', as the settings say."""
     wanted = config.jobs
-    bound = bound or bindings(config, clock, None)
+    return Paths(wanted.managers, wanted.units, wanted.slurm.roots)
+
+
+def job_watch(
+    config: Config, clock: Clock, remembered: Iterable[JobRun], bound: Bindings
+) -> JobWatch:
+    """The watch over the cgroups of jobs.
+
+    Args:
+        config: the settings.
+        clock: time.
+        remembered: the runs that the ledger knows as running; commands have none.
+        bound: what the schedulers say.
+    """
+    commands = RUN in config.jobs.managers
 
     def describe(key: JobKey) -> Description | None:
         facts = bound.job(key)
         return Description(facts.uid, facts.labels) if facts is not None else None
 
-    watch = JobWatch(
-        Paths(wanted.managers, wanted.units, wanted.slurm.roots),
+    return JobWatch(
+        job_paths(config),
         sysfs=Path(config.path.sysfs),
         procfs=Path(config.path.procfs),
         boot_id=clock.boot_id,
-        remembered=remembered,
+        remembered=[r for r in remembered if not commands or r.payee.manager != RUN],
         claims=bound.claims,
+        gpus=bound.gpus,
         describe=describe,
         sluid=bound.sluid,
+        past=bound.ended,
     )
-    return BoundJobs(watch, bound)
+
+
+def jobs(
+    config: Config,
+    clock: Clock,
+    remembered: Iterable[JobRun],
+    bound: Bindings | None = None,
+    runs: RunRegistry | None = None,
+    watch: JobWatch | None = None,
+) -> Jobs:
+    """Who is on the node, going on from the runs that the ledger knows.
+
+    Args:
+        config: the settings.
+        clock: time.
+        remembered: the runs that the ledger knows as running.
+        bound: what the schedulers say.
+        runs: the commands that are measured; None: none are.
+        watch: over the cgroups, made with `bound`; None: one is made.
+    """
+    remembered = tuple(remembered)
+    bound = bound or bindings(config, clock, None)
+    found = BoundJobs(watch or job_watch(config, clock, remembered, bound), bound)
+    if runs is None:
+        return found
+    commands = [run for run in remembered if run.payee.manager == RUN]
+    return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands)
 
 
 def required_meters(config: Config) -> frozenset[str]:
@@ -239,6 +301,8 @@ def site_factors(config: Config) -> SiteFactors:
         wue_source="default" if wue is None else "config",
         ewif_ul_per_kwh=ewif_ul,
         ewif_source=ewif_source,
+        price_per_kwh=site.price_per_kwh,
+        currency=site.currency,
     )
 
 

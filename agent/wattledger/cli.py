@@ -19,9 +19,9 @@ from wattledger import __version__
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.setting import FilePath, Listen
-from wattledger.core.estimate.inputs import INPUTS
 from wattledger.errors import ConfigError, WattledgerError
-from wattledger.model.jobs import MANAGERS
+from wattledger.estimates.arguments import add_estimate_command
+from wattledger.job_reports.arguments import add_job_commands
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS
 
@@ -74,6 +74,9 @@ def _serve(options: argparse.Namespace) -> int:
     # the collector's sight, its later rounds cost next to nothing.
     gc.collect()
     gc.freeze()
+    # A turn with many jobs makes thousands of tuples that live until the commit, and no cycles:
+    # the default of 700 would look for some ten times in each.
+    gc.set_threshold(20_000)
     code = 0
     try:
         code = app.run()
@@ -139,41 +142,15 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _jobs(options: argparse.Namespace) -> int:
-    from wattledger.job_reports import print_jobs, read_jobs
+def _run(options: argparse.Namespace) -> int:
+    from wattledger.run_command import run
 
-    print_jobs(read_jobs(options, lambda: _config(options), _remote(options)), options.format)
-    return 0
-
-
-def _job(options: argparse.Namespace) -> int:
-    from wattledger.job_reports import print_job, read_job
-
-    print_job(read_job(options, lambda: _config(options), _remote(options)), options.format)
-    return 0
-
-
-def _estimate(options: argparse.Namespace) -> int:
-    from wattledger.estimates import files, showing
-
-    given = files.given_by(options)
-    if options.list and (options.case or given):
-        raise ConfigError([("--list", "stands alone; it shows every published case")])
-    if options.list:
-        rows = [row for name in files.names() for row in files.rows_of(files.load(name))]
-        showing.print_rows(rows, options.format)
-        return 0
-    if not options.case and not given:
-        raise ConfigError([("estimate", "of what? Name a case, a file or figures, or --list")])
-    case = files.load(options.case, given) if options.case else files.own_case(given)
-    rows = files.rows_of(case, given if options.case else None)
-    if options.format != "table":
-        showing.print_rows(rows, options.format)
-    elif options.case:
-        showing.print_case(case, rows)
-    else:
-        showing.print_own(case, rows)
-    return 0
+    # The command's standard error is no place for a log; what matters is in the receipt.
+    _configure_logging("critical")
+    code = run(options, lambda: _config(options), lambda: _remote(options))
+    logging.shutdown()
+    # A thread in a hung driver call can be neither joined nor cancelled: leave without it.
+    os._exit(code)
 
 
 # ── shared by the commands ──────────────────────────────────────────────────────────────────────
@@ -213,17 +190,11 @@ def _overlay(config: Config, options: argparse.Namespace) -> Config:
 
 def _remote(options: argparse.Namespace) -> Any:
     """The running daemon: the socket given, else those where one may listen."""
-    from wattledger import build
-    from wattledger.remote import Remote
+    from wattledger.remote import remote_of
 
-    if options.socket is not None:
-        return Remote([options.socket])
-    config = _config(options)
-    own = build.socket_path(config)
     # Whoever names a ledger or a scenario means that one, not the books of the system's daemon.
-    named = options.ledger or options.simulate or config.ledger.path or config.http.socket
-    candidates = [own] if named else [own, build.SYSTEM_SOCKET]
-    return Remote(list(dict.fromkeys(path for path in candidates if path is not None)))
+    named = bool(options.ledger or options.simulate)
+    return remote_of(_config(options), options.socket, named=named)
 
 
 class _Formatter(logging.Formatter):
@@ -324,56 +295,31 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
-    _add_job_commands(commands, settings, socket)
-    _add_estimate(commands)
+    add_job_commands(commands, [settings, socket], _config, _remote)
+    _add_run_command(commands, settings, socket)
+    add_estimate_command(commands)
     return parser
 
 
-def _add_job_commands(
+def _add_run_command(
     commands: Any, settings: argparse.ArgumentParser, socket: argparse.ArgumentParser
 ) -> None:
-    jobs = commands.add_parser(
-        "jobs", parents=[settings, socket], help="jobs that run or ran, with what they cost"
+    run = commands.add_parser(
+        "run",
+        parents=[settings, socket],
+        usage="%(prog)s [OPTIONS] -- COMMAND …",
+        help="run a command and print what it cost, whether or not a daemon runs",
+        description="Run a command and print on standard error what it cost: energy, CO2e, water. "
+        "The exit code is the command's; 125: it was not started, 126: it cannot be executed, "
+        "127: it was not found, 128 + N: signal N killed it.",
     )
-    jobs.add_argument("--manager", choices=MANAGERS)
-    jobs.add_argument("--user", metavar="NAME", help="a name or a uid")
-    jobs.add_argument("--state", choices=("all", "running", "ended"))
-    jobs.add_argument("--since", metavar="TIME", help='ran since: "24h" ago, or an instant')
-    jobs.add_argument("--until", metavar="TIME", help="began before")
-    jobs.add_argument("--sort", choices=("start", "energy"), help="latest or most first")
-    jobs.add_argument("--limit", metavar="N")
-    jobs.add_argument("--cursor", help=argparse.SUPPRESS)
-    form = jobs.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="format", action="store_const", const="json")
-    form.add_argument("--csv", dest="format", action="store_const", const="csv")
-    jobs.set_defaults(run=_jobs, format="table")
-
-    job = commands.add_parser(
-        "job", parents=[settings, socket], help="what one job cost, and how well it used its GPUs"
+    run.add_argument("--name", help="what to call it")
+    run.add_argument(
+        "--gpus", metavar="0,1", help="claim these GPUs (numbers or UUIDs), which nobody holds"
     )
-    job.add_argument("job_id", metavar="ID", help="4711, or with its manager: slurm/4711")
-    job.add_argument("--manager", choices=MANAGERS, default="")
-    job.add_argument("--json", dest="format", action="store_const", const="json")
-    job.set_defaults(run=_job, format="table")
-
-
-def _add_estimate(commands: Any) -> None:
-    estimate = commands.add_parser(
-        "estimate",
-        help="a footprint without a meter, and published ones computed again",
-        description="From what is known of a run to its energy, CO2e and water, by the arithmetic "
-        "of the books. With a case or a file, the figures below take the place of its own.",
-    )
-    estimate.add_argument("case", nargs="?", metavar="CASE|FILE.toml")
-    estimate.add_argument("--list", action="store_true", help="every published case")
-    for name, known in INPUTS.items():
-        if known.option:
-            estimate.add_argument(known.option, dest=name, metavar="N", help=known.meaning)
-    estimate.add_argument("--zone", help="a country of the packaged table, such as DE")
-    form = estimate.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="format", action="store_const", const="json")
-    form.add_argument("--csv", dest="format", action="store_const", const="csv")
-    estimate.set_defaults(run=_estimate, format="table")
+    run.add_argument("--json", metavar="FILE", help="write the receipt to a file as well")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command")
+    run.set_defaults(run=_run)
 
 
 if __name__ == "__main__":

@@ -99,3 +99,15 @@ class ListenError(WattledgerError):
 
 class DaemonUnreachable(WattledgerError):
     """No daemon answers where the command line looked."""
+
+
+class RunRefused(WattledgerError):
+    """A command that is not measured as it was asked.
+
+    Attributes:
+        reason: `off`, `namespace`, `gone`, `gpu`, `too_many`, `starting` or `unknown`.
+    """
+
+    def __init__(self, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason

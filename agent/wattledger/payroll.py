@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from wattledger.core import tally_note
+from wattledger.core.holding import payer_of
+from wattledger.core.tally import Settled, settle
+from wattledger.core.tally_note import Command
 from wattledger.core.usage import Payers
 from wattledger.model import (
     AttributedInterval,
@@ -15,15 +20,21 @@ from wattledger.model import (
     Kind,
     Payee,
     PayeeKind,
+    Price,
     Quality,
     Usage,
 )
-from wattledger.model.jobs import Holding, JobKey, JobRun, Survey
+from wattledger.model.jobs import RUN, Holding, JobKey, JobRun, Survey
 from wattledger.model.measuring import Process
+from wattledger.model.receipts import Receipt
+from wattledger.model.running import KnownRun
 from wattledger.ports import Jobs
 from wattledger.units import NS_PER_S
 
 BUSY_NOTE = "node_busy"
+RUNS_NOTE = "runs"
+KEPT_NS = 600 * NS_PER_S  # a receipt, after the command's end
+MAX_KEPT = 512
 
 
 def remembered_runs(books: Books) -> tuple[JobRun, ...]:
@@ -35,8 +46,17 @@ def remembered_runs(books: Books) -> tuple[JobRun, ...]:
     )
 
 
+def known_runs(books: Books) -> tuple[KnownRun, ...]:
+    """The commands that were being measured when the books were written."""
+    commands, _ = tally_note.read(books.notes.get(RUNS_NOTE, ""))
+    return tuple(command.known for command in commands)
+
+
 class Payroll:
-    """Keeps the surveys' runs for the next commit; all methods are called from one thread."""
+    """Keeps the surveys' runs for the next commit.
+
+    `receipt` may be called from any thread, everything else from one.
+    """
 
     def __init__(self, jobs: Jobs | None, policy: str, books: Books, boot_id: str) -> None:
         """A payroll that goes on where the books end.
@@ -49,9 +69,17 @@ class Payroll:
         """
         self._jobs = jobs
         self._boot_id = boot_id
+        note = books.notes.get(RUNS_NOTE, "")
+        commands, self._tallies = tally_note.read(note)
+        self._commands = {command.run.payee: command for command in commands}
+        self._steps = {c.run.payee: c.outer for c in commands if c.outer is not None}
+        self._gone: dict[Payee, int] = {}  # ended command → when, on CLOCK_BOOTTIME
+        self._tallied = threading.Lock()
+        self._notes_runs = bool(note)
+        steps = [command.run for command in commands if command.outer is not None]
         self._payers = Payers(
             policy,
-            remembered=[run for run in remembered_runs(books) if run.boot_id == boot_id],
+            remembered=[r for r in (*remembered_runs(books), *steps) if r.boot_id == boot_id],
             busy_ns=_busy_before(books.notes.get(BUSY_NOTE, ""), boot_id),
         )
         self._survey: Survey | None = None
@@ -72,11 +100,48 @@ class Payroll:
             self._ended[run.payee] = replace(run, holdings=held)
         for payee in survey.runs:
             self._ended.pop(payee, None)
+        if self._commands or any(payee.manager == RUN for payee in survey.runs):
+            self._note_commands(survey)
         self._payers.observe(survey)
         self._survey = survey
         gpus = dict.fromkeys((*survey.processes, *(claim.device for claim in survey.claims)))
         self._held = self._payers.holdings(gpus)
         self._since_ns = self._since_ns or now.boottime_ns
+
+    def _note_commands(self, survey: Survey) -> None:
+        """Which commands are measured, and inside of what."""
+        now_ns = survey.at.boottime_ns
+        with self._tallied:
+            self._steps.update(survey.steps)
+            for payee, run in survey.runs.items():
+                if payee.manager == RUN:
+                    if payee not in survey.steps:  # it may have been one
+                        self._steps.pop(payee, None)
+                    known = self._commands.get(payee)
+                    claims = [c for c in survey.claims if c[:2] == (RUN, payee.job_id)]
+                    self._commands[payee] = Command(
+                        replace(run, holdings=self._held.get(payee, ())),
+                        self._steps.get(payee),
+                        tuple(claim.device for claim in claims if claim.source == "run"),
+                        known.since_ns if known is not None else payee.start_ns,
+                    )
+                    self._gone.pop(payee, None)
+            for run in survey.ended:
+                known = self._commands.get(run.payee)
+                if known is None and run.payee.manager == RUN:  # it came and went
+                    known = Command(run, None, (), run.payee.start_ns)
+                if known is not None:
+                    self._commands[run.payee] = known._replace(run=self._ended[run.payee])
+            for payee in self._commands:
+                if payee not in survey.runs:
+                    self._gone.setdefault(payee, now_ns)
+            for payee, when_ns in list(self._gone.items()):
+                if now_ns - when_ns > KEPT_NS or len(self._gone) > MAX_KEPT:
+                    self._tallies.drop(payee)
+                    del self._gone[payee], self._commands[payee]
+                    self._steps.pop(payee, None)
+        for payee in [payee for payee in self._ended if payee in self._steps]:
+            del self._ended[payee]  # its job is in the books, it is not
 
     def usage(
         self, interval: EnergyInterval, kind: Kind, *, processes: int | None, floor_uw: int
@@ -84,7 +149,51 @@ class Payroll:
         """Who pays for an interval; see `core.usage.Payers.usage`."""
         return self._payers.usage(interval, kind, processes=processes, floor_uw=floor_uw)
 
-    def paid(self, attributed: AttributedInterval) -> None:
+    def settle(
+        self,
+        interval: EnergyInterval,
+        usage: Usage,
+        kind: Kind,
+        price_at: Callable[[int], Price],
+    ) -> Settled:
+        """Split an interval over its payees, and tally what it cost each command.
+
+        Args:
+            interval: what was measured.
+            usage: who used the device.
+            kind: of it.
+            price_at: the price of a slot, by its start in Unix seconds.
+        """
+        settled = settle(interval, usage, self._steps)
+        self._pay(settled.attributed)
+        if self._commands:
+            with self._tallied:
+                self._tallies.book(settled, kind, price_at, self._steps)
+        return settled
+
+    @property
+    def measures_commands(self) -> bool:
+        """Whether somebody may ask for a command's receipt at any moment."""
+        return bool(self._commands)
+
+    def decide(self, device: str, *, used: bool) -> None:
+        """Whether a held device was used at all since it was last told."""
+        if self._commands:
+            with self._tallied:
+                self._tallies.decide(device, used=used)
+
+    def receipt(self, run_id: str) -> Receipt | None:
+        """What a command has cost so far; None: it is not known (yet, or any more)."""
+        with self._tallied:
+            command = next((c for p, c in self._commands.items() if p.job_id == run_id), None)
+            if command is None:
+                return None
+            payee = command.run.payee
+            payer = payer_of(payee, self._steps)
+            step_of = JobKey(payer.manager, payer.job_id) if payer != payee else None
+            return Receipt(command.run, step_of, self._tallies.cells(payee), command.since_ns)
+
+    def _pay(self, attributed: AttributedInterval) -> None:
         """Count what jobs were booked, for their mean power."""
         if attributed.interval.quality is Quality.RECOVERED:
             return
@@ -102,13 +211,19 @@ class Payroll:
         running = (
             replace(run, holdings=self._held.get(payee, ()))
             for payee, run in self._survey.runs.items()
+            if payee not in self._steps
         )
         return (*self._ended.values(), *running)
 
-    def note(self) -> str:
-        """Up to where the node's CPU time is booked, as text for the ledger."""
+    def notes(self) -> dict[str, str]:
+        """Up to where the node's CPU time is booked, and the commands, as texts for the ledger."""
         busy_ns = self._survey.busy_ns if self._survey is not None else None
-        return json.dumps({"boot_id": self._boot_id, "busy_ns": busy_ns})
+        notes = {BUSY_NOTE: json.dumps({"boot_id": self._boot_id, "busy_ns": busy_ns})}
+        if self._commands or self._notes_runs:
+            living = [c for payee, c in self._commands.items() if payee not in self._gone]
+            notes[RUNS_NOTE] = tally_note.write(living, self._tallies)
+            self._notes_runs = True
+        return notes
 
     def committed(self) -> None:
         """The ended runs are written."""

@@ -21,9 +21,10 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.jobs import Survey
 from wattledger.model.measuring import Process
+from wattledger.model.running import RunRequest, RunResult, RunTicket
 
 
 class Clock(Protocol):
@@ -158,8 +159,19 @@ class TotalsReader(Protocol):
         """The runs that are asked for, with their totals."""
         ...
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known."""
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job: of this user's runs of it, or of all; None: there are none."""
+        ...
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until).
+
+        Args:
+            since_ns: wall clock.
+            until_ns: wall clock.
+            by: `user` or `account`.
+            uid: only what this user held; None: all.
+        """
         ...
 
 
@@ -180,8 +192,46 @@ class Daemon(Protocol):
         """See `TotalsReader.jobs`."""
         ...
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
         """See `TotalsReader.job`."""
+        ...
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """See `TotalsReader.waste`."""
+        ...
+
+    def begin_run(self, request: RunRequest) -> RunTicket:
+        """Measure a process and its descendants from now on. May block for some ms.
+
+        Raises:
+            RunRefused: with the reason.
+        """
+        ...
+
+    def finish_run(
+        self, run_id: str, uid: int | None, exit_code: int | None, *, at_once: bool = False
+    ) -> RunResult | None:
+        """The receipt of a command that has ended; None: not all is booked yet, ask again soon.
+
+        Never blocks.
+
+        Args:
+            run_id: as `begin_run` gave it.
+            uid: who asks; None: somebody who may finish everybody's.
+            exit_code: of the command; None: not told.
+            at_once: what is known now has to do.
+
+        Raises:
+            RunRefused: there is no such command of theirs.
+        """
+        ...
+
+    def run_result(self, run_id: str, uid: int | None) -> RunResult:
+        """What a command has cost so far, or in all if it ended a short while ago.
+
+        Raises:
+            RunRefused: there is no such command of theirs.
+        """
         ...
 
     def release(self, duration_ns: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from wattledger.config import Config
 from wattledger.errors import DaemonUnreachable, WattledgerError
 
 
@@ -46,9 +47,19 @@ class Remote:
         self._timeout_s = timeout_s
 
     def request(
-        self, path: str, query: Mapping[str, str] | None = None, method: str = "GET"
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        method: str = "GET",
+        timeout_s: float | None = None,
     ) -> Any:
         """The JSON that the daemon answers.
+
+        Args:
+            path: of the API.
+            query: its parameters.
+            method: of HTTP.
+            timeout_s: how long to wait for each step; None: as this was made.
 
         Raises:
             DaemonUnreachable: no daemon listens on any of the sockets.
@@ -57,7 +68,7 @@ class Remote:
         target = path + (f"?{urlencode(query)}" if query else "")
         failures: list[str] = []
         for candidate in self._candidates:
-            connection = _UnixConnection(candidate, self._timeout_s)
+            connection = _UnixConnection(candidate, timeout_s or self._timeout_s)
             try:
                 connection.request(method, target, headers={"Accept": "application/json"})
                 reply = connection.getresponse()
@@ -73,6 +84,27 @@ class Remote:
             "start it with `wattledger serve` or `systemctl start wattledger`, "
             "or name its socket with --socket",
         )
+
+
+def remote_of(config: Config, socket: Path | None = None, *, named: bool = False) -> Remote:
+    """The daemon of some settings, else that of the system.
+
+    Args:
+        config: the settings.
+        socket: this one, and no other.
+        named: whoever asks has named a ledger or a scenario, and means no other daemon's.
+
+    Raises:
+        LedgerError: there is no place where the books could lie.
+    """
+    if socket is not None:
+        return Remote([socket])
+    from wattledger import build
+
+    own = build.socket_path(config)
+    named = named or bool(config.ledger.path or config.http.socket)
+    candidates = [own] if named else [own, build.SYSTEM_SOCKET]
+    return Remote(list(dict.fromkeys(path for path in candidates if path is not None)))
 
 
 def _answer(status: int, body: bytes) -> Any:

@@ -9,10 +9,10 @@ counters with the present health.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from wattledger.core.attribution import attribute
 from wattledger.core.baselines import ENDED_NOTE, Baselines
 from wattledger.core.books import PendingBooks
 from wattledger.core.floor import IdleFloors
@@ -34,13 +34,39 @@ from wattledger.model import (
     Usage,
 )
 from wattledger.model.measuring import Process
-from wattledger.payroll import BUSY_NOTE, Payroll
+from wattledger.model.receipts import Receipt
+from wattledger.payroll import Payroll
 from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed
 from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
 
 log = logging.getLogger(__name__)
 
 FLOORS_NOTE = "idle_floors"
+
+
+MAX_TURNS = 64  # that wait to be divided
+
+
+class _Shared(NamedTuple):
+    """An interval and who used its device; None: it follows the others of its turn."""
+
+    interval: EnergyInterval
+    kind: Kind
+    usage: Usage | None
+
+
+class _Turn(NamedTuple):
+    """What a turn brought.
+
+    Attributes:
+        now_ns: wall clock.
+        shared: the intervals.
+        used: GPU → whether it did anything since this was last told.
+    """
+
+    now_ns: int
+    shared: Sequence[_Shared]
+    used: Mapping[str, bool]
 
 
 class Sampler:
@@ -101,6 +127,7 @@ class Sampler:
         self._processes: dict[str, int | None] = {}
         self._listed: dict[str, tuple[Process, ...]] = {}
         self._used: dict[str, bool] = {}
+        self._turns: list[_Turn] = []
         self._ratios: dict[str, float] = {}
         self._window: dict[str, tuple[int, int]] = {}  # device → (µJ, ns) since the last commit
         self._trouble: dict[str, str] = {}  # device → what was last said of it
@@ -110,6 +137,7 @@ class Sampler:
 
     def reconfigure(self, *, grid: Grid, site: SiteFactors) -> None:
         """Price with another grid and other factors from now on; what is booked stays."""
+        self._settle()
         self._grid = grid
         self._site = site
 
@@ -129,11 +157,14 @@ class Sampler:
                 self._take(report, intervals)
         now = self._clock.now()
         self._payroll.look(now, self._node_busy_ns(), self._listed)
-        if intervals:
-            self._book(_merged(intervals), busy_ppm, now.wall_ns)
-        for device, used in self._used.items():
-            self._pending.decide(device, used=used)
-        self._used.clear()
+        shares = [self._shared(interval, busy_ppm) for interval in _merged(intervals)]
+        used, self._used = self._used, {}
+        if shares or used:
+            self._turns.append(_Turn(now.wall_ns, shares, used))
+        # Who pays is known now; to divide the energy can wait for the commit, where five turns
+        # one after the other cost little more than one. Only a command's receipt does not wait.
+        if self._payroll.measures_commands or len(self._turns) >= MAX_TURNS:
+            self._settle()
 
     def _take(self, report: MeterReport, intervals: list[EnergyInterval]) -> None:
         for info in report.devices:
@@ -205,7 +236,21 @@ class Sampler:
 
     # ── for whom, and at what price ─────────────────────────────────────────────────────────────
 
-    def _book(self, intervals: list[EnergyInterval], busy_ppm: int | None, now_ns: int) -> None:
+    def _shared(self, interval: EnergyInterval, busy_ppm: int | None) -> _Shared:
+        kind = self._kind(interval.device)
+        usage = None if kind is Kind.OTHER else self._usage(interval, kind, busy_ppm)
+        return _Shared(interval, kind, usage)
+
+    def _settle(self) -> None:
+        """Divide what the turns brought since this was last done, turn by turn."""
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            self._book(turn.shared, turn.now_ns)
+            for device, used in turn.used.items():
+                self._pending.decide(device, used=used)
+                self._payroll.decide(device, used=used)
+
+    def _book(self, shared: Sequence[_Shared], now_ns: int) -> None:
         prices: dict[int, Price] = {}
 
         def price_at(slot_s: int) -> Price:
@@ -218,28 +263,24 @@ class Sampler:
             return price
 
         split: dict[Payee, int] = {}
-        others: list[EnergyInterval] = []
-        for interval in intervals:
-            kind = self._kind(interval.device)
-            if kind is Kind.OTHER:
-                others.append(interval)
+        for interval, kind, usage in shared:
+            if usage is None:
                 continue
-            usage = self._usage(interval, kind, busy_ppm)
-            attributed = attribute(interval, usage)
-            self._pending.book(attributed, price_at, usage)
-            self._payroll.paid(attributed)
-            for payee, share_uj in attributed.shares:
+            settled = self._payroll.settle(interval, usage, kind, price_at)
+            self._pending.book(settled.attributed, price_at, settled.usage)
+            for payee, share_uj in settled.members:
                 split[payee] = split.get(payee, 0) + share_uj
-        for interval in others:  # the rest of the node follows the metered parts
-            whole = sum(split.values())
+        for interval, kind, usage in shared:
+            if usage is not None:
+                continue
+            whole = sum(split.values())  # the rest of the node follows the metered parts
             usage = (
                 Usage(interval.device, tuple(split.items()), whole)
                 if whole
                 else Usage(interval.device, rest=IDLE)
             )
-            attributed = attribute(interval, usage)
-            self._pending.book(attributed, price_at)
-            self._payroll.paid(attributed)
+            settled = self._payroll.settle(interval, usage, kind, price_at)
+            self._pending.book(settled.attributed, price_at)
 
     def _usage(self, interval: EnergyInterval, kind: Kind, busy_ppm: int | None) -> Usage:
         """Who pays for a device."""
@@ -257,10 +298,19 @@ class Sampler:
         info = self._devices.get(device) or self._remembered.get(device)
         return info.kind if info is not None else Kind.OTHER
 
+    def receipt(self, run_id: str) -> Receipt | None:
+        """What a command has cost so far, for any thread; None: it is not known."""
+        return self._payroll.receipt(run_id)
+
+    def read_at_ns(self, device: str) -> int | None:
+        """See `Baselines.read_at_ns`; for any thread."""
+        return self._baselines.read_at_ns(device)
+
     # ── commit ──────────────────────────────────────────────────────────────────────────────────
 
     def commit(self) -> Snapshot:
         """One commit attempt; the snapshot shows what is committed, and how things stand."""
+        self._settle()
         now = self._clock.now()
         books_ns = self._baselines.complete_up_to_ns(self._devices.values(), now)
         batch = self._pending.batch(
@@ -269,7 +319,7 @@ class Sampler:
             signals=self._grid.signals(),
             notes={
                 FLOORS_NOTE: self._floors.note(),
-                BUSY_NOTE: self._payroll.note(),
+                **self._payroll.notes(),
                 ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
             },
             books_ns=books_ns,

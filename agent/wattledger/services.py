@@ -21,6 +21,7 @@ from wattledger.units import NS_PER_S, format_duration, seconds
 
 log = logging.getLogger(__name__)
 
+FOREVER_NS = 2**62
 HANG_NS = 5 * NS_PER_S  # a turn that takes longer than this hangs: real ones take milliseconds
 RETRY_AFTER_BUG_S = 30.0
 # Reasons that only a new process can mend: a loaded driver library cannot be exchanged.
@@ -74,6 +75,9 @@ class MeterThread:
         self._missed = 0
         self._restart_since_ns = 0
         self._wake = threading.Event()
+        self._read_asked = False
+        self._turn_ns = 0  # when the last turn that brought a report began
+        self._resting = True  # no turn has brought anything, or none will for a while
         self._stopping = False
         self._release_until_ns = 0  # monotonic
         self._release_wall_ns = 0
@@ -116,6 +120,23 @@ class MeterThread:
         with self._lock:  # it did not come about, so it is not in force either
             self._release_until_ns = self._release_wall_ns = 0
         return False
+
+    def read_now(self) -> None:
+        """Take a turn at once; a meter that does not answer is left alone."""
+        if self._is_expected():
+            self._read_asked = True
+            self._wake.set()
+
+    def read_up_to_ns(self) -> int:
+        """When the last turn began whose report can be drained, on CLOCK_MONOTONIC.
+
+        A meter from which nothing is to be expected now (absent, failing, released) has no part
+        in what others wait for: its answer lies far in the future.
+        """
+        return self._turn_ns if self._is_expected() else FOREVER_NS
+
+    def _is_expected(self) -> bool:
+        return not (self._resting or self._release_until_ns or self._stopping)
 
     def released_until_ns(self) -> int:
         """Until when the meter is closed on request (wall clock); 0: it is not."""
@@ -195,7 +216,13 @@ class MeterThread:
             if self._wake.wait(seconds(turn_ns - now_ns)):
                 self._wake.clear()
                 turn_ns = 0
-                if not self._stopping:  # `release` was asked for, or its end: at once
+                if self._read_asked:
+                    self._read_asked = False
+                    if self._is_expected():
+                        retry_ns = self._turn()
+                        # Not once more in the same moment.
+                        turn_ns = self._clock.now().monotonic_ns + grid.interval_ns // 4
+                elif not self._stopping:  # `release` was asked for, or its end: at once
                     retry_ns = 0
                 continue
             retry_ns = self._turn()
@@ -225,10 +252,11 @@ class MeterThread:
 
     def _turn(self) -> int:
         """One read. Returns after how many ns to come back; 0: at the next turn of the grid."""
-        self._busy_since_ns = self._clock.now().monotonic_ns
+        begun_ns = self._busy_since_ns = self._clock.now().monotonic_ns
         try:
             report = self._meter.read()
         except MeterUnavailable as error:
+            self._resting = True
             if error.reason not in NEEDS_RESTART:
                 self._restart_since_ns = 0
             elif not self._restart_since_ns:
@@ -237,6 +265,7 @@ class MeterThread:
             return round(error.retry_after_s * NS_PER_S)
         except Exception as error:
             # A meter must not take the others down with it, whatever a driver or a file held.
+            self._resting = True
             log.exception("meter %s: unexpected error, tried again in 30 s", self.name)
             self._failed(Fault(self.name, "unexpected", repr(error), permanent=True))
             self._meter.close()
@@ -244,6 +273,7 @@ class MeterThread:
         finally:
             self._busy_since_ns = 0
         self._succeeded(report)
+        self._turn_ns, self._resting = begun_ns, False
         return 0
 
     def _succeeded(self, report: MeterReport) -> None:
@@ -297,19 +327,25 @@ class PollingThread:
         """Args: step: does one piece of work and returns the seconds to wait before the next."""
         self._name = name
         self._step = step
-        self._stop = threading.Event()
+        self._stopped = False
+        # Held until the end. Ten times a second, waiting for it costs half of what an Event does,
+        # and that is most of what a short step costs.
+        self._running = threading.Lock()
+        self._running.acquire()
 
     def start(self) -> None:
         """Begin at once, in a daemon thread."""
         threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def stop(self) -> None:
-        """No further step; one in flight is not waited for."""
-        self._stop.set()
+        """No further step; one in flight is not waited for. May be called again."""
+        if not self._stopped:
+            self._stopped = True
+            self._running.release()
 
     def _run(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
+        while not self._running.acquire(timeout=max(0.0, pause_s)):
             try:
                 pause_s = self._step()
             except Exception:

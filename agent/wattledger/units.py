@@ -12,6 +12,7 @@ import re
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 NS_PER_S = 1_000_000_000
+NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 UJ_PER_J = 1_000_000
 UJ_PER_MJ = 1_000  # NVML counts millijoules

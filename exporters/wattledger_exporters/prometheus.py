@@ -1,36 +1,26 @@
 """The metrics page: a snapshot as Prometheus text and as OpenMetrics, plain and gzipped.
 
-It is rendered once for each commit attempt and then served as bytes.
-The encoders are prometheus_client's; its server, its default registry and its metric objects are
-not used. Counters are summed as exact integers and become floats in `wattledger.units` only.
+It is rendered once for each commit attempt and then served as bytes. How a line is written is
+prometheus_client's (see `lines`); its server and its default registry are not used. Counters are
+summed as exact integers and become floats in `wattledger.units` only.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from prometheus_client import ProcessCollector
-from prometheus_client.core import Metric
-from prometheus_client.exposition import generate_latest as text_page
-from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page
 
 from wattledger import units
 from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
 from wattledger_exporters.job_metrics import add_jobs
-from wattledger_exporters.metrics import CATALOGUE, help_text
+from wattledger_exporters.lines import Families, Lines
 
-LABEL_CHARS = 128
-_HASH_CHARS = 8
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for a gzip header
-# Our names are plain ASCII, where this escaping changes nothing; it is the encoders' fast path.
-_ESCAPING = "allow-utf-8"
 _PROCESS = ProcessCollector(registry=None)
-_HELP = {name: help_text(spec) for name, spec in CATALOGUE.items()}
 
 
 class Page(NamedTuple):
@@ -49,62 +39,6 @@ class Page(NamedTuple):
     openmetrics: bytes
     openmetrics_gzip: bytes
     rendered_ns: int
-
-
-@lru_cache(maxsize=4096)
-def label_value(raw: str) -> str:
-    """A label value that no page, parser or terminal can be hurt by.
-
-    What is not printable (control characters, lone surrogates, bidirectional marks, line
-    separators) becomes U+FFFD, and 128 characters are the most. An altered value ends in a hash
-    of the original, so that two devices never become one series: Prometheus refuses a whole page
-    for one duplicate.
-    """
-    if raw.isprintable() and len(raw) <= LABEL_CHARS:
-        return raw
-    digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
-    kept = raw[: LABEL_CHARS - _HASH_CHARS - 1]
-    return "".join(c if c.isprintable() else "\ufffd" for c in kept) + "~" + digest
-
-
-class _Families:
-    """The families of one page, filled series by series; what stays empty is left out."""
-
-    def __init__(self, created: bool) -> None:
-        self._families: dict[str, Metric] = {}
-        self._created = created
-        for name, spec in CATALOGUE.items():
-            self._families[name] = Metric(spec.family, _HELP[name], spec.type)
-
-    def add(self, name: str, value: float, *labels: str, created_ns: int = 0) -> None:
-        """One sample; `created_ns` (0: unknown) only shows where `_created` is asked for."""
-        spec = CATALOGUE[name]
-        family = self._families[name]
-        cleaned = {key: label_value(raw) for key, raw in zip(spec.labels, labels, strict=True)}
-        family.add_sample(spec.sample, cleaned, value)
-        if self._created and created_ns and spec.type == "counter":
-            family.add_sample(spec.family + "_created", cleaned, units.seconds(created_ns))
-
-    def add_info(self, name: str, labels: Mapping[str, str]) -> None:
-        """One sample of an info family with more labels than the catalogue names."""
-        spec = CATALOGUE[name]
-        cleaned = {key: label_value(raw) for key, raw in labels.items()}
-        self._families[name].add_sample(spec.sample, cleaned, 1)
-
-    def collect(self) -> Iterable[Metric]:
-        """What the encoders ask for; prometheus_client's `Collector`."""
-        return [family for family in self._families.values() if family.samples]
-
-
-class _Collected:
-    """Families collected once, for two encoders."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        """What the encoders ask for."""
-        return self._families
 
 
 class _Cell:
@@ -146,7 +80,7 @@ class _Sums:
         self.kinds = sorted({device.kind for device in self.devices.values()})
 
 
-def _books(page: _Families, snapshot: Snapshot) -> None:
+def _books(page: Families, snapshot: Snapshot) -> None:
     sums = _Sums(snapshot.books)
     bases = defaultdict(set)
     for name, basis in sums.by_basis:
@@ -208,7 +142,7 @@ def _books(page: _Families, snapshot: Snapshot) -> None:
     _devices(page, snapshot, sums.devices)
 
 
-def _devices(page: _Families, snapshot: Snapshot, devices: dict[str, DeviceInfo]) -> None:
+def _devices(page: Families, snapshot: Snapshot, devices: dict[str, DeviceInfo]) -> None:
     epoch_ns = snapshot.books.epoch_start_ns
     for name in sorted(devices):
         info = devices[name]
@@ -227,7 +161,7 @@ def _devices(page: _Families, snapshot: Snapshot, devices: dict[str, DeviceInfo]
             page.add("counter_resets_total", record.resets, name, created_ns=epoch_ns)
 
 
-def _grid(page: _Families, snapshot: Snapshot) -> None:
+def _grid(page: Families, snapshot: Snapshot) -> None:
     grid, site = snapshot.grid, snapshot.site
     signal = grid.signal
     labels = (signal.zone, signal.source, signal.basis, "true" if grid.estimated else "false")
@@ -258,7 +192,7 @@ def _grid(page: _Families, snapshot: Snapshot) -> None:
     page.add("ewif_liters_per_kwh", units.liters(site.ewif_ul_per_kwh), site.ewif_source)
 
 
-def _meters(page: _Families, snapshot: Snapshot) -> None:
+def _meters(page: Families, snapshot: Snapshot) -> None:
     started_ns = snapshot.started_ns
     for meter in snapshot.meters:
         page.add("meter_up", int(meter.up), meter.meter)
@@ -273,7 +207,7 @@ def _meters(page: _Families, snapshot: Snapshot) -> None:
         page.add("meter_missed_ticks_total", meter.missed_ticks, meter.meter, created_ns=started_ns)
 
 
-def _ledger(page: _Families, snapshot: Snapshot) -> None:
+def _ledger(page: Families, snapshot: Snapshot) -> None:
     books, ledger = snapshot.books, snapshot.ledger
     page.add("build_info", 1, snapshot.version, snapshot.simulated)
     page.add("ledger_info", 1, books.epoch, ledger.storage)
@@ -292,29 +226,33 @@ def _gzip(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def render(
-    snapshot: Snapshot,
-    rendered_ns: int,
-    *,
-    created: bool = False,
-    process: bool = True,
-    labels: Sequence[str] = (),
-) -> Page:
-    """The page of a snapshot, in both formats, plain and gzipped.
+class Renderer:
+    """Renders page after page; what stays the same from one to the next costs little."""
 
-    Args:
-        snapshot: what to show; nothing else is read but /proc/self for `process_*`.
-        rendered_ns: now, on the monotonic clock.
-        created: add OpenMetrics' `_created`: when a series was first booked.
-        process: add the `process_*` metrics.
-        labels: `jobs.labels`: what is shown of jobs besides their ids.
-    """
-    page = _Families(created)
-    for fill in (_books, _grid, _meters, _ledger):
-        fill(page, snapshot)
-    add_jobs(page.add, page.add_info, snapshot, labels)
-    families = [*page.collect(), *(_PROCESS.collect() if process else ())]
-    collected = _Collected(families)
-    text = text_page(collected, escaping=_ESCAPING)
-    openmetrics = openmetrics_page(collected, escaping=_ESCAPING)  # type: ignore[no-untyped-call]
-    return Page(text, _gzip(text), openmetrics, _gzip(openmetrics), rendered_ns)
+    def __init__(self) -> None:
+        self._lines = Lines()
+
+    def render(
+        self,
+        snapshot: Snapshot,
+        rendered_ns: int,
+        *,
+        created: bool = False,
+        process: bool = True,
+        labels: Sequence[str] = (),
+    ) -> Page:
+        """The page of a snapshot, in both formats, plain and gzipped.
+
+        Args:
+            snapshot: what to show; nothing else is read but /proc/self for `process_*`.
+            rendered_ns: now, on the monotonic clock.
+            created: add OpenMetrics' `_created`: when a series was first booked.
+            process: add the `process_*` metrics.
+            labels: `jobs.labels`: what is shown of jobs besides their ids.
+        """
+        page = Families(self._lines, created=created)
+        for fill in (_books, _grid, _meters, _ledger):
+            fill(page, snapshot)
+        add_jobs(page, snapshot, labels)
+        text, openmetrics = page.pages(_PROCESS.collect() if process else ())
+        return Page(text, _gzip(text), openmetrics, _gzip(openmetrics), rendered_ns)

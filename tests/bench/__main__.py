@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="of each energy span")
     parser.add_argument("--quick", action="store_true", help="20 s, shorter floods: a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--only", choices=("counters", "mixed", "scrapes"), help="one part of it")
+    parser.add_argument(
+        "--only", choices=("counters", "scrapes", "mixed", "jobs", "ledger"), help="one part of it"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
     options = parser.parse_args()
     seconds = QUICK_S if options.quick else options.seconds

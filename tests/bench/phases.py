@@ -4,6 +4,8 @@
    scraped every 15 s as Prometheus does. Energy, CPU, driver calls, memory.
 2. scrapes: 10 a second, then 1,000 a second, of the same daemon.
 3. mixed: energy again, most GPUs without a counter.
+4. jobs: the first two again with jobs on the node.
+5. ledger: questions to a ledger of a million runs.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from bench import energy, scrapes
+from bench import energy, job_phase, ledger_phase, scrapes
 from bench.node import RAPL_DEVICES, WRAP_S, WRAPPING, Node, all_counters, mixed
-from bench.process import Process, ended, series, start_daemon, start_floor
+from bench.process import Process, ended, missed_ticks, series, start_daemon, start_floor
 from bench.table import Result
 from nvml_stub import Stub, StubConfig
 
@@ -37,7 +39,7 @@ class Phases:
         self._flood_s = 10.0
 
     def run(self, only: str | None) -> None:
-        if only != "mixed":
+        if only in (None, "counters", "scrapes"):
             node = Node(self._directory / "counters", all_counters())
             with node.moving():
                 self._starts(node)
@@ -55,6 +57,10 @@ class Phases:
                 daemon, _ = start_daemon(node.directory, node.stub.env(), node.sysfs)
                 with ended(daemon):
                     self._energy_without_counters(node, daemon)
+        if only in (None, "jobs"):
+            job_phase.run(self._directory, self._result, self._seconds, self._paced_s)
+        if only in (None, "ledger"):
+            ledger_phase.measure(self._directory / "ledger", self._result)
 
     def _starts(self, node: Node) -> None:
         """The first start makes the ledger, the others find it."""
@@ -106,7 +112,7 @@ class Phases:
         add("resident memory", memory["Rss"], "MiB", 45, note)
         note = f"Pss {floor_memory['Pss']:.1f}, most ever {floor_memory['Peak']:.1f} MiB"
         add("  the floor's", floor_memory["Rss"], "MiB", note=note)
-        add("missed ticks", _missed_ticks(daemon), "", 0)
+        add("missed ticks", missed_ticks(daemon), "", 0)
 
     def _counter_rows(self, node: Node, span: energy.Span) -> None:
         """The worst GPU of each waveform; allowed is 0.1 % plus a counter tick of peak power."""
@@ -167,7 +173,7 @@ class Phases:
     def _flood(self, daemon: Process) -> None:
         add = self._result.add
         _say(f"1,000 scrapes a second, {self._flood_s:.0f} s")
-        missed = _missed_ticks(daemon)
+        missed = missed_ticks(daemon)
         cpu_s = daemon.cpu_s()
         jobs = [
             scrapes.Job(daemon.port, daemon.pid, 250, keep=True, begin=part / 4)
@@ -176,7 +182,7 @@ class Phases:
         flood = scrapes.merged(scrapes.together(jobs, self._flood_s))
         cpu_s = daemon.cpu_s() - cpu_s
         energy.fresh_page(daemon)  # a page that was rendered after the flood
-        add("missed ticks in the flood", _missed_ticks(daemon) - missed, "", 0)
+        add("missed ticks in the flood", missed_ticks(daemon) - missed, "", 0)
         cost_ms = 1000 * cpu_s / len(flood.latencies_ms)
         note = f"{cost_ms:.2f} ms CPU each; median {flood.quantile_ms(0.5):.2f} ms"
         add("scrapes a second, reached", flood.per_second, "", note=note)
@@ -213,10 +219,6 @@ class Phases:
         before = series(span.first, "wattledger_unobserved_seconds_total")
         lost_s = sum(unobserved.values()) - sum(before.values())
         self._result.add("unobserved, all devices", lost_s, "s")
-
-
-def _missed_ticks(daemon: Process) -> float:
-    return sum(series(daemon.page(), "wattledger_meter_missed_ticks_total").values())
 
 
 def _stolen_s() -> float:

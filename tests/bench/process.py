@@ -49,17 +49,20 @@ class Process:
 
     def page(self) -> Page:
         """Its /metrics, by name and labels."""
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.text())
+            for sample in family.samples
+        }
+
+    def text(self) -> str:
+        """Its /metrics."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
 
     def stop(self) -> float:
         """End it by SIGTERM; the seconds that it took."""
@@ -80,13 +83,19 @@ class Process:
 
 
 def start_daemon(
-    directory: Path, env: Mapping[str, str], sysfs: Path, *, port: int = 0
+    directory: Path,
+    env: Mapping[str, str],
+    sysfs: Path,
+    *,
+    procfs: Path = Path("/proc"),
+    settings: str = "",
 ) -> tuple[Process, float]:
-    """The daemon with its defaults over another /sys; and the seconds from exec to READY=1."""
-    port = port or free_port()
+    """The daemon over another /sys, with its defaults but for `settings`; and the seconds from
+    exec to READY=1."""
+    port = free_port()
     config = directory / "wattledger.toml"
     # The grid has no part in what is measured: the country table alone, as by default.
-    config.write_text(f'[path]\nsysfs = "{sysfs}"\n')
+    config.write_text(f'[path]\nsysfs = "{sysfs}"\nprocfs = "{procfs}"\n{settings}')
     address = directory / "notify"
     address.unlink(missing_ok=True)
     clean = {key: value for key, value in env.items() if not key.endswith("_DIRECTORY")}
@@ -149,6 +158,11 @@ def series(page: Page, name: str) -> dict[str, float]:
             key = named.get("device") or ",".join(f"{k}={v}" for k, v in sorted(named.items()))
             found[key] = value
     return found
+
+
+def missed_ticks(daemon: Process) -> float:
+    """The turns that its meters could not hold, so far."""
+    return sum(series(daemon.page(), "wattledger_meter_missed_ticks_total").values())
 
 
 def machine() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.booted import install, make_root
 from e2e.daemon import Daemon
 
 Start = Callable[..., Daemon]
@@ -52,3 +53,17 @@ def daemon(tmp_path: Path) -> Iterator[Start]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def debian_root(
+    tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None], as_root: None
+) -> Path:
+    """A Debian with the program, not to be changed; see `booted`."""
+    need("systemd-nspawn", "mmdebstrap", "nsenter", "chroot")
+    if not Path("/etc/debian_version").exists():
+        lacking("the container's Debian is made from the host's")
+    folder = tmp_path_factory.mktemp("debian")
+    make_root(folder / "root")
+    install(folder / "root", folder / "wheels")
+    return folder / "root"

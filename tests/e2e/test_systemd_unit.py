@@ -34,7 +34,9 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",)])
+@pytest.mark.parametrize(
+    "drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",), ("kubelet.conf",)]
+)
 def test_the_unit_is_sound(
     tmp_path: Path, need: Callable[..., None], drop_ins: tuple[str, ...]
 ) -> None:
@@ -51,7 +53,9 @@ def test_a_mistake_in_the_unit_would_be_seen(tmp_path: Path, need: Callable[...,
     assert "protect system" in analyze("verify", "--man=no", str(unit)).stderr
 
 
-@pytest.mark.parametrize("drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",)])
+@pytest.mark.parametrize(
+    "drop_ins", [(), ("credentials.conf",), ("without-rapl.conf",), ("kubelet.conf",)]
+)
 def test_the_sandbox_is_rated_well(
     tmp_path: Path, need: Callable[..., None], drop_ins: tuple[str, ...]
 ) -> None:

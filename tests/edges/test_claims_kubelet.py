@@ -331,6 +331,12 @@ def test_a_socket_of_another_user_is_not_believed(socket_path: Path) -> None:
     assert failed.value.reason == "not_trusted"
 
 
+def test_a_machine_without_a_kubelet_is_no_fault(socket_path: Path, logs: Path) -> None:
+    kubelet = source(FakeClock(), logs, socket=socket_path, trusted_uids=ME, timeout_s=1.0)
+    assert kubelet.claims() == ()
+    assert kubelet.faults() == ()
+
+
 def test_no_kubelet_no_socket_no_path(socket_path: Path, tmp_path: Path) -> None:
     for path in (socket_path, tmp_path / ("x" * 200)):
         with pytest.raises(CallFailed):

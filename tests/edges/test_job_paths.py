@@ -73,6 +73,12 @@ LAYOUTS = {
         CID[:12],
         f"/machine.slice/machine-libpod_pod_{CID2}.slice/libpod-{CID}.scope",
     ),
+    f"/libpod_parent/libpod-{CID}": ("podman", CID[:12], f"/libpod_parent/libpod-{CID}"),
+    f"/libpod_parent/{CID2}/libpod-{CID}/x": (
+        "podman",
+        CID[:12],
+        f"/libpod_parent/{CID2}/libpod-{CID}",
+    ),
     "/user.slice/user-1001.slice/session-3.scope": ("user", "1001", "/user.slice/user-1001.slice"),
 }
 
@@ -99,7 +105,11 @@ SESSION = "/user.slice/user-1001.slice/user@1001.service"
         f"{SESSION}/system.slice/slurmstepd.scope/job_1",
         f"{SESSION}/slurm_n/uid_0/job_1",
         f"{SESSION}/app.slice/kubepods.slice/kubepods-pod{UNDERSCORED}.slice",
-        f"{SESSION}/app.slice/docker-{CID}.scope",
+        f"/user.slice/user-1001.slice/session-1.scope/libpod-{CID}",
+        f"{SESSION}/app.slice/x.scope/docker-{CID}.scope",
+        f"{SESSION}/user.slice/libpod-conmon-{CID}.scope",
+        f"{SESSION}/user.slice/libpod-{CID[:-1]}.scope",
+        f"{SESSION}/a.slice/b.slice/c.slice/d.slice/e.slice/libpod-{CID}.scope",
         f"/user.slice/user-1001.slice/user@1002.service/user.slice/libpod-{CID}.scope",
         f"{SESSION}/app.slice/train.service",
     ],
@@ -133,8 +143,46 @@ def test_what_is_no_job(path: str) -> None:
 def test_precedence_and_what_lies_inside_a_container() -> None:
     inner = f"/docker/{CID}/docker/{CID2}"
     assert [p.job_id for p in PATHS.places(inner)] == [CID[:12]]  # not the inner one's
-    rootless = f"{SESSION}/user.slice/libpod-{CID}.scope"
-    assert [p.manager for p in PATHS.places(rootless)] == ["user"]  # as many as its user likes
+
+
+OWN = "/user.slice/user-1001.slice/user@1001.service"
+ROOTLESS = {
+    f"{OWN}/user.slice/libpod-{CID}.scope": "podman",
+    f"{OWN}/user.slice/user-libpod_pod_{CID2}.slice/libpod-{CID}.scope": "podman",
+    f"{OWN}/app.slice/my-quadlet.service/libpod-payload-{CID}": "podman",
+    f"{OWN}/user.slice/podman-6696.scope/libpod_parent/libpod-{CID}": "podman",
+    f"{OWN}/user.slice/podman-6696.scope/libpod_parent/{CID2}/libpod-{CID}": "podman",
+    f"{OWN}/user.slice/docker-{CID}.scope": "docker",
+    f"{OWN}/app.slice/docker.service/docker/{CID}": "docker",
+}
+
+
+@pytest.mark.parametrize("cgroup", ROOTLESS)
+def test_a_rootless_container_is_its_users_job(cgroup: str) -> None:
+    first, second = PATHS.places(f"{cgroup}/container/deeper")
+
+    assert (first.manager, first.cgroup) == (ROOTLESS[cgroup], cgroup)
+    assert (first.job_id, first.uid) == (f"{CID[:12]}@1001", 1001)
+    assert first.rootless and first.rank < second.rank
+    assert (second.manager, second.job_id) == ("user", "1001")
+    above = cgroup
+    while above := above.rpartition("/")[0]:
+        assert PATHS.leads_to_jobs(above), above
+    assert not Paths(managers=("slurm", "user")).leads_to_jobs(OWN)
+
+
+def test_no_user_makes_a_container_of_root_or_of_another() -> None:
+    roots = PATHS.places(f"/machine.slice/libpod-{CID}.scope")[0]
+    mine = PATHS.places(f"{OWN}/user.slice/libpod-{CID}.scope")[0]
+    theirs = PATHS.places(f"{OWN.replace('1001', '1002')}/user.slice/libpod-{CID}.scope")[0]
+
+    assert len({roots.job_id, mine.job_id, theirs.job_id}) == 3
+
+
+@pytest.mark.parametrize("cgroup", [p for p in LAYOUTS if p.count("/") < 4])
+def test_a_newline_at_the_end_is_part_of_a_name(cgroup: str) -> None:
+    assert all(place.cgroup != cgroup for place in PATHS.places(cgroup + "\n"))
+    assert PATHS.at(cgroup + "\n") is None
 
 
 def test_a_unit_whose_name_is_no_text_is_named_in_text() -> None:

@@ -7,45 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cgroups import CID, POD_UID, FakeNode
+from cgroups import CID, POD_UID
 from fakes import FakeClock
-from wattledger.jobs.names import UserNames
+from watching import JOB, V1_JOB, Watched, used_s
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.watch import Description, JobWatch
-from wattledger.model.jobs import Claim, JobKey, Survey
+from wattledger.model.jobs import Claim, JobKey
 from wattledger.model.measuring import Process
 from wattledger.units import NS_PER_S
-
-JOB = "/system.slice/slurmstepd.scope/job_7"
-V1_JOB = "/slurm_node/uid_1001/job_7"
-
-
-class Watched:
-    """A node, its clock, and a watch over it."""
-
-    def __init__(self, root: Path, version: str = "v2", **more: object) -> None:
-        self.node = FakeNode(root, version)
-        self.clock = FakeClock()
-        self.names = UserNames(lambda uid: {1001: "alice"}.get(uid, ""))
-        self.more = more
-        self.start()
-
-    def start(self, **more: object) -> None:
-        self.watch = JobWatch(
-            self.more.get("paths") or Paths(),  # type: ignore[arg-type]
-            sysfs=self.node.sysfs,
-            procfs=self.node.procfs,
-            boot_id=self.clock.boot_id,
-            names=self.names,
-            **more,  # type: ignore[arg-type]
-        )
-
-    def look(self, seconds: float = 1.0, **processes: tuple[Process, ...]) -> Survey:
-        return self.watch.survey(self.clock.advance(seconds), None, processes)
-
-
-def used_s(survey: Survey) -> dict[str, float]:
-    return {payee.job_id: ns / NS_PER_S for payee, ns in survey.cpu_ns.items()}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +37,7 @@ def test_a_jobs_life(tmp_path: Path, version: str, path: str) -> None:
     assert second.memory_bytes == {payee: 4096}
     assert second.memory_total_bytes == 1_024_000_000
     assert second.cpuset_ppm[payee] > 0
-    assert last.runs == {} and last.cpu_ns == {}
+    assert last.runs == {} and used_s(last) == {"7": 2.5}  # the last that was seen of it
     assert [(r.payee, r.end_ns) for r in last.ended] == [(payee, second.at.wall_ns)]
     assert w.look().ended == ()
 
@@ -86,14 +55,14 @@ def test_a_requeue_between_two_looks_is_another_run(tmp_path: Path) -> None:
     w.look()
     w.node.make(JOB, cpu_s=5)
     (first,) = w.look().runs
-    (w.node.cgroup / JOB.lstrip("/")).rename(tmp_path / "kept")  # so that no inode is used again
+    w.node.remove(JOB)
     w.node.make(JOB, cpu_s=1)
     survey = w.look()
 
     (second,) = survey.runs
     assert first.job_id == second.job_id and first.start_ns != second.start_ns
     assert [run.payee for run in survey.ended] == [first]
-    assert survey.cpu_ns == {second: NS_PER_S}
+    assert survey.cpu_ns == {first: 5 * NS_PER_S, second: NS_PER_S}
 
 
 def test_a_restarted_daemon_knows_the_run_and_what_it_used_meanwhile(tmp_path: Path) -> None:
@@ -230,14 +199,6 @@ def test_slurm_v2_tells_no_uid_but_its_processes_do(tmp_path: Path) -> None:
     assert run.uid == 1001
 
 
-def test_a_sluid_is_resolved_at_first_sight(tmp_path: Path) -> None:
-    w = Watched(tmp_path)
-    w.node.make("/system.slice/slurmstepd.scope/s01J9ZK3W4Q7XM")
-    w.node.make("/system.slice/slurmstepd.scope/s01J9ZK3W4Q7XN")
-    w.start(sluid={"s01J9ZK3W4Q7XM": "4711"}.get)
-    assert sorted(p.job_id for p in w.look().runs) == ["4711", "s01J9ZK3W4Q7XN"]
-
-
 def test_a_directory_that_outlived_its_job_holds_nothing(tmp_path: Path) -> None:
     w = Watched(tmp_path)
     w.node.make(JOB, cpu_s=1)
@@ -249,6 +210,18 @@ def test_a_directory_that_outlived_its_job_holds_nothing(tmp_path: Path) -> None
     assert len([run for s in surveys for run in s.ended]) == 1
     w.node.make(JOB, cpu_s=2)
     assert used_s([w.look() for _ in range(12)][-1]) == {"7": 1}
+
+
+def test_a_job_in_which_no_process_is_yet_has_not_ended(tmp_path: Path) -> None:
+    w = Watched(tmp_path)
+    w.look()
+    w.node.make(JOB)
+    (w.node.cgroup / JOB.lstrip("/") / "cgroup.events").write_text("populated 0\nfrozen 0\n")
+    survey = w.look()
+    assert len(survey.runs) == 1 and survey.ended == ()
+    surveys = [w.look() for _ in range(15)]
+    (run,) = [run for survey in surveys for run in survey.ended]
+    assert run.end_ns > survey.at.wall_ns
 
 
 def test_thousands_that_stand_still_are_not_listed_again(tmp_path: Path) -> None:

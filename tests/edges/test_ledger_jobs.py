@@ -14,8 +14,9 @@ from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.run_rows import job_total
 from wattledger.model import IDLE, Basis, Kind, Quality
-from wattledger.model.jobbooks import Cell, JobQuery, UserKey
+from wattledger.model.jobbooks import Cell, JobPart, JobQuery, UserKey
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
+from wattledger.model.pricing import GridPart
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -273,11 +274,20 @@ def test_a_jobs_time_line(path: Path) -> None:
         (SLOT_S, Kind.GPU, 10),
         (SLOT_S + 300, Kind.GPU, 20),
     )
-    assert (detail.grain_s, detail.estimated_uj) == (300, 3)
+    table = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
+    assert detail.grain_s == 300
+    assert {part: cell.amounts.energy_uj for part, cell in detail.parts.items()} == {
+        JobPart(Quality.METERED, table): 30,
+        JobPart(Quality.ESTIMATED, table): 3,
+    }
     ledger.commit(batch({key(SLOT_S + 86_400, GPU.name, run.payee): 1}), clock.now())
     detail = reader.job("slurm", "7")
     assert detail is not None and detail.grain_s == 3600
     assert [m.energy_uj for m in detail.moments] == [3, 30, 1]
+    ledger.commit(batch({key(SLOT_S + 25 * 86_400, GPU.name, run.payee): 7}), clock.now())
+    detail = reader.job("slurm", "7")
+    assert detail is not None and detail.grain_s == 86_400
+    assert [m.energy_uj for m in detail.moments] == [3, 30, 1, 7]
     reader.close()
     ledger.close()
 

@@ -68,6 +68,7 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
         connection.execute(f"DROP TABLE {name}")
     for table in ("entry", "entry_hour"):
         connection.execute(f"DROP INDEX {table}_payee")
+        connection.execute(f"DROP INDEX {table}_held")
         for column in ("held_ms", "held_idle_ms", "held_idle_uj"):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeGpu, FakeInstance, FakeNvml
 from fakes import FakeClock
 from wattledger.core.intervals import advance
 from wattledger.meters.nvml.meter import NvmlMeter
@@ -324,7 +324,8 @@ def test_ordinary_gpu_is_not_of_module_scope() -> None:
 
 def test_mig_parent_appears_once() -> None:
     clock = FakeClock()
-    gpu = FakeGpu(UUID, mig=1, process_error=3)
+    instance = FakeInstance("MIG-1", 1, 7, process_error=3)
+    gpu = FakeGpu(UUID, mig=1, process_error=3, instances=[instance])
     meter, driver = meter_over(gpu, clock)
     reports = turns(meter, clock, 30)
     assert [d.name for d in reports[-1].devices] == [UUID]

@@ -246,19 +246,48 @@ def told(gpu: FakeGpu, seconds: int = 11, change: Callable[[int], None] = lambda
 
 
 def test_a_gpu_that_did_nothing_at_all_is_told(tmp_path: Path) -> None:
-    ring: list[tuple[int, int]] = [(10, 99), (20, 99)]  # from before anybody asked
+    start_us = FakeClock().now().wall_ns // 1000
+    ring: list[tuple[int, int]] = [(start_us - 20, 99), (start_us - 10, 99)]  # of before
     gpu = FakeGpu(UUID, pids=[1], busy_samples=ring)
 
     def change(second: int) -> None:
-        ring.append((1000 + second, 7 if second == 27 else 0))
+        ring.append((start_us + second * 1_000_000, 7 if second == 27 else 0))
 
-    # Asked for at 10, 20, 30 and 40 s; the first answer is of before.
-    assert told(gpu, 41, change) == [False, True, False]
+    # Asked for at 10, 20, 30 and 40 s.
+    assert told(gpu, 41, change) == [False, False, True, False]
     assert told(FakeGpu(UUID, pids=[1], busy=0), 21) == [False, False]
     assert told(FakeGpu(UUID, pids=[1], busy=3), 21) == [True, True]
     assert told(FakeGpu(UUID, pids=[1], busy=None), 21) == []
-    assert told(FakeGpu(UUID, pids=[], busy=3)) == [False, False, False]  # nobody is on it
+    assert told(FakeGpu(UUID, pids=[], busy=None), 16) == [False, False]  # nobody is on it
     assert told(FakeGpu(UUID, pids=[1], busy=3, mig=1), 21) == []
+
+
+def test_who_came_and_went_between_two_lists_did_something() -> None:
+    start_us = FakeClock().now().wall_ns // 1000
+    ring: list[tuple[int, int]] = []
+    gpu = FakeGpu(UUID, pids=[], busy_samples=ring)
+
+    def change(second: int) -> None:
+        # Listed at 0, 5, 10, … s, where nobody is to be seen; its use is told every second time.
+        ring.append((start_us + second * 1_000_000, 80 if second in (12, 13) else 0))
+
+    assert told(gpu, 31, change) == [False, True, False]
+
+
+def test_of_samples_that_are_lost_nobody_is_accused() -> None:
+    start_us = FakeClock().now().wall_ns // 1000
+    ring: list[tuple[int, int]] = []
+    gpu = FakeGpu(UUID, pids=[1], busy_samples=ring)
+
+    def change(second: int) -> None:
+        ring.append((start_us + second * 1_000_000, 0))
+        del ring[:-5]  # a ring that is too short for the questions at 10, 20 and 30 s
+        if second == 25:
+            ring[:] = [(start_us + s * 1_000_000, 0) for s in range(20, 26)]
+        elif second > 25:
+            ring.insert(0, (start_us + 21 * 1_000_000, 0))
+
+    assert told(gpu, 31, change) == [True, True, False]
 
 
 def test_processes_are_told_by_id_and_start(tmp_path: Path) -> None:

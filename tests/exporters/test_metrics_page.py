@@ -31,8 +31,9 @@ from wattledger.model import (
 )
 from wattledger.units import UJ_PER_KWH
 from wattledger_exporters import metrics
+from wattledger_exporters.lines import LABEL_CHARS, label_value
 from wattledger_exporters.metrics import CATALOGUE
-from wattledger_exporters.prometheus import LABEL_CHARS, Page, label_value, render
+from wattledger_exporters.prometheus import Page, Renderer
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -41,7 +42,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def page(snapshot: Snapshot, **how: Any) -> Page:
-    return render(snapshot, 1, process=False, **how)
+    return Renderer().render(snapshot, 1, process=False, **how)
 
 
 def series(families: Iterable[Metric]) -> Series:
@@ -128,7 +129,7 @@ def test_types_labels_and_help_are_the_catalogues() -> None:
 
 
 def test_process_metrics_are_there_unless_left_out() -> None:
-    names = {name for name, _ in text_series(render(snapshots.snapshot(), 1))}
+    names = {name for name, _ in text_series(Renderer().render(snapshots.snapshot(), 1))}
     assert "process_cpu_seconds_total" in names
     assert "process_resident_memory_bytes" in names
     assert not [name for name, _ in text_series(page(snapshots.snapshot())) if "process_" in name]

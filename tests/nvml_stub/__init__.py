@@ -1,5 +1,5 @@
 """A libnvidia-ml.so.1 whose true energy is known, for tests and the benchmark."""
 
-from nvml_stub.nvml_stub import GpuStub, Stats, Stub, StubConfig, build, constant, square
+from nvml_stub.nvml_stub import GpuStub, MigStub, Stats, Stub, StubConfig, build, constant, square
 
-__all__ = ["GpuStub", "Stats", "Stub", "StubConfig", "build", "constant", "square"]
+__all__ = ["GpuStub", "MigStub", "Stats", "Stub", "StubConfig", "build", "constant", "square"]

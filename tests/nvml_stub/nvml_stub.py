@@ -33,6 +33,19 @@ _NS = 1_000_000_000
 
 
 @dataclass
+class MigStub:
+    """A MIG instance: its UUID, the id of its GPU instance, its compute slices, its processes."""
+
+    uuid: str
+    gpu_instance: int
+    slices: int
+    pids: list[int] = field(default_factory=list)
+
+
+_LISTS = ("pids", "sm", "instances")
+
+
+@dataclass
 class GpuStub:
     """One GPU. Fields that end in a unit are integers of it; the others are flags or codes.
 
@@ -63,6 +76,10 @@ class GpuStub:
         pids: its compute processes.
         utilization: what its samples of utilisation say, in percent, which its processes share
             equally; -1: it has none.
+        use_error: code of the use by process alone.
+        slices: compute slices, told while MIG is on.
+        sm: what single processes use of it, in percent.
+        instances: its MIG instances while `mig` is 1; its processes are theirs then.
     """
 
     uuid: str = ""
@@ -98,7 +115,11 @@ class GpuStub:
     device_id: int = 0x2330
     bus: int = 0
     utilization: int = -1
+    use_error: int = 0
+    slices: int = 7
     pids: list[int] = field(default_factory=list)
+    sm: dict[int, int] = field(default_factory=dict)
+    instances: list[MigStub] = field(default_factory=list)
 
     def energy_uwns(self, t_ns: int) -> int:
         """True energy in µW·ns in the first `t_ns` since t0."""
@@ -163,8 +184,12 @@ class StubConfig:
         lines = [f"{f.name}\t{getattr(self, f.name)}" for f in fields(self) if f.name != "gpus"]
         for gpu in self.gpus:
             lines.append("gpu\t")
-            lines += [f"{f.name}\t{getattr(gpu, f.name)}" for f in fields(gpu) if f.name != "pids"]
-            lines += [f"pid\t{pid}" for pid in gpu.pids]
+            numbers = [f.name for f in fields(gpu) if f.name not in _LISTS]
+            lines += [f"{name}\t{getattr(gpu, name)}" for name in numbers]
+            lines += [f"pid\t{pid} {gpu.sm.get(pid, -1)}" for pid in gpu.pids]
+            for one in gpu.instances:
+                lines.append(f"instance\t{one.gpu_instance} {one.slices} {one.uuid}")
+                lines += [f"tenant\t{pid}" for pid in one.pids]
         return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_GPUS = 32, MAX_PIDS = 256, NS = 1000000000 };
+enum { MAX_GPUS = 32, MAX_PIDS = 256, MAX_INSTANCES = 8, NS = 1000000000 };
 enum { OK = 0, UNINITIALIZED = 1, BAD_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
 enum { UTILIZATION_SAMPLES = 100, UTILIZATION_NS = 166666667 };
@@ -50,14 +50,21 @@ typedef struct {
     i64 samples, sample_period_ns, sample_window_ns;
     i64 present, error, handle_error, energy_error, latency_us, hang_ms;
     i64 limit_mw, mig, persistence, arch, device_id, bus, utilization;
-    i64 pids[MAX_PIDS], pid_count, process_error;
+    i64 pids[MAX_PIDS], sm[MAX_PIDS], pid_count, process_error, use_error, slices;
 } gpu;
+typedef struct { /* a MIG instance: by its handle only the calls in tenants.c find it */
+    char uuid[96];
+    i64 id, slices, pids[MAX_PIDS], pid_count;
+    gpu *parent;
+} mig_instance;
 
 static struct {
     i64 t0_ns, init_error, error, busy;
     char driver_version[80];
     gpu gpus[MAX_GPUS];
     int count;
+    mig_instance instances[MAX_GPUS * MAX_INSTANCES];
+    int instance_count;
 } cfg;
 
 static struct stats { u64 calls, cpu_ns, inits, shutdowns, refcount, gpu_calls[MAX_GPUS]; } *stats, no_stats;
@@ -82,9 +89,21 @@ static void set_gpu(gpu *g, const char *key, const char *value) {
     NUMBER(present) NUMBER(error) NUMBER(handle_error) NUMBER(energy_error) NUMBER(latency_us)
     NUMBER(hang_ms) NUMBER(limit_mw) NUMBER(mig) NUMBER(persistence) NUMBER(arch) NUMBER(device_id)
     NUMBER(bus) NUMBER(process_error) NUMBER(utilization)
+    NUMBER(use_error) NUMBER(slices)
     if (!strcmp(key, "uuid")) snprintf(g->uuid, sizeof g->uuid, "%s", value);
     else if (!strcmp(key, "name")) snprintf(g->name, sizeof g->name, "%s", value);
-    else if (!strcmp(key, "pid") && g->pid_count < MAX_PIDS) g->pids[g->pid_count++] = number;
+    else if (!strcmp(key, "pid") && g->pid_count < MAX_PIDS) {
+        g->sm[g->pid_count] = -1;
+        sscanf(value, "%lld %lld", &g->pids[g->pid_count], &g->sm[g->pid_count]);
+        g->pid_count++;
+    } else if (!strcmp(key, "instance") && cfg.instance_count < MAX_GPUS * MAX_INSTANCES) {
+        mig_instance *m = &cfg.instances[cfg.instance_count++];
+        m->parent = g;
+        sscanf(value, "%lld %lld %95s", &m->id, &m->slices, m->uuid);
+    } else if (!strcmp(key, "tenant") && cfg.instance_count) {
+        mig_instance *m = &cfg.instances[cfg.instance_count - 1];
+        if (m->pid_count < MAX_PIDS) m->pids[m->pid_count++] = number;
+    }
 }
 
 /* Lines `key<TAB>value`; `gpu<TAB>` begins the next GPU, to which the following lines belong. */
@@ -261,7 +280,6 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, gpu **out) {
     return call_end(start, NOT_FOUND);
 }
 
-GPU_CALL(nvmlDeviceGetUUID, ARGS(char *out, u32 size), snprintf(out, size, "%s", g->uuid);)
 GPU_CALL(nvmlDeviceGetName, ARGS(char *out, u32 size), snprintf(out, size, "%s", g->name);)
 GPU_CALL(nvmlDeviceGetMinorNumber, ARGS(u32 *out), *out = g - cfg.gpus;)
 GPU_CALL(nvmlDeviceGetArchitecture, ARGS(u32 *out), *out = g->arch;)
@@ -309,7 +327,7 @@ GPU_CALL(nvmlDeviceGetFieldValues, ARGS(int count, field_value *fields),
  * utilisation, six samples a second, where that is told. */
 GPU_CALL(nvmlDeviceGetSamples, ARGS(int type, u64 last_seen_us, int *value_type, u32 *count, sample *out),
     if (type == 1) {
-        if (g->utilization < 0) ret = NOT_SUPPORTED;
+        if (g->utilization < 0 || g->mig > 0) ret = NOT_SUPPORTED;
         else if (!out) *count = UTILIZATION_SAMPLES;
         else {
             i64 newest = since_t0() / UTILIZATION_NS, k = newest - UTILIZATION_SAMPLES + 1;
@@ -337,25 +355,4 @@ GPU_CALL(nvmlDeviceGetSamples, ARGS(int type, u64 last_seen_us, int *value_type,
         if (!n) ret = NOT_FOUND;
     })
 
-GPU_CALL(nvmlDeviceGetComputeRunningProcesses_v3, ARGS(u32 *count, process_info *out),
-    u32 room = out ? *count : 0;
-    *count = g->pid_count;
-    if (g->process_error) ret = g->process_error;
-    else if (room < g->pid_count) ret = TOO_SMALL;
-    else for (int i = 0; i < g->pid_count; i++) out[i] = (process_info){g->pids[i], 1 << 20, ~0u, ~0u};)
-GPU_CALL(nvmlDeviceGetGraphicsRunningProcesses_v3, ARGS(u32 *count, process_info *out),
-    (void)out; *count = 0; if (g->process_error) ret = g->process_error;)
-
-/* One row for each process since then, with an equal part of the GPU's utilisation. */
-GPU_CALL(nvmlDeviceGetProcessUtilization, ARGS(process_use *out, u32 *count, u64 last_seen_us),
-    u64 stamp = (cfg.t0_ns + since_t0() / NS * NS) / 1000;
-    if (g->utilization < 0) ret = NOT_SUPPORTED;
-    else if (!g->pid_count || stamp <= last_seen_us) ret = NOT_FOUND;
-    else if (!out) { *count = g->pid_count; ret = TOO_SMALL; }
-    else {
-        u32 room = *count;
-        *count = g->pid_count;
-        if (room < g->pid_count) ret = TOO_SMALL;
-        else for (int i = 0; i < g->pid_count; i++)
-            out[i] = (process_use){g->pids[i], stamp, (g->utilization + i) / g->pid_count, 0, 0, 0};
-    })
+#include "tenants.c"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,7 +29,7 @@ def ledger(tmp_path: Path) -> str:
     alice = JobRun(
         job_payee("slurm", "4711", START_WALL_NS),
         uid=1001,
-        labels={"user": "alice", "name": "=cmd()\x1b[31m"},
+        labels={"user": "alice", "account": "physics", "name": "=cmd()\x1b[31m"},
         holdings=(Holding(GPU.name, 1_000_000),),
         last_seen_ns=START_WALL_NS + 3600 * NS_PER_S,
     )
@@ -51,10 +52,14 @@ def test_a_receipt(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["job", "4711", "--ledger", ledger]) == 0
     said = capsys.readouterr().out
     assert "slurm/4711" in said and "running, from 2027-01-15T08:00:00Z to now" in said
-    assert "energy   1.000000 kWh (gpu 1.000000" in said
-    assert "held 1.00 h, idle 0.75 h (0.250000 kWh)" in said
-    assert "75% of the time that it held GPUs they did nothing, 25% of its GPU energy." in said
-    assert "\x1b" not in said
+    assert "energy    1.000 kWh" in said and "GPU 1.000" in said
+    words = " ".join(said.split())
+    assert "held idle 0.2500 kWh 75% of 1:00:00 h GPU time" in words
+    assert "475.0 g/kWh, table WORLD (lifecycle, an estimate), PUE 1.56" in words
+    assert "75% of the time that it held GPUs they did nothing: 25% of its energy" in words
+    assert "Most of the time the GPUs waited" in words and "100% by energy counters" in words
+    assert "\x1b" not in said and "cost" not in said and "power" not in said
+    assert max(map(len, said.splitlines())) <= 80
 
     assert main(["job", "pod/abc", "--ledger", ledger, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["exact"]["energy_uj"] == "5"
@@ -78,6 +83,26 @@ def test_lists(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     (last,) = json.loads(capsys.readouterr().out)["jobs"]
     assert last["job_id"] == "4711"
     assert main(["jobs", "--ledger", ledger, "--limit", "many"]) == 2
+    again = ["jobs", "--ledger", ledger, "--json", "--cursor", answer["next_cursor"], "--reverse"]
+    assert main(again) == 2
+    assert "order" in capsys.readouterr().err
+
+
+def test_filters_orders_and_all_pages(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(*more: str) -> list[str]:
+        assert main(["jobs", "--ledger", ledger, "--json", *more]) == 0
+        return [run["job_id"] for run in json.loads(capsys.readouterr().out)["jobs"]]
+
+    assert listed() == ["abc", "4711"]
+    assert listed("--reverse") == ["4711", "abc"]
+    assert listed("--sort", "energy") == listed("--sort", "held_idle") == ["4711", "abc"]
+    assert listed("--account", "physics") == ["4711"] and listed("--account", "x") == []
+    assert listed("--name", "=cmd*") == ["4711"] and listed("--name", "cmd*") == []
+    assert listed("--limit", "1") == ["abc"]
+    assert listed("--all") == ["abc", "4711"]
+    assert main(["jobs", "--ledger", ledger, "--csv", "--limit", "1"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2 and "--all" in said.err
 
 
 def test_totals_by_job_and_user(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,9 +115,88 @@ def test_totals_by_job_and_user(ledger: str, capsys: pytest.CaptureFixture[str])
     assert rows == {"alice": "3600000000000", "(unknown)": "5", "(idle)": "7"}
 
 
+def test_waste(ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    since = ("--since", "2027-01-15", "--until", "2027-01-16", "--ledger", ledger)
+    assert main(["waste", *since]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[1].split() == ["alice", "1.00", "0.75", "75%", "0.250", "25%"]
+    assert "GPUs that nobody held used 0 kWh; in no line above." in said
+
+    settings = tmp_path / "c.toml"
+    settings.write_text('[site]\nprice_per_kwh = 0.5\ncurrency = "CHF"\n')
+    assert main(["waste", "--by", "account", *since, "--config", str(settings)]) == 0
+    said = capsys.readouterr().out
+    assert "idle CHF" in said.splitlines()[0]
+    row = said.splitlines()[1].split()
+    assert (row[0], row[-1]) == ("physics", "0.20")  # 0.25 kWh × 1.56 × 0.5, rounded to even
+    assert main(["job", "4711", "--ledger", ledger, "--config", str(settings)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cost 0.7800 CHF" in said and "(0.2500 kWh, 0.1950 CHF)" in said
+
+    assert main(["waste", *since, "--csv", "--config", str(settings)]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert row["held_idle_uj"] == "900000000000" and float(row["held_idle_cost"]) == 0.195
+    assert (row["held_idle_gpu_hours"], row["currency"]) == ("0.75", "CHF")
+    assert main(["waste", *since, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["rows"][0]["held_idle_cost"] is None and answer["idle"]["energy_kwh"] == 0
+    assert main(["waste", "--since", "never", "--ledger", ledger]) == 2
+    assert (
+        main(["waste", "--since", "2027-01-16", "--until", "2027-01-17", "--ledger", ledger]) == 0
+    )
+
+
+def test_an_id_that_two_managers_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, clock = tmp_path / "two.sqlite", FakeClock()
+    runs = tuple(
+        JobRun(job_payee(manager, "1001", START_WALL_NS), uid=1001, last_seen_ns=START_WALL_NS)
+        for manager in ("slurm", "user")
+    )
+    books = opened(path, clock)
+    books.commit(batch(runs=runs), clock.now())
+    books.close()
+    assert main(["job", "1001", "--ledger", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("slurm/1001") and "Also called that: user/1001" in said
+    assert main(["job", "user/1001", "--ledger", str(path)]) == 0
+    assert "Also" not in capsys.readouterr().out
+
+
+def test_a_time_line_of_bars(tmp_path: Path) -> None:
+    path, clock = tmp_path / "line.sqlite", FakeClock()
+    run = JobRun(
+        job_payee("slurm", "7", START_WALL_NS + 150 * NS_PER_S),
+        uid=1001,
+        last_seen_ns=START_WALL_NS + 1500 * NS_PER_S,
+    )
+    watts = (400, 800, 0, 100, 800)
+    lasts_s = (150, 300, 300, 300, 300)
+    energy = {
+        key(SLOT_S + 300 * slot, device.name, run.payee): w * s * 500_000
+        for slot, (w, s) in enumerate(zip(watts, lasts_s, strict=True))
+        for device in (GPU, CPU)
+        if w
+    }
+    books = opened(path, clock)
+    books.commit(batch(energy, runs=(run,)), clock.now())
+    books.close()
+    for encoding, bars in (("utf-8", "▄█ ▁█"), ("ascii", "=@ .@"), ("latin-1", "=@ .@")):
+        done = subprocess.run(
+            [sys.executable, "-m", "wattledger.cli", "job", "7", "--ledger", str(path)],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            check=True,
+        )
+        lines = done.stdout.decode(encoding).splitlines()
+        number = next(n for n, line in enumerate(lines) if line.startswith("  power "))
+        assert lines[number].split(maxsplit=1)[1] == bars
+        assert "2027-01-15 08:00 to 2027-01-15 08:25 UTC, 5 min each" in lines[number + 1]
+        assert "highest 800.0 W" in lines[number + 2]
+
+
 def test_each_command_stands_alone(ledger: str) -> None:
     """In a process of its own, where nothing else was imported before."""
-    for command in (["jobs"], ["job", "4711"]):
+    for command in (["jobs"], ["job", "4711"], ["waste", "--since", "2020-01-01"]):
         done = subprocess.run(
             [sys.executable, "-m", "wattledger.cli", *command, "--ledger", ledger],
             capture_output=True,
@@ -100,4 +204,4 @@ def test_each_command_stands_alone(ledger: str) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "4711" in done.stdout
+        assert "4711" in done.stdout or "GPU-h" in done.stdout

@@ -22,10 +22,13 @@ def largest_remainder(amount: int, weights: Sequence[int]) -> list[int]:
         raise ValueError("weights must be given, and at least 0")
     if whole == 0:
         return [amount, *([0] * (len(weights) - 1))]
-    parts = [amount * weight // whole for weight in weights]
+    divided = [divmod(amount * weight, whole) for weight in weights]
+    parts = [part for part, _ in divided]
     left = amount - sum(parts)
     if left:
-        by_remainder = sorted(range(len(weights)), key=lambda i: -(amount * weights[i] % whole))
+        remainders = [remainder for _, remainder in divided]
+        # Reversed, and not negated: equal ones stay in their order either way.
+        by_remainder = sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)
         for i in by_remainder[:left]:
             parts[i] += 1
     return parts

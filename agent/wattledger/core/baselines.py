@@ -113,6 +113,11 @@ class Baselines:
             if name not in self._unheard
         }
 
+    def read_at_ns(self, device: str) -> int | None:
+        """CLOCK_MONOTONIC of a device's last reading of this boot; None: there was none."""
+        last = self._last.get(device)
+        return None if last is None or device in self._unheard else last.at.monotonic_ns
+
     def checkpoints(self) -> dict[str, CounterReading | None]:
         """What the ledger is to remember: last counter readings, None for other meters' devices."""
         kept: dict[str, CounterReading | None] = dict.fromkeys(self._forgotten)

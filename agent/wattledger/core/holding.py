@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import lcm
 from typing import NamedTuple
 
 from wattledger.model import Payee
-from wattledger.model.jobs import TRUST, WHOLE_SHARE_PPM, Claim, JobKey, Survey
+from wattledger.model.jobs import RUN, TRUST, WHOLE_SHARE_PPM, Claim, JobKey, Survey
 
 Weights = tuple[tuple[Payee, int], ...]
 
@@ -99,37 +100,64 @@ def _use_by_payer(device: str, survey: Survey) -> dict[Payee, int]:
     return used
 
 
-def among_steps(device: str, holders: Holders, survey: Survey) -> Holders:
-    """The same, with what each job holds divided among it and its steps.
+def members_of(device: str, survey: Survey) -> dict[Payee, list[tuple[Payee, int]]]:
+    """Payer → those of it and its steps that are on a GPU, with their parts of what it holds.
 
     A step has what its processes use, or the equal part of it; a job whose own processes are not
-    on the device leaves all of it to the steps that are.
+    on the device leaves all of it to the steps that are. A payer without an entry has no steps on
+    it.
     """
-    members: dict[Payee, list[Payee]] = {}
+    if not survey.steps:
+        return {}
+    on_it: dict[Payee, set[Payee]] = {}
     for payee in survey.processes.get(device, ()):
         if payee in survey.runs:
-            members.setdefault(payer_of(payee, survey.steps), []).append(payee)
-    for claim in survey.claims:
-        if claim.device == device and claim.source == "run":
-            for step in survey.steps:
-                if (step.manager, step.job_id) == (claim.manager, claim.job_id):
-                    members.setdefault(payer_of(step, survey.steps), []).append(step)
-    if not any(payee in survey.steps for those in members.values() for payee in those):
-        return holders
+            on_it.setdefault(payer_of(payee, survey.steps), set()).add(payee)
+    claiming = {c[:2] for c in survey.claims if c.device == device and c.source == RUN}
+    for step in survey.steps:
+        if (step.manager, step.job_id) in claiming:
+            on_it.setdefault(payer_of(step, survey.steps), set()).add(step)
     sm = survey.sm.get(device, {})
-    parts: dict[Payee, list[tuple[Payee, int]]] = {}
-    common = 1  # a multiple of every job's sum of weights, so that all stay whole numbers
-    for payer, _ in holders.weights:
-        those = sorted(set(members.get(payer, ()))) or [payer]
-        used = [(payee, sm.get(payee, 0)) for payee in those]
-        if not sum(weight for _, weight in used):
-            used = [(payee, 1) for payee in those]
-        parts[payer] = used
-        common *= sum(weight for _, weight in used)
-    weights = [
-        (payee, weight * part * (common // sum(p for _, p in parts[payer])))
-        for payer, weight in holders.weights
-        for payee, part in parts[payer]
-        if part
-    ]
-    return Holders(tuple(weights), holders.whole * common, holders.exact)
+    members: dict[Payee, list[tuple[Payee, int]]] = {}
+    for payer, those in on_it.items():
+        if those.isdisjoint(survey.steps):
+            continue
+        used = [(payee, sm.get(payee, 0)) for payee in sorted(those)]
+        if not sum(part for _, part in used):
+            used = [(payee, 1) for payee, _ in used]
+        members[payer] = used
+    return members
+
+
+def divide(
+    weights: Weights,
+    whole: int,
+    members: Mapping[Payee, list[tuple[Payee, int]]],
+    ran_ns: Callable[[Payee], int],
+    length_ns: int,
+) -> tuple[Weights, int]:
+    """Payers' weights, divided among them and their steps.
+
+    Args:
+        weights: of payers.
+        whole: what they are parts of.
+        members: see `members_of`.
+        ran_ns: how long a step ran in the time in question; the rest of its part is its payer's.
+        length_ns: that time.
+    """
+    sums = {
+        payer: sum(part for _, part in members[payer]) for payer, _ in weights if payer in members
+    }
+    if not sums or length_ns <= 0:
+        return weights, whole
+    scale = lcm(*sums.values())
+    divided: dict[Payee, int] = {}
+    for payer, weight in weights:
+        left = weight * scale * length_ns
+        for payee, part in members.get(payer, ()):
+            if payee != payer:
+                own = weight * part * (scale // sums[payer]) * min(ran_ns(payee), length_ns)
+                divided[payee] = divided.get(payee, 0) + own
+                left -= own
+        divided[payer] = divided.get(payer, 0) + left
+    return tuple(item for item in sorted(divided.items()) if item[1]), whole * scale * length_ns

@@ -139,6 +139,14 @@ def _power_step(last: PowerReading, now: PowerReading) -> Step:
     return Step(interval, unobserved_ns=unobserved_ns, reason=reason)
 
 
+def only_slot(start_ns: int, end_ns: int) -> int | None:
+    """The 5-minute slot, in Unix seconds, that holds all of a span; None: there are several."""
+    first = slot_of(start_ns)
+    if end_ns > (first + SLOT_S) * NS_PER_S:
+        return None
+    return first if end_ns > start_ns else slot_of(end_ns)
+
+
 def over_slots(start_ns: int, end_ns: int, amount: int) -> Iterator[tuple[int, int]]:
     """An amount spread evenly over a span, cut at the 5-minute slots; the parts sum to it.
 
@@ -150,13 +158,13 @@ def over_slots(start_ns: int, end_ns: int, amount: int) -> Iterator[tuple[int, i
     Yields:
         (slot start in Unix seconds, part), parts of 0 left out.
     """
-    first = slot_of(start_ns)
-    if end_ns <= start_ns or end_ns <= (first + SLOT_S) * NS_PER_S:
+    only = only_slot(start_ns, end_ns)
+    if only is not None:
         if amount:
-            yield (first if end_ns > start_ns else slot_of(end_ns)), amount
+            yield only, amount
         return
     done = 0
-    for slot_s in range(first, slot_of(end_ns - 1) + SLOT_S, SLOT_S):
+    for slot_s in range(slot_of(start_ns), slot_of(end_ns - 1) + SLOT_S, SLOT_S):
         boundary_ns = min(end_ns, slot_s * NS_PER_S + SLOT_NS)
         upto = amount * (boundary_ns - start_ns) // (end_ns - start_ns)
         if upto > done:

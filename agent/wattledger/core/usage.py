@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from wattledger.core.holding import Holders, Weights, among_steps, holders_of, payer_of
+from wattledger.core.holding import Holders, Weights, divide, holders_of, members_of
+from wattledger.core.timeline import Brief, Timelines, cut
 from wattledger.model import (
     IDLE,
     SYSTEM,
@@ -36,6 +37,7 @@ from wattledger.units import NS_PER_S, PPM
 
 POLICIES = ("allocated", "equal", "proportional", "none")
 REMEMBER_NS = 60 * NS_PER_S
+MAX_ASLEEP = 10_000
 
 
 class _Mark(NamedTuple):
@@ -43,14 +45,6 @@ class _Mark(NamedTuple):
 
     used_ns: Mapping[Payee, int]
     busy_ns: int | None
-
-
-class _Span(NamedTuple):
-    """From when to when a run ran, on CLOCK_BOOTTIME; `end_ns` None: it runs."""
-
-    start_ns: int
-    end_ns: int | None
-    seen_ns: int
 
 
 class Payers:
@@ -87,60 +81,91 @@ class Payers:
         self._running: dict[JobKey, Payee] = {}
         self._used_ns: Mapping[Payee, int] = {}
         self._final: dict[Payee, tuple[int, int]] = {}  # ended run → (CPU time, when)
+        self._asleep: dict[Payee, int] = {}  # what those had used who ended longer ago
         self._marks: dict[str, _Mark] = {}
         self._spent: dict[str, tuple[Mapping[Payee, int], Weights, int]] = {}
         self._holders: dict[str, Holders] = {}
-        self._edges: dict[Payee, _Span] = {}  # runs that began or ended a short while ago
-        self._let_go: dict[str, dict[Payee, int]] = {}  # GPU → ended run → share in ppm
+        self._timelines = Timelines()
+        self._step_starts_ns: dict[Payee, int] = {}  # on CLOCK_BOOTTIME
 
     def observe(self, survey: Survey) -> None:
         """Take in a survey; the usages asked for from now on are by it."""
-        before = self._survey
+        before, old = self._survey, self._holders
         if before is None and self._start.busy_ns is None:
             self._start = _Mark({}, survey.busy_ns)
-        self._note_edges(before, survey)
-        self._survey = survey
+        self._survey, self._holders = survey, {}
         self._running = {run.key: payee for payee, run in survey.runs.items()}
+        self._count_cpu_time(before, survey)
+        self._note_steps(survey)
+        self._note_holders(before, old, survey)
+
+    def _count_cpu_time(self, before: Survey | None, survey: Survey) -> None:
         now_ns = survey.at.monotonic_ns
-        for payee in before.runs if before is not None else ():
+        # A run that ended may bring its last reading, also one that came and went in between.
+        for payee in dict.fromkeys((*(before.runs if before is not None else ()), *survey.cpu_ns)):
             if payee not in survey.runs:
-                self._final[payee] = (self._used_ns.get(payee, 0), now_ns)
-        for payee in list(self._final):
-            if payee in survey.runs or now_ns - self._final[payee][1] > REMEMBER_NS:
+                used = max(survey.cpu_ns.get(payee, 0), self._used_ns.get(payee, 0))
+                self._final[payee] = (used, now_ns)
+        for payee, (used, ended_ns) in list(self._final.items()):
+            if payee in survey.runs:
                 del self._final[payee]
+            elif now_ns - ended_ns > REMEMBER_NS:
+                del self._final[payee]
+                self._asleep[payee] = used
+                if len(self._asleep) > MAX_ASLEEP:
+                    del self._asleep[next(iter(self._asleep))]
+        awake = {p: self._asleep.pop(p) for p in survey.runs if p in self._asleep}
+        if awake:  # a run that was taken for ended: what it had used was booked then
+            self._start = self._start._replace(used_ns={**self._start.used_ns, **awake})
+            for device, mark in self._marks.items():
+                self._marks[device] = mark._replace(used_ns={**awake, **mark.used_ns})
         ended = {payee: used for payee, (used, _) in self._final.items()}
         self._used_ns = {**survey.cpu_ns, **ended} if ended else survey.cpu_ns
-        self._holders.clear()
 
-    def _note_edges(self, before: Survey | None, survey: Survey) -> None:
-        """Who began and who ended since the survey before, and what the latter had held."""
+    def _note_steps(self, survey: Survey) -> None:
+        known, at = self._step_starts_ns, survey.at
+        self._step_starts_ns = {
+            step: known.get(step, min(step.start_ns - at.wall_ns, 0) + at.boottime_ns)
+            for step in survey.steps
+        }
+
+    def _note_holders(
+        self, before: Survey | None, old: Mapping[str, Holders], survey: Survey
+    ) -> None:
+        """Who held the GPUs since the survey before."""
         at = survey.at
         to_boottime_ns = at.boottime_ns - at.wall_ns  # a stepped wall clock makes no difference
-        known: Mapping[Payee, JobRun] = before.runs if before is not None else {}
-        for payee in survey.runs:
-            if payee not in known:
-                start_ns = payee.start_ns + to_boottime_ns
-                if before is not None and payee.start_ns >= at.wall_ns:
-                    start_ns = before.at.boottime_ns  # first seen now: it began since the last look
-                self._edges[payee] = _Span(start_ns, None, at.boottime_ns)
-        for run in survey.ended:
-            if run.payee in survey.runs:
-                continue
-            last_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
-            start_ns = run.payee.start_ns + to_boottime_ns
-            self._edges[run.payee] = _Span(start_ns, last_ns, at.boottime_ns)
-            held = self._held_by(run.payee) if run.payee in known else ()
-            for holding in run.holdings or held:
-                self._let_go.setdefault(holding.device, {})[run.payee] = holding.share_ppm
-        for payee, span in list(self._edges.items()):
-            if at.boottime_ns - span.seen_ns > REMEMBER_NS:
-                del self._edges[payee]
-                for runs in self._let_go.values():
-                    runs.pop(payee, None)
+        since_ns = before.at.boottime_ns if before is not None else at.boottime_ns
 
-    def _held_by(self, payee: Payee) -> tuple[Holding, ...]:
-        """What a run held as of the survey before; only of GPUs that were asked for since."""
-        return self.holdings(tuple(self._holders)).get(payee, ())
+        def boottime_ns(wall_ns: int) -> int:
+            return min(max(wall_ns + to_boottime_ns, since_ns), at.boottime_ns)
+
+        known: Mapping[Payee, JobRun] = before.runs if before is not None else {}
+        begun_ns = {
+            # One that is first seen now began somewhere since the last look.
+            payee: since_ns if payee.start_ns >= at.wall_ns else boottime_ns(payee.start_ns)
+            for payee in survey.runs
+            if payee not in known
+        }
+        gone = [run for run in survey.ended if run.payee not in survey.runs]
+        ended_ns = {run.payee: boottime_ns(run.end_ns or run.last_seen_ns) for run in gone}
+        brief: dict[str, list[Brief]] = {}
+        for run in gone:
+            for device, share_ppm, _ in run.holdings:
+                holders = old.get(device)
+                if holders is None or run.payee not in dict(holders.weights):
+                    start_ns = boottime_ns(run.payee.start_ns)
+                    one = Brief(run.payee, share_ppm, start_ns, ended_ns[run.payee])
+                    brief.setdefault(device, []).append(one)
+        claimed = (claim.device for claim in survey.claims)
+        for device in dict.fromkeys((*survey.processes, *claimed, *old, *brief)):
+            new, was = self.holders(device), old.get(device)
+            if was is None:
+                was = new if before is None else Holders()
+            segments = cut(
+                since_ns, at.boottime_ns, was, new, begun_ns, ended_ns, brief.get(device, ())
+            )
+            self._timelines.extend(device, segments)
 
     def holders(self, device: str) -> Holders:
         """Who pays for a GPU now; steps are not among them."""
@@ -156,22 +181,19 @@ class Payers:
         held: dict[Payee, tuple[Holding, ...]] = {}
         for device in gpus:
             holders = self.holders(device)
-            inside = self._with_steps(device)
-            steps = self._survey.steps if self._survey is not None else {}
-            parts = [*holders.weights] if inside is holders else []
-            if inside is not holders:
-                parts += [(p, w * (inside.whole // holders.whole)) for p, w in holders.weights]
-                parts += [(p, w) for p, w in inside.weights if p in steps]
-            for payee, weight in parts:
-                part = Holding(device, weight * PPM // inside.whole, holders.exact)
+            members = self._members(device)
+            for payee, weight in holders.weights:
+                part = Holding(device, weight * PPM // holders.whole, holders.exact)
                 held[payee] = (*held.get(payee, ()), part)
+                those = [(p, w) for p, w in members.get(payee, ()) if p != payee]
+                all_ = sum(w for _, w in members.get(payee, ()))
+                for step, own in those:
+                    inside = part._replace(share_ppm=part.share_ppm * own // all_)
+                    held[step] = (*held.get(step, ()), inside)
         return held
 
-    def _with_steps(self, device: str) -> Holders:
-        holders = self.holders(device)
-        if self._survey is None or not self._survey.steps or not holders.weights:
-            return holders
-        return among_steps(device, holders, self._survey)
+    def _members(self, device: str) -> dict[Payee, list[tuple[Payee, int]]]:
+        return members_of(device, self._survey) if self._survey is not None else {}
 
     # ── usages ──────────────────────────────────────────────────────────────────────────────────
 
@@ -194,20 +216,31 @@ class Payers:
         return self._dram(interval.device, recovered=recovered)
 
     def _gpu(self, interval: EnergyInterval, processes: int | None, *, recovered: bool) -> Usage:
-        device = interval.device
-        holders = self._with_steps(device)
+        device, survey = interval.device, self._survey
+        holders = self.holders(device)
         if recovered:
             before = self._before.get(device, {})
-            steps = self._survey.steps if self._survey is not None else {}
-            both = tuple(i for i in holders.weights if payer_of(i[0], steps) in before)
-            return Usage(device, both, holders.whole, UNATTRIBUTED, held=bool(both))
-        if self._edges:
-            weights, whole = self._within(interval, holders)
-        else:
-            weights, whole = holders.weights, holders.whole
+            both = tuple(item for item in holders.weights if item[0] in before)
+            weights, whole = divide(
+                both, holders.whole, self._members(device), lambda s: s in self._alive_before, 1
+            )
+            return Usage(device, weights, whole, UNATTRIBUTED, held=bool(both))
+        weights, whole = holders.weights, holders.whole
+        if survey is not None:
+            to_boottime_ns = survey.at.boottime_ns - survey.at.wall_ns
+            start_ns, end_ns = interval.start_ns + to_boottime_ns, interval.end_ns + to_boottime_ns
+            weights, whole = self._timelines.over(device, start_ns, end_ns)
+            if survey.steps:
+                starts_ns = self._step_starts_ns
+                weights, whole = divide(
+                    weights,
+                    whole,
+                    self._members(device),
+                    lambda step: max(0, end_ns - max(starts_ns.get(step, start_ns), start_ns)),
+                    end_ns - start_ns,
+                )
         if weights:
             return Usage(device, weights, whole, IDLE, held=True)
-        survey = self._survey
         if survey is not None and device in survey.processes and processes is not None:
             return Usage(device, rest=SYSTEM if device in survey.strangers else IDLE)
         if holders.weights:
@@ -216,41 +249,13 @@ class Payers:
             return Usage(device, rest=UNATTRIBUTED)
         return Usage(device, rest=SYSTEM if processes else IDLE)
 
-    def _within(self, interval: EnergyInterval, holders: Holders) -> tuple[Weights, int]:
-        """The holders' weights times how long each ran in an interval, over all of it."""
-        survey, let_go = self._survey, self._let_go.get(interval.device, {})
-        edges = [payee for payee, _ in holders.weights if payee in self._edges]
-        if survey is None or not (edges or let_go):
-            return holders.weights, holders.whole
-        to_boottime_ns = survey.at.boottime_ns - survey.at.wall_ns
-        start_ns, end_ns = interval.start_ns + to_boottime_ns, interval.end_ns + to_boottime_ns
-        length_ns = end_ns - start_ns
-        if length_ns <= 0:
-            return holders.weights, holders.whole
-
-        def ran_ns(payee: Payee) -> int:
-            span = self._edges.get(payee)
-            if span is None:
-                return length_ns
-            until_ns = end_ns if span.end_ns is None else min(span.end_ns, end_ns)
-            return max(0, until_ns - max(span.start_ns, start_ns))
-
-        weights: dict[Payee, int] = {}
-        for payee, weight in holders.weights:
-            weights[payee] = weight * PPM * ran_ns(payee)
-        for payee, share_ppm in let_go.items():
-            if payee not in weights:
-                weights[payee] = share_ppm * holders.whole * ran_ns(payee)
-        present = tuple(item for item in sorted(weights.items()) if item[1])
-        return present, max(holders.whole * PPM * length_ns, sum(w for _, w in present), 1)
-
     def _cpu(self, device: str, floor_uw: int, *, recovered: bool) -> Usage:
         weights, whole = self._cpu_time(device)
         if recovered:
             weights = tuple(item for item in weights if item[0] in self._alive_before)
-            if not weights:
-                return Usage(device, rest=UNATTRIBUTED)
-            return Usage(device, weights, whole, UNATTRIBUTED, floor_uw)
+            # The floor's part too: who bore it meanwhile cannot be told.
+            nobody = ((UNATTRIBUTED, 1),)
+            return Usage(device, weights, whole, UNATTRIBUTED, floor_uw, nobody, 1)
         bearers, over = self._bearers(weights, whole) if floor_uw else ((), 1)
         return Usage(device, weights, whole, SYSTEM, floor_uw, bearers, over)
 

@@ -47,7 +47,7 @@ def find_layout(sysfs: Path) -> Layout:
     """What is mounted below `<sysfs>/fs/cgroup`; nothing at all where there are no cgroups."""
     root = sysfs / "fs" / "cgroup"
     if (root / "cgroup.controllers").is_file():
-        return Layout(v2=str(root))
+        return Layout(v2=os.path.realpath(root))
 
     def mounted(*names: str) -> str | None:
         found = (root / name for name in names if (root / name).is_dir())
@@ -126,6 +126,18 @@ def some_pids(layout: Layout, cgroup: str, most: int = 16) -> list[int]:
         if found:
             break
     return found[:most]
+
+
+def owner_uid(layout: Layout, procfs: Path, cgroup: str) -> int | None:
+    """The user whose processes are in a cgroup; root's own (slurmstepd) do not count."""
+    for pid in some_pids(layout, cgroup):
+        try:
+            uid = (procfs / str(pid)).stat().st_uid
+        except OSError:
+            continue
+        if uid:
+            return uid
+    return None
 
 
 def process_cgroups(procfs: Path, pid: int) -> tuple[str, ...]:

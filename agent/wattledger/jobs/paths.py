@@ -2,13 +2,17 @@
 
 Manager precedence first (Slurm > pod > container > unit > login). A pattern matches only where
 root's own managers make cgroups; below `user@UID.service`, or inside of a container, users make
-them, and whatever they are called there they stay that user's, or that container's. So a rootless
-container is paid for by its user: were each a job, a loop of mkdir could make millions of them.
+them, and whatever they are called there they stay that user's, or that container's. What a user
+can make there is a rootless container, a job of theirs alone: its id ends in `@UID`, so that no
+mkdir makes or joins a series of somebody else's, and of a flood only some count (`tree.py`).
 
 Shapes: SchedMD's cgroup pages (https://slurm.schedmd.com/cgroup_v2.html, cgroups.html) with the
 SLUID names of 26.05 (src/common/sluid.c: "s" and 13 characters of Crockford's base32); Kubernetes'
-cgroup drivers (pkg/kubelet/cm); Docker and Podman under both of systemd's and cgroupfs' drivers;
-systemd's own tree (https://systemd.io/CGROUP_DELEGATION).
+cgroup drivers (pkg/kubelet/cm); Docker and Podman under both of systemd's and cgroupfs' drivers,
+rootful and rootless (https://docs.podman.io/en/latest/markdown/podman-run.1.html, `--cgroups`:
+`split` makes `libpod-payload-ID` inside of the service's own cgroup;
+https://docs.docker.com/engine/security/rootless/); systemd's own tree
+(https://systemd.io/CGROUP_DELEGATION).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import NamedTuple
 
 from wattledger.model.jobs import DOCKER, MANAGERS, POD, PODMAN, SLURM, UNIT, USER
 
+CONTAINERS = (DOCKER, PODMAN)
 SHORT_ID = 12  # what `docker ps` and `podman ps` show
 MAX_DEPTH = 16
 
@@ -27,7 +32,7 @@ _SLURM = re.compile(
     r"(?:"
     r"/system\.slice/(?:[\w.-]+_)?slurmstepd\.scope"  # v2
     r"|/slurm(?:_[\w.-]+)?/uid_(?P<uid>\d{1,10})"  # v1
-    r")/(?:job_(?P<job>\d{1,10})|(?P<sluid>s[0-9A-HJKMNP-TV-Z]{13}))(?=/|$)",
+    r")/(?:job_(?P<job>\d{1,10})|(?P<sluid>s[0-9A-HJKMNP-TV-Z]{13}))(?=/|\Z)",
     re.ASCII,
 )
 _UID = r"[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32}"
@@ -36,7 +41,7 @@ _POD = re.compile(
     r"(?:/kubelet)?/kubepods(?:/burstable|/besteffort)?/pod"  # cgroupfs driver
     r"|(?:/kubelet\.slice)?(?:/[a-z-]*kubepods\.slice)(?:/[a-z-]*kubepods-(?:burstable|besteffort)"
     r"\.slice)?/[a-z-]*kubepods(?:-burstable|-besteffort)?-pod"  # systemd driver
-    rf")(?P<pod>{_UID})(?:\.slice)?(?=/|$)",
+    rf")(?P<pod>{_UID})(?:\.slice)?(?=/|\Z)",
     re.ASCII,
 )
 _HEX = r"[0-9a-f]{64}"
@@ -44,26 +49,52 @@ _CONTAINER = re.compile(
     r"(?:"
     rf"/docker/(?P<docker>{_HEX})"  # cgroupfs
     rf"|/(?:system|machine)\.slice/docker-(?P<docker_scope>{_HEX})\.scope"
-    rf"|/libpod_parent/libpod-(?P<libpod>{_HEX})"
+    rf"|/libpod_parent/(?:{_HEX}/)?libpod-(?P<libpod>{_HEX})"  # in a pod, or alone
     rf"|/machine\.slice/(?:[\w.-]+\.slice/)*libpod-(?P<libpod_scope>{_HEX})\.scope"
-    r")(?=/|$)",
+    r")(?=/|\Z)",
     re.ASCII,
 )
-_UNIT = re.compile(r"((?:/[^/]+\.slice)*)/([^/]+\.(?:service|scope))(?=/|$)", re.ASCII)
+_OWN = r"/user\.slice/user-(?P<uid>\d{1,10})\.slice/user@(?P=uid)\.service"
+_OWN_SLICES = r"(?:/[^/]+\.slice){0,4}"
+_OWN_SERVICE = r"(?:/(?:[^/]+\.service|podman-[^/]+\.scope))?"  # what a container may lie inside
+_ROOTLESS = re.compile(
+    rf"{_OWN}{_OWN_SLICES}(?:"
+    rf"/libpod-(?P<scope>{_HEX})\.scope"
+    rf"|/docker-(?P<docker_scope>{_HEX})\.scope"
+    rf"|{_OWN_SERVICE}(?:/libpod_parent(?:/{_HEX})?)?/libpod-(?:payload-)?(?P<libpod>{_HEX})"
+    rf"|{_OWN_SERVICE}/docker/(?P<docker>{_HEX})"
+    r")(?=/|\Z)",
+    re.ASCII,
+)
+_ROOTLESS_INSIDE = re.compile(
+    r"/user\.slice/user-\d{1,10}\.slice"
+    rf"|{_OWN}{_OWN_SLICES}{_OWN_SERVICE}(?:/docker|/libpod_parent(?:/{_HEX})?)?",
+    re.ASCII,
+)
+_DELEGATED = re.compile(_OWN, re.ASCII)
+_UNIT = re.compile(r"((?:/[^/]+\.slice)*)/([^/]+\.(?:service|scope))(?=/|\Z)", re.ASCII)
 # What makes jobs' cgroups is no job itself.
 _MANAGER = re.compile(r"init\.scope|(?:[\w.-]+_)?slurmstepd\.scope", re.ASCII)
-_USER = re.compile(r"/user\.slice/user-(\d{1,10})\.slice(?=/|$)", re.ASCII)
+_USER = re.compile(r"/user\.slice/user-(\d{1,10})\.slice(?=/|\Z)", re.ASCII)
 
 # Directories below which root's managers make the cgroups of jobs; each one level.
-_INSIDE = re.compile(
-    r"/system\.slice/(?:[\w.-]+_)?slurmstepd\.scope"
-    r"|/slurm(?:_[\w.-]+)?(?:/uid_\d{1,10})?"
-    r"|/kubelet(?:/kubepods(?:/(?:burstable|besteffort))?)?"
-    r"|/kubepods(?:/(?:burstable|besteffort))?"
-    r"|/docker|/libpod_parent"
-    r"|(?:/[^/]+\.slice)+",
+_SLURM_INSIDE = re.compile(
+    r"/system\.slice(?:/(?:[\w.-]+_)?slurmstepd\.scope)?|/slurm(?:_[\w.-]+)?(?:/uid_\d{1,10})?",
     re.ASCII,
 )
+_INSIDE = re.compile(
+    rf"{_SLURM_INSIDE.pattern}"
+    r"|/kubelet(?:/kubepods(?:/(?:burstable|besteffort))?)?"
+    r"|/kubepods(?:/(?:burstable|besteffort))?"
+    r"|/kubelet\.slice"
+    r"|(?:/kubelet\.slice)?/[a-z-]*kubepods\.slice"
+    r"(?:/[a-z-]*kubepods-(?:burstable|besteffort)\.slice)?"
+    rf"|/docker|/libpod_parent(?:/{_HEX})?"
+    r"|/machine\.slice(?:/[\w.-]+\.slice)*"
+    r"|/user\.slice",
+    re.ASCII,
+)
+_SLICES = re.compile(r"(?:/[^/]+\.slice)+")  # in which units are
 
 
 class Place(NamedTuple):
@@ -88,6 +119,11 @@ class Place(NamedTuple):
         """Its manager's precedence; 0 is the highest."""
         return MANAGERS.index(self.manager)
 
+    @property
+    def rootless(self) -> bool:
+        """A user made it, and may make as many as they like."""
+        return "@" in self.job_id and self.manager in CONTAINERS
+
 
 class Paths:
     """Reads paths as the settings say."""
@@ -107,6 +143,7 @@ class Paths:
                 `*` stands for one part of the path.
         """
         self._managers = frozenset(managers)
+        self._rootless = not self._managers.isdisjoint(CONTAINERS)
         self._units = tuple(units)
         self._roots = tuple(_root_pattern(root) for root in slurm_roots if SLURM in managers)
         self._root_parts = tuple(root.strip("/").split("/") for root in slurm_roots)
@@ -120,7 +157,7 @@ class Paths:
         """
         found = [
             place
-            for read in (self._slurm, _pod, _container, _user)
+            for read in (self._slurm, _pod, _container, _rootless, _user)
             if (place := read(path)) is not None and place.manager in self._managers
         ]
         unit = _unit(path) if UNIT in self._managers else None
@@ -136,7 +173,16 @@ class Paths:
         """Whether jobs' cgroups may lie directly or further below this one."""
         if path == "" or _INSIDE.fullmatch(path):
             return path.count("/") < MAX_DEPTH
+        if self._rootless and _ROOTLESS_INSIDE.fullmatch(path):
+            return True
+        if self._units and UNIT in self._managers and _SLICES.fullmatch(path):
+            return path.count("/") < MAX_DEPTH
         return bool(self._root_parts) and self._leads_to_a_root(path)
+
+    @staticmethod
+    def is_delegated(path: str) -> bool:
+        """Whether below this cgroup it is a user who makes the cgroups."""
+        return _DELEGATED.fullmatch(path) is not None
 
     def _is_named(self, unit: str) -> bool:
         return any(fnmatchcase(unit, pattern) for pattern in self._units)
@@ -156,7 +202,7 @@ class Paths:
             shared = min(len(root), len(parts))
             if all(r in ("*", p) for r, p in zip(root[:shared], parts[:shared], strict=True)):
                 rest = "/" + "/".join(parts[shared:])
-                if len(parts) <= len(root) or rest == "/system.slice" or _INSIDE.fullmatch(rest):
+                if len(parts) <= len(root) or _SLURM_INSIDE.fullmatch(rest):
                     return True
         return False
 
@@ -182,6 +228,18 @@ def _container(path: str) -> Place | None:
     docker = match["docker"] or match["docker_scope"]
     cid = docker or match["libpod"] or match["libpod_scope"]
     return Place(cgroup, DOCKER if docker else PODMAN, cid[:SHORT_ID], None, (("container", cid),))
+
+
+def _rootless(path: str) -> Place | None:
+    match = _ROOTLESS.match(path)
+    if match is None:
+        return None
+    docker = match["docker"] or match["docker_scope"]
+    cid = docker or match["libpod"] or match["scope"]
+    uid = int(match["uid"])
+    manager = DOCKER if docker else PODMAN
+    job_id = f"{cid[:SHORT_ID]}@{uid}"
+    return Place(path[: match.end()], manager, job_id, uid, (("container", cid),))
 
 
 def _unit(path: str) -> Place | None:

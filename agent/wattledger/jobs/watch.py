@@ -1,11 +1,7 @@
 """Which jobs run and what they use, from the cgroups of this node.
 
-A run is (manager, id, start). What tells one from the next of the same id (ids are used again, a
-requeued job keeps its own) is the inode of its cgroup, which the kernel counts upward and does not
-give twice in a boot. Its start is the directory's ctime at first sight, kept between boot and now:
-that is when the manager made it, unless it was made while nobody looked and has left the kernel's
-cache since; then it is when we first saw it. Once seen, it stays: a restarted daemon knows the run
-by inode and boot id from the ledger.
+What came and went is seen by `newcomers`, the runs are kept by `roll`, their counters are read by
+`counters`; here it becomes a survey.
 """
 
 from __future__ import annotations
@@ -17,19 +13,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from wattledger.jobs.counters import Cgroup, read_counters
-from wattledger.jobs.hierarchy import find_layout, some_pids
+from wattledger.jobs import hierarchy
+from wattledger.jobs.afterwards import Afterwards, Past
+from wattledger.jobs.counters import Counters
+from wattledger.jobs.hierarchy import find_layout
 from wattledger.jobs.holders import Located, Locator
 from wattledger.jobs.names import UserNames
+from wattledger.jobs.newcomers import STEP_NS, Newcomers, Sighting
 from wattledger.jobs.paths import Paths, Place
-from wattledger.jobs.tree import Tree
+from wattledger.jobs.roll import Roll, Run
+from wattledger.jobs.shares import shares_of
+from wattledger.jobs.tree import MAX_OF_A_USER, Found
 from wattledger.model import Instant, Payee
-from wattledger.model.jobs import SLURM, Claim, JobKey, JobRun, Survey, job_payee
-from wattledger.model.measuring import Process
-from wattledger.units import NS_PER_S
+from wattledger.model.jobs import SLURM, UNIT, Claim, JobKey, JobRun, Survey
+from wattledger.model.measuring import GpuNames, Process
+from wattledger.units import NS_PER_S, seconds
 
 UID_TRIES = 8
+UIDS_IN_A_SURVEY = 64
 LAYOUT_RETRY_NS = 60 * NS_PER_S
+# What a scheduler says of a job may change in its first moments, and seldom after.
+FIRST_MOMENTS_NS = 15 * NS_PER_S
+ABOUT_NS = 10 * NS_PER_S
 
 
 class Description(NamedTuple):
@@ -39,35 +44,11 @@ class Description(NamedTuple):
     labels: Mapping[str, str]
 
 
-class _Run:
-    """A run in the making."""
-
-    __slots__ = (
-        "cgroups",
-        "dormant",
-        "labels",
-        "payee",
-        "seen_ns",
-        "uid",
-        "uid_due_ns",
-        "uid_tries",
-        "used_ns",
-    )
-
-    def __init__(self, payee: Payee, uid: int | None, labels: Mapping[str, str]) -> None:
-        self.payee = payee
-        self.uid = uid
-        self.labels = labels
-        self.cgroups: dict[str, Cgroup] = {}
-        self.used_ns = 0
-        self.seen_ns = 0
-        self.dormant = False
-        self.uid_tries = 0
-        self.uid_due_ns = 0
-
-
 class JobWatch:
-    """Surveys the jobs of a node. All methods are called from one thread."""
+    """Surveys the jobs of a node.
+
+    `step` may be called from a thread of its own, all else from another.
+    """
 
     def __init__(
         self,
@@ -79,8 +60,10 @@ class JobWatch:
         remembered: Iterable[JobRun] = (),
         names: UserNames | None = None,
         claims: Callable[[], Sequence[Claim]] = tuple,
+        gpus: Callable[[], Sequence[GpuNames]] = tuple,
         describe: Callable[[JobKey], Description | None] = lambda _: None,
         sluid: Callable[[str], str | None] = lambda _: None,
+        past: Past = tuple,
     ) -> None:
         """A watch that has not looked yet.
 
@@ -92,35 +75,43 @@ class JobWatch:
             remembered: the runs that the ledger knows as running.
             names: users' names.
             claims: what others than cgroups and processes say of who holds a GPU. Never blocks.
+            gpus: this node's GPUs, as they are cut up now. Never blocks.
             describe: what a scheduler says of a job; None: nothing. Never blocks.
             sluid: the job number of a SLUID of Slurm's; None: not known. Never blocks.
+            past: the last Slurm jobs that ended here and what they had held; the same object as
+                long as nothing changes. Never blocks.
         """
         self._paths = paths
         self._sysfs = sysfs
         self._procfs = procfs
         self._boot_id = boot_id
-        self._remembered: dict[JobKey, list[JobRun]] = {}
-        for run in remembered:
-            self._remembered.setdefault(run.key, []).append(run)
+        self._remembered = tuple(remembered)
         self._names = names or UserNames()
         self._claims = claims
+        self._gpus = gpus
         self._describe = describe
-        self._sluid = sluid
-        self._layout = find_layout(sysfs)
-        self._layout_due_ns = 0
-        self._trees = [Tree(base, paths) for base in self._layout.walked()]
         self._locator = Locator(procfs, paths)
-        self._running: dict[JobKey, _Run] = {}
-        self._adopted: dict[str, Place] = {}  # units that are jobs since they were on a GPU
-        self._aliases: dict[str, str] = {}  # SLUID → job number, as it was at first sight
+        self._roll = Roll(boot_id, self._remembered, sluid)
+        self._afterwards = Afterwards(boot_id, past, self._described)
+        self._adopted: dict[str, Place] = {}  # jobs since one of their processes was on a GPU
         self._first = True
-        self._cpus = os.cpu_count() or 1
+        self._uids_left = 0
         self._memory_total = _memory_total(procfs)
+        self._layout_due_ns = 0
+        self._find_hierarchies()
 
     @property
     def listings(self) -> int:
         """How many directories were listed so far, for tests of what a look costs."""
-        return sum(tree.listings for tree in self._trees)
+        return self._newcomers.listings
+
+    def step(self, now: Instant) -> float:
+        """Look briefly whether jobs came or went; thread-safe, for a thread of its own.
+
+        Returns:
+            In how many seconds to do so again.
+        """
+        return self._newcomers.step(now) if self._layout.walked() else seconds(10 * STEP_NS)
 
     def survey(
         self,
@@ -135,242 +126,225 @@ class JobWatch:
             busy_ns: CPU time that the node was busy, as counted since boot; None: unknown.
             processes: GPU → the processes that its driver lists.
         """
-        self._find_hierarchies(now)
+        if not self._layout.walked() and now.monotonic_ns >= self._layout_due_ns:
+            self._layout_due_ns = now.monotonic_ns + LAYOUT_RETRY_NS
+            self._find_hierarchies()
+        self._uids_left = UIDS_IN_A_SURVEY
         located = self._locator.locate(processes, now.monotonic_ns)
-        present = self._present(now, located)
-        ended = self._match(present, now)
-        cgroups = {p: c for run in self._running.values() for p, c in run.cgroups.items()}
-        used = read_counters(self._layout, cgroups, now, self._cpus)
-        alive: dict[JobKey, _Run] = {}
-        for key, run in self._running.items():
-            run.used_ns += sum(used.get(path, 0) for path in run.cgroups)
+        over, ended = self._match(located, now)
+        for path in self._counters.read(self._roll.cgroups, now.monotonic_ns):
+            self._newcomers.doubt(path)
+        claims = tuple(self._claims())
+        used_ns: dict[Payee, int] = {}
+        for run in ended:
+            over.append(self._end(run, claims, now))
+            used_ns[run.payee] = run.tally.used_ns
+        alive: list[Run] = []
+        for run in self._roll.running.values():
+            if run.naming_until_ns:
+                continue
             if all(cgroup.empty for cgroup in run.cgroups.values()):
                 if not run.dormant:
-                    ended.append(self._record(run, end_ns=run.seen_ns))
-                run.dormant = True
+                    run.dormant = True
+                    used_ns[run.payee] = run.tally.used_ns
+                    over.append(self._note(run.record(self._boot_id, run.seen_ns), now, seen=True))
                 continue
             run.dormant = False
-            run.seen_ns = now.wall_ns
-            self._find_out(key, run, now)
-            alive[key] = run
-        self._first = False
-        return self._result(now, busy_ns, alive, located, ended)
+            run.told = True
+            if run.tally.alive_ns == now.monotonic_ns:
+                run.seen_ns = now.wall_ns
+            self._find_out(run, now)
+            used_ns[run.payee] = run.tally.used_ns
+            alive.append(run)
+        over += self._afterwards.news(now, self._start_of)
+        return self._result(now, busy_ns, alive, located, over, used_ns, claims)
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────
 
-    def _find_hierarchies(self, now: Instant) -> None:
-        if self._trees or now.monotonic_ns < self._layout_due_ns:
-            return
-        self._layout_due_ns = now.monotonic_ns + LAYOUT_RETRY_NS
+    def _find_hierarchies(self) -> None:
         self._layout = find_layout(self._sysfs)
-        self._trees = [Tree(base, self._paths) for base in self._layout.walked()]
-        self._first = True  # what is there now was there before
+        self._newcomers = Newcomers(self._layout, self._paths, self._procfs)
+        self._counters = Counters(self._layout, os.cpu_count() or 1)
 
-    def _present(
-        self, now: Instant, located: Mapping[str, Located]
-    ) -> dict[JobKey, dict[str, Cgroup]]:
-        """Jobs' cgroups that exist now, by job and path."""
-        found: dict[str, Cgroup] = {}
-        for number, tree in enumerate(self._trees):
-            for place, inode, changed_ns in tree.walk(now.monotonic_ns):
-                cgroup = found.get(place.cgroup)
-                if cgroup is None:
-                    cgroup = found[place.cgroup] = Cgroup(place, changed_ns)
-                cgroup.inodes[number] = inode
+    def _match(
+        self, located: Mapping[str, Located], now: Instant
+    ) -> tuple[list[JobRun], list[Run]]:
+        """Bring the roll up to what is there; returns what ended unseen, and what has ended."""
+        seen = self._newcomers.take(now)
+        over: list[JobRun] = []
+        if self._first:
+            self._first = False
+            seen += self._units_again({one.found.place.cgroup for one in seen}, now)
+            over = [self._note(run, now, seen=True) for run in self._roll.recall(seen)]
+        ended = self._roll.take(seen, now)
+        ended += self._roll.take(self._adoptions(located, now), now, late=True)
+        return over, ended
+
+    def _units_again(self, found: set[str], now: Instant) -> list[Sighting]:
+        """The units that were jobs since they hold a GPU, as far as they are still there."""
+        seen: list[Sighting] = []
+        for run in self._remembered:
+            place = next(iter(self._paths.places(run.cgroup, any_unit=True)), None)
+            if place is None or run.payee.manager != UNIT or run.cgroup in found:
+                continue
+            if place.cgroup == run.cgroup:
+                self._adopted[run.cgroup] = place
+                seen += self._look_at(place, now)
+        return seen
+
+    def _adoptions(self, located: Mapping[str, Located], now: Instant) -> list[Sighting]:
+        """Cgroups that no tree looks for, but one of their processes is or was on a GPU."""
         for one in located.values():
             for place in one.places:
-                if place.cgroup not in found:
+                if place.cgroup not in self._roll.cgroups and self._may_adopt(place):
                     self._adopted.setdefault(place.cgroup, place)
+        seen: list[Sighting] = []
         for path, place in list(self._adopted.items()):
-            inodes, changed_ns = self._stat(path)
-            if not inodes or path in found:
+            there = self._look_at(place, now)
+            known = self._roll.cgroups.get(path)
+            inodes = dict(known.inodes) if known is not None else {}
+            now_there = {one.number: one.found.inode for one in there}
+            for number, inode in inodes.items():
+                if now_there.get(number) != inode:
+                    gone = Found(place, inode, 0, fresh=False)
+                    seen.append(Sighting(number, gone, False, 0))
+            seen += [one for one in there if inodes.get(one.number) != one.found.inode]
+            if not there:
                 del self._adopted[path]
-                continue
-            found[path] = Cgroup(place, changed_ns)
-            found[path].inodes.update(inodes)
-        jobs: dict[JobKey, dict[str, Cgroup]] = {}
-        for path, cgroup in found.items():
-            jobs.setdefault(self._key(cgroup.place), {})[path] = cgroup
-        return jobs
+        return seen
 
-    def _stat(self, path: str) -> tuple[dict[int, int], int]:
-        inodes, changed_ns = {}, 0
+    def _may_adopt(self, place: Place) -> bool:
+        if not place.rootless:
+            return True
+        others = (c.place for c in self._roll.cgroups.values())
+        known = sum(1 for other in others if other.rootless and other.uid == place.uid)
+        waiting = sum(1 for other in self._adopted.values() if other.uid == place.uid)
+        return known + waiting < MAX_OF_A_USER
+
+    def _look_at(self, place: Place, now: Instant) -> list[Sighting]:
+        seen: list[Sighting] = []
         for number, base in enumerate(self._layout.walked()):
             try:
-                status = os.lstat(base + path)
+                status = os.lstat(base + place.cgroup)
             except OSError:
                 continue
-            inodes[number] = status.st_ino
-            changed_ns = changed_ns or status.st_ctime_ns
-        return inodes, changed_ns
-
-    def _key(self, place: Place) -> JobKey:
-        job_id = place.job_id
-        if place.manager == SLURM and not job_id.isdigit():
-            # Asked at first sight only: the prolog has run by then, and a run keeps its name.
-            known = self._aliases.get(job_id)
-            if known is None:
-                known = self._aliases[job_id] = self._sluid(job_id) or job_id
-            job_id = known
-        return JobKey(place.manager, job_id)
+            found = Found(place, status.st_ino, status.st_ctime_ns, fresh=False)
+            seen.append(Sighting(number, found, True, now.wall_ns))
+        return seen
 
     # ── runs ────────────────────────────────────────────────────────────────────────────────────
 
-    def _match(self, present: dict[JobKey, dict[str, Cgroup]], now: Instant) -> list[JobRun]:
-        """Bring the runs up to what is there; returns those that have ended."""
-        ended: list[JobRun] = []
-        for key, run in list(self._running.items()):
-            cgroups = present.get(key, {})
-            kept = {
-                path: old
-                for path, old in run.cgroups.items()
-                if path in cgroups and old.is_same(cgroups[path])
-            }
-            if kept:
-                for path, old in kept.items():
-                    old.inodes = cgroups[path].inodes
-                for path, cgroup in cgroups.items():
-                    if path not in kept:  # another slurmd has begun its part of the job
-                        cgroup.raw_ns = 0
-                        kept[path] = cgroup
-                run.cgroups = kept
-            else:
-                del self._running[key]
-                if not run.dormant:
-                    ended.append(self._record(run, end_ns=run.seen_ns))
-        for key, cgroups in present.items():
-            if key not in self._running:
-                self._running[key] = self._begin(key, cgroups, now)
-        if self._first:
-            for runs in self._remembered.values():
-                ended += [_ended(run) for run in runs]
-            self._remembered.clear()
-        elif len(self._aliases) > 4 * len(present) + 64:
-            names = {cgroup.place.job_id for run in present.values() for cgroup in run.values()}
-            self._aliases = {s: job for s, job in self._aliases.items() if s in names}
-        return ended
+    def _start_of(self, key: JobKey) -> int | None:
+        run = self._roll.running.get(key)
+        return run.payee.start_ns if run is not None else None
 
-    def _begin(self, key: JobKey, cgroups: dict[str, Cgroup], now: Instant) -> _Run:
-        place = next(iter(cgroups.values())).place
-        known = self._recall(key, cgroups)
-        if known is None:
-            boot_ns = now.wall_ns - now.boottime_ns
-            made_ns = min(cgroup.changed_ns for cgroup in cgroups.values())
-            start_ns = made_ns if boot_ns <= made_ns <= now.wall_ns else now.wall_ns
-            run = _Run(job_payee(*key, start_ns), place.uid, dict(place.labels))
-        else:
-            run = _Run(known.payee, known.uid, known.labels)
-        run.cgroups = cgroups
-        if known is not None and len(cgroups) == 1:
-            next(iter(cgroups.values())).raw_ns = known.cpu_ns
-        if not self._first:
-            for path, cgroup in cgroups.items():
-                if path not in self._adopted:
-                    cgroup.raw_ns = 0  # made since the last look: all it used is new
+    def _end(self, run: Run, claims: Sequence[Claim], now: Instant) -> JobRun:
+        """A run as it ended."""
+        self._find_out(run, now)
+        record = self._afterwards.held(run.record(self._boot_id, run.end_ns), claims)
+        return self._note(record, now, seen=run.told)
+
+    def _note(self, run: JobRun, now: Instant, *, seen: bool) -> JobRun:
+        self._afterwards.note(run, now, seen=seen)
         return run
 
-    def _recall(self, key: JobKey, cgroups: dict[str, Cgroup]) -> JobRun | None:
-        """The run as the ledger knows it, if this is the same."""
-        inodes = {inode for cgroup in cgroups.values() for inode in cgroup.inodes.values()}
-        for run in self._remembered.get(key, ()):
-            if run.boot_id == self._boot_id and run.inode in inodes:
-                self._remembered[key].remove(run)
-                return run
-        return None
+    def _described(self, run: JobRun) -> JobRun:
+        """A run with all that is said of its job."""
+        uid, labels = self._about(run.key, run.uid, run.labels)
+        if uid == run.uid and labels == run.labels:
+            return run
+        return replace(run, uid=uid, labels=labels)
 
-    def _find_out(self, key: JobKey, run: _Run, now: Instant) -> None:
-        """Whose it is, and what it is called; asked again until it is known, but not for ever."""
+    def _about(
+        self, key: JobKey, uid: int | None, labels: Mapping[str, str]
+    ) -> tuple[int | None, dict[str, str]]:
         described = self._describe(key)
-        labels = dict(run.labels)
+        known = dict(labels)
         if described is not None:
-            run.uid = described.uid if described.uid is not None else run.uid
-            labels.update({name: text for name, text in described.labels.items() if text})
+            uid = described.uid if described.uid is not None else uid
+            known.update({name: text for name, text in described.labels.items() if text})
+        if uid is not None and not known.get("user"):
+            name = self._names.name(uid)
+            if name:
+                known["user"] = name
+        return uid, known
+
+    def _find_out(self, run: Run, now: Instant) -> None:
+        """Whose it is, and what it is called; asked again until it is known, but not for ever."""
+        now_ns = now.monotonic_ns
+        if now_ns < run.about_due_ns and not run.end_ns:
+            return
+        key = run.key
         if (
             run.uid is None
             and key.manager == SLURM
             and run.uid_tries < UID_TRIES
-            and now.monotonic_ns >= run.uid_due_ns
+            and now_ns >= run.uid_due_ns
+            and run.cgroups
+            and self._uids_left
         ):
-            run.uid_due_ns = now.monotonic_ns + (NS_PER_S << run.uid_tries)
+            self._uids_left -= 1
+            run.uid_due_ns = now_ns + (NS_PER_S << run.uid_tries)
             run.uid_tries += 1
-            run.uid = self._owner(next(iter(run.cgroups)))
-        if run.uid is not None and not labels.get("user"):
-            name = self._names.name(run.uid)
-            if name:
-                labels["user"] = name
+            run.uid = hierarchy.owner_uid(self._layout, self._procfs, next(iter(run.cgroups)))
+        run.uid, labels = self._about(key, run.uid, run.labels)
         if labels != run.labels:
             run.labels = labels
-
-    def _owner(self, cgroup: str) -> int | None:
-        """The user whose processes are in it; root's own (slurmstepd) do not count."""
-        for pid in some_pids(self._layout, cgroup):
-            try:
-                uid = (self._procfs / str(pid)).stat().st_uid
-            except OSError:
-                continue
-            if uid:
-                return uid
-        return None
+        if now_ns - run.since_ns >= FIRST_MOMENTS_NS:
+            run.about_due_ns = now_ns + ABOUT_NS
 
     # ── the answer ──────────────────────────────────────────────────────────────────────────────
-
-    def _record(self, run: _Run, end_ns: int = 0) -> JobRun:
-        path, cgroup = next(iter(run.cgroups.items()))
-        return JobRun(
-            payee=run.payee,
-            uid=run.uid,
-            labels=run.labels,
-            cgroup=path,
-            inode=next(iter(cgroup.inodes.values()), 0),
-            boot_id=self._boot_id,
-            cpu_ns=cgroup.raw_ns if len(run.cgroups) == 1 else None,
-            last_seen_ns=run.seen_ns,
-            end_ns=end_ns,
-        )
 
     def _result(
         self,
         now: Instant,
         busy_ns: int | None,
-        alive: Mapping[JobKey, _Run],
+        alive: Sequence[Run],
         located: Mapping[str, Located],
         ended: Sequence[JobRun],
+        used_ns: Mapping[Payee, int],
+        claims: tuple[Claim, ...],
     ) -> Survey:
         memory: dict[Payee, int] = {}
         cpusets: dict[Payee, int] = {}
-        for run in alive.values():
-            held = sum(cgroup.memory_bytes or 0 for cgroup in run.cgroups.values())
+        for run in alive:
+            held = own = 0
+            for cgroup in run.cgroups.values():
+                held += cgroup.memory_bytes
+                own += cgroup.cpuset_ppm
             if held:
                 memory[run.payee] = held
-            own = sum(cgroup.cpuset_ppm for cgroup in run.cgroups.values())
             if own:
                 cpusets[run.payee] = own
-        processes = {
-            device: tuple(
-                dict.fromkeys(
-                    alive[key].payee for place in one.places if (key := self._key(place)) in alive
-                )
-            )
-            for device, one in located.items()
-        }
+        runs = {run.payee: run.record(self._boot_id) for run in alive}
+
+        def payee_of(place: Place) -> Payee | None:
+            run = self._run_of(place)
+            return run.payee if run is not None and run.payee in runs else None
+
+        shares = shares_of(located, payee_of, self._gpus() if located else ())
         return Survey(
             at=now,
-            runs={run.payee: self._record(run) for run in alive.values()},
+            runs=runs,
             ended=tuple(ended),
-            cpu_ns={run.payee: run.used_ns for run in alive.values()},
+            cpu_ns=used_ns,
             busy_ns=busy_ns,
             memory_bytes=memory,
             memory_total_bytes=self._memory_total,
             cpuset_ppm=cpusets,
-            processes=processes,
+            processes=shares.processes,
+            sm=shares.sm,
             strangers=frozenset(d for d, one in located.items() if one.strangers),
-            claims=tuple(self._claims()),
+            claims=(*claims, *shares.claims),
         )
 
-
-def _ended(run: JobRun) -> JobRun:
-    """A run that ended while no daemon was looking: paid until its last sign of life."""
-    return replace(run, end_ns=run.last_seen_ns or run.payee.start_ns)
+    def _run_of(self, place: Place) -> Run | None:
+        """Whose process that is; of containers beyond a user's limit it is the user's."""
+        run = self._roll.run_at(place.cgroup)
+        if run is None and place.rootless:
+            for outer in self._paths.places(place.cgroup)[1:]:
+                run = run or self._roll.run_at(outer.cgroup)
+        return run
 
 
 def _memory_total(procfs: Path) -> int:

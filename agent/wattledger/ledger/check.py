@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from wattledger.ledger.draft import Footprint
+from wattledger.ledger.run_rows import CELL_COLUMNS
 from wattledger.model import Amounts, Basis, Price
 
 _SUMS = """
@@ -25,25 +26,27 @@ SELECT device.name, payee_kind, quality, basis,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
 FROM total JOIN device ON device.id = device_id
 """
-_RUN_SUMS = """
-SELECT payee.manager, payee.job_id, payee.start_ns, device.kind, price.basis,
-       sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul),
-       sum(held_ms), sum(held_idle_ms), sum(held_idle_uj)
+# Compared by SQLite, cell by cell: a million runs would not fit the memory.
+_CELL = CELL_COLUMNS.split(", ")[2:]
+_BOOKED = ", ".join(f"{column} AS booked_{column}, 0 AS total_{column}" for column in _CELL)
+_KEPT = ", ".join(f"0, {column}" for column in _CELL)
+_BOTH = [(f"sum(booked_{column})", f"sum(total_{column})") for column in _CELL]
+_RUN_DIFFERENCES = f"""
+SELECT payee.manager, payee.job_id, payee.start_ns, part.kind, part.basis,
+       {", ".join(booked for booked, _ in _BOTH)}, {", ".join(total for _, total in _BOTH)}
 FROM (
-    SELECT device_id, payee_id, price_id, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul,
-           held_ms, held_idle_ms, held_idle_uj FROM entry
+    SELECT payee_id, device.kind AS kind, price.basis AS basis, {_BOOKED}
+    FROM entry JOIN device ON device.id = device_id JOIN price ON price.id = price_id
     UNION ALL
-    SELECT device_id, payee_id, price_id, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul,
-           held_ms, held_idle_ms, held_idle_uj FROM entry_hour
-) JOIN device ON device.id = device_id JOIN payee ON payee.id = payee_id
-  JOIN price ON price.id = price_id
-WHERE payee.kind = 'jobs' GROUP BY 1, 2, 3, 4, 5
-"""
-_RUN_TOTALS = """
-SELECT payee.manager, payee.job_id, payee.start_ns, run_total.kind, basis,
-       energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, held_ms, held_idle_ms, held_idle_uj
-FROM run_total JOIN payee ON payee.id = payee_id
-"""
+    SELECT payee_id, device.kind, price.basis, {_BOOKED}
+    FROM entry_hour JOIN device ON device.id = device_id JOIN price ON price.id = price_id
+    UNION ALL
+    SELECT payee_id, kind, basis, {_KEPT} FROM run_total
+) AS part JOIN payee ON payee.id = part.payee_id
+WHERE payee.kind = 'jobs' GROUP BY part.payee_id, part.kind, part.basis
+HAVING {" OR ".join(f"{booked} != {total}" for booked, total in _BOTH)}
+LIMIT :most
+"""  # noqa: S608
 _ENTRIES = """
 SELECT 'slot ' || slot_s, device_id, payee_id, quality, price_id,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, 1 FROM entry
@@ -89,14 +92,10 @@ def _totals(connection: sqlite3.Connection) -> list[str]:
 
 
 def _runs(connection: sqlite3.Connection) -> list[str]:
-    sums = {row[:5]: row[5:] for row in connection.execute(_RUN_SUMS)}
-    totals = {row[:5]: row[5:] for row in connection.execute(_RUN_TOTALS)}
-    nothing = (0,) * 7
+    width = len(_CELL)
     return [
-        f"run {cell}: entries sum to {sums.get(cell, nothing)}, "
-        f"the total is {totals.get(cell, nothing)}"
-        for cell in sorted({*sums, *totals})
-        if sums.get(cell, nothing) != totals.get(cell, nothing)
+        f"run {row[:5]}: entries sum to {row[5 : 5 + width]}, the total is {row[5 + width :]}"
+        for row in connection.execute(_RUN_DIFFERENCES, {"most": MAX_FINDINGS})
     ]
 
 

@@ -17,7 +17,6 @@ from wattledger.ledger.run_rows import clean
 from wattledger.model import Amounts, Instant, Payee
 from wattledger.model.jobbooks import (
     NO_CELLS,
-    Cell,
     Cells,
     JobBooks,
     PastRuns,
@@ -25,7 +24,7 @@ from wattledger.model.jobbooks import (
     UserKey,
     sum_of,
 )
-from wattledger.model.jobs import JobKey, JobRun, KindBasis
+from wattledger.model.jobs import JobKey, JobRun
 
 
 class Read:
@@ -127,7 +126,11 @@ class JobDraft:
         if grown:
             cells = MappingProxyType(sum_of((cells, grown)))
         first_ns = before.first_booked_ns or (self._now.wall_ns if grown else 0)
-        return RunBook(before.run if run is None else run, cells, first_ns)
+        if run is None:
+            run = before.run
+        elif run.uid is None and before.run.uid is not None:
+            run = replace(run, uid=before.run.uid)  # what was learnt once is not unlearnt
+        return RunBook(run, cells, first_ns)
 
     def _admit(
         self, connection: sqlite3.Connection, books: Mapping[Payee, RunBook], read: Read
@@ -198,8 +201,10 @@ class JobDraft:
             user, account = clean(labels.get("user", "")), clean(labels.get("account", ""))
             key = UserKey(payee.manager, user, account)
             changed.add(key)
-            for cell in cells.values():
-                users[key] = users.get(key, Amounts()).plus(cell.amounts)
+            known = users.get(key, Amounts())
+            users[key] = Amounts(
+                *map(sum, zip(known, *(c.amounts for c in cells.values()), strict=True))
+            )
         if doubtful:
             connection.execute("DELETE FROM user_total")
             changed = set(users)
@@ -250,14 +255,3 @@ def _differs(before: RunBook, after: RunBook) -> bool:
     if before.run is after.run:
         return False
     return replace(before.run, last_seen_ns=0) != replace(after.run, last_seen_ns=0)
-
-
-def increments_by_run(
-    grown: Mapping[tuple[Payee, KindBasis], Cell],
-) -> dict[Payee, dict[KindBasis, Cell]]:
-    """What each run's totals grow by."""
-    runs: dict[Payee, dict[KindBasis, Cell]] = {}
-    for (payee, key), cell in grown.items():
-        cells = runs.setdefault(payee, {})
-        cells[key] = cells.get(key, Cell()).plus(cell)
-    return runs

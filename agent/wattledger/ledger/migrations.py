@@ -13,7 +13,9 @@ HERE = Path(__file__).parent
 # Script n (from 1) makes schema version n of version n − 1. A script that was released is never
 # changed. One after which an older program must not write sets meta.writable_since to its own
 # number; new columns that older programs do not know have defaults.
-SCRIPTS: tuple[Path, ...] = (HERE / "schema.sql", HERE / "schema2.sql")
+SCRIPTS: tuple[Path, ...] = tuple(
+    HERE / name for name in ("schema.sql", "schema2.sql", "schema3.sql")
+)
 
 
 def scripts() -> tuple[str, ...]:

@@ -21,49 +21,52 @@ from wattledger.ledger import database, migrations
 from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
+from wattledger.ledger.rows import MAX_INTEGER
+from wattledger.ledger.run_rows import GROUP_OF_USER
 from wattledger.ledger.storage import Lock, check_file
+from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import Amounts, Basis, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.units import NS_PER_S
 
 T = TypeVar("T")
 
-_JOIN_RUN = "JOIN payee ON payee.id = part.payee_id LEFT JOIN run ON run.payee_id = payee.id"
+_OF_DEVICE = ("device_id", "JOIN device ON device.id = part.key")
+_OF_PAYEE = ("payee_id", "JOIN payee ON payee.id = part.key")
+_OF_RUN = ("payee_id", f"{_OF_PAYEE[1]} LEFT JOIN run ON run.payee_id = payee.id")
 GROUPS = {
-    "all": ("'all'", ""),
-    "device": ("device.name", "JOIN device ON device.id = device_id"),
-    "kind": ("device.kind", "JOIN device ON device.id = device_id"),
-    "payee": ("payee.kind", "JOIN payee ON payee.id = payee_id"),
+    "all": ("'all'", "0", ""),
+    "device": ("device.name", *_OF_DEVICE),
+    "kind": ("device.kind", *_OF_DEVICE),
+    "payee": ("payee.kind", *_OF_PAYEE),
     "job": (
         "iif(payee.kind = 'jobs', payee.manager || '/' || payee.job_id, '(' || payee.kind || ')')",
-        _JOIN_RUN,
+        *_OF_RUN,
     ),
     "user": (
-        (
-            "iif(payee.kind = 'jobs', coalesce(nullif(run.user, ''), 'uid ' || run.uid, "
-            "'(unknown)'), '(' || payee.kind || ')')"
-        ),
-        _JOIN_RUN,
+        f"iif(payee.kind = 'jobs', {GROUP_OF_USER}, '(' || payee.kind || ')')",
+        *_OF_RUN,
     ),
-    "hour": ("at_s / 3600 * 3600", ""),
-    "day": ("at_s / 86400 * 86400", ""),
+    "hour": ("part.key", "{at} / 3600 * 3600", ""),
+    "day": ("part.key", "{at} / 86400 * 86400", ""),
 }
+"""What a row is called, what the entries are summed up by first, and what tells the one from the
+other: so the joins see a handful of rows, not every entry."""
+_RUNS_OF = "SELECT payee_id FROM run WHERE uid = {uid:d} AND (end_ns = 0 OR end_ns >= :ended)"
+_COARSEST_NS = 86_400 * NS_PER_S
 _TIME_FORMATS = {"hour": "%Y-%m-%dT%H:00:00Z", "day": "%Y-%m-%d"}
 _LAST_S = 253_402_300_800  # the year 10000
 
-# Per price first, so that the joins see a handful of rows.
+_PART = """
+SELECT {key} AS key, price_id, sum(energy_uj) AS energy_uj, sum(co2e_ug) AS co2e_ug,
+       sum(water_onsite_ul) AS onsite_ul, sum(water_grid_ul) AS grid_ul,
+       sum(iif(quality = 'estimated', energy_uj, 0)) AS estimated_uj
+FROM {table} {where} {at} >= :since AND {at} < :until GROUP BY 1, 2
+"""
 _TOTALS = """
-SELECT {group}, price.basis, sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul),
-       sum(water_grid_ul), sum(iif(quality = 'estimated', energy_uj, 0))
-FROM (
-    SELECT slot_s AS at_s, device_id, payee_id, quality, price_id,
-           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
-    FROM entry {slots} slot_s >= :since AND slot_s < :until
-    UNION ALL
-    SELECT hour_s, device_id, payee_id, quality, price_id,
-           energy_uj, co2e_ug, water_onsite_ul, water_grid_ul
-    FROM entry_hour {hours} hour_s >= :since AND hour_s < :until
-) AS part JOIN price ON price.id = price_id {join}
+SELECT {group}, price.basis, sum(part.energy_uj), sum(co2e_ug), sum(onsite_ul), sum(grid_ul),
+       sum(estimated_uj)
+FROM ({slots} UNION ALL {hours}) AS part JOIN price ON price.id = price_id {join}
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 
@@ -101,14 +104,13 @@ class LedgerReader:
             raise ValueError(f"{by!r} is no grouping; there are {', '.join(GROUPS)}")
         if uid is not None and by not in ("job", "user"):
             raise ValueError(f"totals by {by} are not any user's")
-        group, join = GROUPS[by]
         span = {"since": _first_slot_s(since_ns), "until": _first_slot_s(until_ns)}
-        slots = hours = "WHERE"
+        own = ""
         if uid is not None:  # by their runs: far fewer than there are entries in the time
-            own = f"WHERE payee_id IN (SELECT payee_id FROM run WHERE uid = {uid:d}) AND"  # noqa: S608
-            slots = f"INDEXED BY entry_payee {own}"
-            hours = f"INDEXED BY entry_hour_payee {own}"
-        query = _TOTALS.format(group=group, join=join, slots=slots, hours=hours)
+            # What a run is booked lies before its end, but for what a long outage has coarsened.
+            span["ended"] = min(max(since_ns - _COARSEST_NS, 1), MAX_INTEGER)
+            own = f"payee_id IN ({_RUNS_OF.format(uid=uid)}) AND"
+        query = _totals_query(by, own)
         found = self._ask(lambda connection: connection.execute(query, span).fetchall())
         merged: dict[str, TotalsRow] = {}
         for name, basis, *numbers in found:
@@ -131,13 +133,25 @@ class LedgerReader:
         """
         return self._ask(lambda connection: list_jobs(connection, asked))
 
-    def job(self, manager: str, job_id: str) -> JobDetail | None:
-        """All about one job; None: it is not known.
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job, of the runs that are this user's or (None) all; None: there are none.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        return self._ask(lambda connection: find_job(connection, manager, job_id))
+        return self._ask(lambda connection: find_job(connection, manager, job_id, uid))
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until); by this user only.
+
+        What is older than the ledger's grain of 5 minutes counts where its hour begins.
+
+        Raises:
+            ValueError: no such grouping.
+            LedgerError: the ledger cannot be read.
+        """
+        since_s, until_s = _first_slot_s(since_ns), _first_slot_s(until_ns)
+        return self._ask(lambda connection: find_waste(connection, since_s, until_s, by, uid))
 
     def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with self._one_at_a_time:
@@ -181,6 +195,21 @@ class LedgerReader:
             self._close_connection()
         if self._lock is not None:
             self._lock.release()
+
+
+def _totals_query(by: str, own: str) -> str:
+    """Args: own: which entries, ending in AND; empty: all."""
+    group, key, join = GROUPS[by]
+    slots, hours = (
+        _PART.format(
+            key=key.format(at=at),
+            table=table,
+            where=f"INDEXED BY {table}_payee WHERE {own}" if own else "WHERE",
+            at=at,
+        )
+        for table, at in (("entry", "slot_s"), ("entry_hour", "hour_s"))
+    )
+    return _TOTALS.format(group=group, join=join, slots=slots, hours=hours)
 
 
 def _first_slot_s(wall_ns: int) -> int:

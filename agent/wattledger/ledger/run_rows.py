@@ -67,10 +67,9 @@ UPSERT_USER_TOTAL = (
     f"VALUES ({', '.join('?' * 7)}) ON CONFLICT DO UPDATE SET {_set(_AMOUNTS)}"
 )
 _SELECT_CELLS = f"SELECT {CELL_COLUMNS} FROM run_total WHERE payee_id = ?"  # noqa: S608
-_SELECT_RUN = (
-    f"SELECT payee.manager, payee.job_id, {RUN_COLUMNS} "  # noqa: S608
-    "FROM payee JOIN run ON run.payee_id = payee.id "
-)
+# Letter for letter the expression of the index `run_account`, else SQLite does not use it.
+ACCOUNT = "iif(json_valid(run.labels), json_extract(run.labels, '$.account'), NULL)"
+GROUP_OF_USER = "coalesce(nullif(run.user, ''), 'uid ' || run.uid, '(unknown)')"
 
 
 def run_row(payee_id: int, book: RunBook) -> tuple[int | str | None, ...]:
@@ -95,6 +94,8 @@ def run_row(payee_id: int, book: RunBook) -> tuple[int | str | None, ...]:
 
 def clean(text: str) -> str:
     """What SQLite can keep: valid UTF-8 without NUL, not too long."""
+    if len(text) <= TEXT_CHARS and text.isascii() and "\0" not in text:  # nearly always
+        return text
     return text[:TEXT_CHARS].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
@@ -153,11 +154,12 @@ def load_run(connection: sqlite3.Connection, payee: Payee) -> RunBook | None:
 
 def load_past(connection: sqlite3.Connection, key: JobKey, loaded: Iterable[Payee]) -> PastRuns:
     """The sum of a job's runs but for those that are loaded."""
-    but = [payee.start_ns for payee in loaded]
-    places = ", ".join("?" * len(but))
+    # As JSON in one parameter: a unit that is restarted all the time has any number of runs.
+    but = json.dumps([payee.start_ns for payee in loaded])
     which = (
         "FROM payee JOIN {table} ON {table}.payee_id = payee.id WHERE payee.kind = 'jobs' "
-        f"AND manager = ? AND job_id = ? AND payee.start_ns NOT IN ({places})"
+        "AND manager = ? AND job_id = ? "
+        "AND payee.start_ns NOT IN (SELECT value FROM json_each(?))"
     )
     sums = ", ".join(f"sum({column})" for column in _AMOUNTS + _HELD)
     cells = cells_of(
@@ -165,11 +167,11 @@ def load_past(connection: sqlite3.Connection, key: JobKey, loaded: Iterable[Paye
             f"SELECT run_total.kind, basis, {sums} "
             + which.format(table="run_total")
             + " GROUP BY run_total.kind, basis",
-            (*key, *but),
+            (*key, but),
         )
     )
     first = connection.execute(
-        "SELECT min(nullif(first_booked_ns, 0)) " + which.format(table="run"), (*key, *but)
+        "SELECT min(nullif(first_booked_ns, 0)) " + which.format(table="run"), (*key, but)
     ).fetchone()[0]
     return PastRuns(MappingProxyType(cells), int(first or 0))
 

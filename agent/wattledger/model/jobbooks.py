@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from wattledger.model.amounts import Amounts
 from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
-from wattledger.model.measuring import Kind
+from wattledger.model.measuring import Kind, Quality
 from wattledger.model.paying import Payee
+from wattledger.model.pricing import GridPart
 
 
 class Cell(NamedTuple):
@@ -94,28 +95,37 @@ class JobBooks:
     users: Mapping[UserKey, Amounts] = field(default_factory=lambda: MappingProxyType({}))
 
 
+JOB_SORTS = ("start", "energy", "co2e", "held_idle")
+
+
 class JobQuery(NamedTuple):
     """Which runs are asked for.
 
     Attributes:
         manager: one of the managers; empty: all.
         user: a name, or a uid; empty: all.
+        account: its name; empty: all.
+        name: of the job, `*`, `?` and `[…]` as in file names; empty: all.
         uid: only this user's runs, whatever else is asked; None: all.
         state: `running`, `ended` or empty: both.
         since_ns: those that ended at or after this instant, or run.
         until_ns: those that began before.
-        sort: `start` or `energy`, the latest or the most first.
+        sort: one of `JOB_SORTS`, the latest or the most first.
+        ascending: the earliest or the least first instead.
         limit: at most so many.
         after: where the page before ended: (value sorted by, id); None: the first page.
     """
 
     manager: str = ""
     user: str = ""
+    account: str = ""
+    name: str = ""
     uid: int | None = None
     state: str = ""
     since_ns: int = 0
     until_ns: int = 2**62
     sort: str = "start"
+    ascending: bool = False
     limit: int = 100
     after: tuple[int, int] | None = None
 
@@ -140,6 +150,13 @@ class JobMoment(NamedTuple):
     energy_uj: int
 
 
+class JobPart(NamedTuple):
+    """A part of a job's energy: how it was measured, and what priced it."""
+
+    quality: Quality
+    grid: GridPart
+
+
 @dataclass(frozen=True, slots=True)
 class JobDetail:
     """All about one job.
@@ -147,15 +164,64 @@ class JobDetail:
     Attributes:
         runs: its newest runs, the newest first.
         run_count: how many there are in all.
+        begun_ns: when the first of all began (wall clock).
+        ran_ns: how long they ran, all together.
         total: over all of them.
-        estimated_uj: of its energy, what no meter saw.
+        parts: the same sums by how they were measured and what priced them.
         moments: its time line, oldest first.
         grain_s: the time line's grain in seconds.
     """
 
     runs: tuple[RunBook, ...]
     run_count: int
+    begun_ns: int
+    ran_ns: int
     total: Cells
-    estimated_uj: int
+    parts: Mapping[JobPart, Cell]
     moments: tuple[JobMoment, ...]
     grain_s: int
+
+
+class WasteRow(NamedTuple):
+    """What a user or an account held of GPUs in a span, and what of it they let idle.
+
+    Attributes:
+        group: the user's or the account's name.
+        runs: of how many runs.
+        held: how long, how much of that without any use, and the energy of that part.
+        energy_uj: of all that was held.
+        facility_uj: the same at the meter of the site: times the PUE of its time.
+        idle_facility_uj: likewise of what was held without any use.
+    """
+
+    group: str
+    runs: int
+    held: Held
+    energy_uj: int
+    facility_uj: int
+    idle_facility_uj: int
+
+    def plus(self, other: WasteRow) -> WasteRow:
+        """The sum, under this one's name; for runs that are not the same."""
+        return WasteRow(
+            self.group,
+            self.runs + other.runs,
+            self.held.plus(other.held),
+            self.energy_uj + other.energy_uj,
+            self.facility_uj + other.facility_uj,
+            self.idle_facility_uj + other.idle_facility_uj,
+        )
+
+
+class Waste(NamedTuple):
+    """Who let GPUs idle, and what GPUs used that nobody held.
+
+    Attributes:
+        rows: the worst first: by the energy held without use, then by the time.
+        unheld_uj: of GPUs that no job held.
+        unheld_facility_uj: the same times the PUE of its time.
+    """
+
+    rows: tuple[WasteRow, ...]
+    unheld_uj: int
+    unheld_facility_uj: int

@@ -124,8 +124,10 @@ class Survey:
         at: when.
         runs: those that run.
         ended: those that have ended since the last survey, with their last sign of life, also such
-            as began since then; `holdings` where somebody told what these held.
-        cpu_ns: run → CPU time since this process began to count it; never falls.
+            as began since then; `holdings` where somebody told what these held. One that no survey
+            saw running may come again when more becomes known of it.
+        cpu_ns: run → CPU time since this process began to count it; never falls. Once also of runs
+            that ended: the last that was seen of it.
         busy_ns: CPU time that the whole node was busy, likewise; None: cannot be told.
         memory_bytes: run → anonymous and shared memory.
         memory_total_bytes: of the node.

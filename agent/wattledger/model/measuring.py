@@ -17,13 +17,46 @@ class Process(NamedTuple):
         start_ticks: field 22 of /proc/PID/stat when it was listed: ids are used again; 0: unknown.
         sm: its use of the GPU's multiprocessors since the list before (the sum of the driver's
             samples in percent); None: not told.
-        instance: the MIG GPU instance that it is on; None: the GPU is whole.
+        instance: UUID of the MIG instance that it is on; None: the GPU is whole, or it cannot be
+            told.
     """
 
     pid: int
     start_ticks: int = 0
     sm: int | None = None
-    instance: int | None = None
+    instance: str | None = None
+
+
+class MigInstance(NamedTuple):
+    """A MIG instance.
+
+    Attributes:
+        uuid: its own.
+        gpu_instance: the id of its GPU instance on the parent.
+        slices: compute slices that it has.
+    """
+
+    uuid: str
+    gpu_instance: int
+    slices: int
+
+
+class GpuNames(NamedTuple):
+    """A GPU by all its names.
+
+    Attributes:
+        uuid: what the rest of the program calls it.
+        nvml_index: NVML's; -1: it has none now.
+        minor: the N of /dev/nvidiaN; None: not known.
+        instances: its MIG instances; empty: MIG is off.
+        slices: compute slices of the whole GPU (7 on the A100 and its successors).
+    """
+
+    uuid: str
+    nvml_index: int
+    minor: int | None = None
+    instances: tuple[MigInstance, ...] = ()
+    slices: int = 7
 
 
 class Kind(StrEnum):

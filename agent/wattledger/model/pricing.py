@@ -91,6 +91,7 @@ class SiteFactors:
     """What the site adds to each kWh of IT energy; each with the name of its source.
 
     `*_source` is `default` until configured, then `config`; EWIF may also be `table`.
+    `price_per_kwh` is of facility energy, in `currency`; None: the site names none.
     """
 
     pue_ppm: int
@@ -99,6 +100,18 @@ class SiteFactors:
     wue_source: str
     ewif_ul_per_kwh: int
     ewif_source: str
+    price_per_kwh: float | None = None
+    currency: str = "EUR"
+
+
+class GridPart(NamedTuple):
+    """What priced a part of the energy: whose carbon intensity, and the PUE in millionths."""
+
+    zone: str
+    source: str
+    basis: Basis
+    estimated: bool
+    pue_ppm: int
 
 
 class Price(NamedTuple):

@@ -10,17 +10,7 @@ from typing import NamedTuple
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import JobKey, JobRun
 from wattledger.model.measuring import Kind, Quality
-from wattledger.model.pricing import Basis
-
-
-class GridPart(NamedTuple):
-    """What priced a part of the energy: whose carbon intensity, and the PUE in millionths."""
-
-    zone: str
-    source: str
-    basis: Basis
-    estimated: bool
-    pue_ppm: int
+from wattledger.model.pricing import GridPart as GridPart
 
 
 class ReceiptKey(NamedTuple):

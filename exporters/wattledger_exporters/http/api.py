@@ -121,6 +121,9 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
                 "value": units.liters(site.ewif_ul_per_kwh),
                 "source": site.ewif_source,
             },
+            "price_per_kwh": None
+            if site.price_per_kwh is None
+            else {"value": site.price_per_kwh, "currency": site.currency},
         },
         "claim_faults": [
             {"source": fault.meter, "message": fault.message, "hint": fault.hint or None}

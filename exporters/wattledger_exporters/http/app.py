@@ -7,23 +7,25 @@ JSON with a sentence; a traceback is for the log only.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from wattledger.errors import WattledgerError
+from wattledger.model import SiteFactors
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import api, jobs_api, openapi
+from wattledger_exporters.http import api, jobs_api, openapi, runs_api, waste_api
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
+from wattledger_exporters.http.operators import SYSTEM, Directory, Operators
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
+from wattledger_exporters.http.response import RETRY, Response, answer, refusal
 from wattledger_exporters.http.worker import Busy, Worker
 from wattledger_exporters.report import PRIVATE_GROUPINGS
 from wattledger_exporters.web_config import LiveWebConfig, WebConfig
@@ -35,45 +37,25 @@ Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 READ = ("GET", "HEAD")
 _TIMEOUT_S = 25.0
 _RELEASE_S = 900
 _RELEASE_MOST_S = 86_400
-_RETRY = (("retry-after", "5"),)
 JOB_PATH = "/api/v1/jobs/"
 _JOBS_PRIVATE = (
     "Jobs and users are shown over the daemon's Unix socket (`wattledger jobs` on the node), each "
     "user their own; over TCP to clients only that a web configuration authenticates."
 )
 _UNIX_ONLY = (
-    "The GPUs are released over the daemon's Unix socket only, by root or the daemon's own user; "
-    "run `sudo wattledger release`."
+    "The GPUs are released over the daemon's Unix socket only, by root, the daemon's own user or "
+    "a member of http.operators_group; run `sudo wattledger release`."
 )
+_NOBODYS = "A run whose owner the node never learnt is shown to operators only."
 
 
 class Refused(Exception):
     """This client may not see what it asks for; the text says who may, and how."""
-
-
-class Response(NamedTuple):
-    """What goes back."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def answer(status: int, body: object, *headers: tuple[str, str]) -> Response:
-    """A JSON answer, indented for people with curl."""
-    return Response(status, (json.dumps(body, indent=2) + "\n").encode(), JSON, headers)
-
-
-def refusal(status: int, sentence: str, *headers: tuple[str, str], hint: str = "") -> Response:
-    """An error: a sentence, and what to do about it."""
-    return answer(status, {"error": sentence, **({"hint": hint} if hint else {})}, *headers)
 
 
 class App:
@@ -86,17 +68,21 @@ class App:
         clock: Clock,
         web: LiveWebConfig | None,
         owner_uid: int | None = None,
+        operators_group: str = "",
+        directory: Directory = SYSTEM,
     ) -> None:
         self._daemon = daemon
         self._pages = pages
         self._clock = clock
         self._web = web
-        self._owner_uid = os.geteuid() if owner_uid is None else owner_uid
+        owner_uid = os.geteuid() if owner_uid is None else owner_uid
+        self._operators = Operators(operators_group, clock, owner_uid, directory)
         self._auth = BasicAuth()
         self._rate: tuple[int, int] = (0, 0)
         self._bucket: TokenBucket | None = None
         self._totals = Worker("wattledger-totals", waiting=4)
         self._release = Worker("wattledger-release", waiting=1)
+        self._runs = runs_api.RunsApi(daemon)
         self.routes: dict[str, tuple[tuple[str, ...], Callable[[Scope], Awaitable[Response]]]] = {
             "/metrics": (READ, self._get_metrics),
             "/healthz": (READ, self._get_health),
@@ -108,6 +94,10 @@ class App:
             "/api/v1/totals": (READ, self._get_totals),
             "/api/v1/jobs": (READ, self._get_jobs),
             JOB_PATH + "{manager}/{job_id}": (READ, self._get_job),
+            "/api/v1/waste": (READ, self._get_waste),
+            runs_api.PATH: (("POST",), self._post_run),
+            runs_api.RUN_PATH: (READ, self._get_run),
+            runs_api.FINISH_PATH: (("POST",), self._finish_run),
             "/api/v1/release": (("POST",), self._post_release),
             "/api/v1/openapi.json": (READ, self._get_openapi),
         }
@@ -141,16 +131,16 @@ class App:
         except BadRequest as error:
             return refusal(400, str(error))
         except (Busy, TimeoutError):
-            return refusal(503, "The daemon is busy with earlier requests; ask again.", *_RETRY)
+            return refusal(503, "The daemon is busy with earlier requests; ask again.", *RETRY)
         except WattledgerError as error:
-            return refusal(503, error.message, *_RETRY, hint=error.hint)
+            return refusal(503, error.message, *RETRY, hint=error.hint)
         except Exception:
             log.exception("A request for %.100r failed", scope["path"])
             return refusal(500, "This is a fault of the daemon; its log tells more.")
 
     def stop(self) -> None:
         """End the workers, without waiting for them."""
-        for part in (self._auth, self._totals, self._release):
+        for part in (self._auth, self._totals, self._release, self._operators, self._runs):
             part.stop()
 
     async def _respond(self, scope: Scope, web: WebConfig | None) -> Response:
@@ -167,6 +157,9 @@ class App:
         route = self.routes.get(scope["path"])
         if route is None and scope["path"].startswith(JOB_PATH):
             route = self.routes[JOB_PATH + "{manager}/{job_id}"]
+        if route is None and runs_api.id_of(scope["path"]) is not None:
+            ends = scope["path"].endswith("/finish")
+            route = self.routes[runs_api.FINISH_PATH if ends else runs_api.RUN_PATH]
         if route is None:
             return refusal(404, f"There is nothing here; known paths: {', '.join(self.routes)}.")
         methods, handler = route
@@ -206,7 +199,7 @@ class App:
     async def _get_metrics(self, scope: Scope) -> Response:
         page, why = self._pages.current()
         if page is None:
-            return refusal(503, why, *_RETRY)
+            return refusal(503, why, *RETRY)
         chosen = choose(
             _header(scope, b"accept").decode("latin-1"),
             _header(scope, b"accept-encoding").decode("latin-1"),
@@ -228,10 +221,10 @@ class App:
         if snapshot is None or not snapshot.ledger.last_commit_ns:
             why = snapshot.ledger.message if snapshot else ""
             hint = snapshot.ledger.hint if snapshot else ""
-            return refusal(503, why or "No commit has been made yet.", *_RETRY, hint=hint)
+            return refusal(503, why or "No commit has been made yet.", *RETRY, hint=hint)
         page, why = self._pages.current()
         if page is None:
-            return refusal(503, why, *_RETRY)
+            return refusal(503, why, *RETRY)
         return answer(200, {"status": "ready", "books": iso(snapshot.books.books_ns)})
 
     async def _get_page(self, _scope: Scope) -> Response:
@@ -245,7 +238,7 @@ class App:
         parameters(scope["query_string"], ())
         snapshot = self._daemon.snapshot()
         if snapshot is None:
-            return refusal(503, "The daemon is starting; there is no state yet.", *_RETRY)
+            return refusal(503, "The daemon is starting; there is no state yet.", *RETRY)
         return answer(200, api.status(snapshot, self._clock.now().wall_ns))
 
     async def _get_totals(self, scope: Scope) -> Response:
@@ -253,14 +246,14 @@ class App:
         snapshot = self._daemon.snapshot()
         epoch_ns = snapshot.books.epoch_start_ns if snapshot else 0
         asked = api.totals_query(given, epoch_ns, self._clock.now().wall_ns)
-        uid = self._visible(scope) if asked.by in PRIVATE_GROUPINGS else None
+        uid = await self._visible(scope) if asked.by in PRIVATE_GROUPINGS else None
         question = partial(self._daemon.totals, *asked, uid)
         rows = await self._totals.run(question, _TIMEOUT_S)
         return answer(200, api.totals(asked, rows, snapshot))
 
     # ── jobs: who may see whose ─────────────────────────────────────────────────────────────
 
-    def _visible(self, scope: Scope) -> int | None:
+    async def _visible(self, scope: Scope) -> int | None:
         """Whose jobs this client may see; None: everybody's.
 
         Raises:
@@ -268,36 +261,62 @@ class App:
         """
         peer = _peer(scope)
         if peer is not None:
-            return None if peer.uid in (0, self._owner_uid) else peer.uid
+            return None if await self._operators.includes(peer) else peer.uid
         if scope["authenticated"]:
             return None
         raise Refused(_JOBS_PRIVATE)
 
     async def _get_jobs(self, scope: Scope) -> Response:
-        uid = self._visible(scope)
+        uid = await self._visible(scope)
         given = parameters(scope["query_string"], jobs_api.PARAMETERS)
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
-        rows = await self._totals.run(partial(self._daemon.jobs, asked), _TIMEOUT_S)
-        return answer(200, jobs_api.jobs(asked, rows))
+        question = partial(self._daemon.jobs, jobs_api.with_one_more(asked))
+        return answer(200, jobs_api.jobs(asked, await self._totals.run(question, _TIMEOUT_S)))
 
     async def _get_job(self, scope: Scope) -> Response:
-        uid = self._visible(scope)
+        uid = await self._visible(scope)
         parameters(scope["query_string"], ())
         manager, _, job_id = scope["path"].removeprefix(JOB_PATH).partition("/")
         which = jobs_api.job_of_path(manager, job_id)
-        detail = await self._totals.run(partial(self._daemon.job, *which), _TIMEOUT_S)
+        detail = await self._totals.run(partial(self._daemon.job, *which, uid), _TIMEOUT_S)
         # Somebody else's job and no job are one answer: who may not see it need not know of it.
-        if detail is None or (uid is not None and uid not in {b.run.uid for b in detail.runs}):
-            return refusal(404, f"There is no job {manager}/{job_id[:64]} that you may see.")
-        if uid is not None and any(book.run.uid != uid for book in detail.runs):
-            return refusal(403, "Runs of this job id are other users' too; ask an operator.")
-        return answer(200, jobs_api.job(manager, job_id, detail, uid))
+        if detail is None:
+            hint = "" if uid is None else _NOBODYS
+            sentence = f"There is no job {manager}/{job_id[:64]} that you may see."
+            return refusal(404, sentence, hint=hint)
+        return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site()))
+
+    async def _get_waste(self, scope: Scope) -> Response:
+        uid = await self._visible(scope)
+        given = parameters(scope["query_string"], waste_api.PARAMETERS)
+        asked = waste_api.waste_query(given, self._clock.now().wall_ns)
+        found = await self._totals.run(partial(self._daemon.waste, *asked, uid), _TIMEOUT_S)
+        return answer(200, waste_api.waste(asked, found, uid, self._site()))
+
+    def _site(self) -> SiteFactors | None:
+        snapshot = self._daemon.snapshot()
+        return snapshot.site if snapshot is not None else None
+
+    async def _post_run(self, scope: Scope) -> Response:
+        return await self._runs.begin(_peer(scope), scope["query_string"])
+
+    async def _get_run(self, scope: Scope) -> Response:
+        peer = _peer(scope)
+        uid = await self._visible(scope) if peer is not None else None
+        run_id = runs_api.id_of(scope["path"]) or ""
+        return await self._runs.show(peer, run_id, uid, scope["query_string"])
+
+    async def _finish_run(self, scope: Scope) -> Response:
+        peer = _peer(scope)
+        uid = await self._visible(scope) if peer is not None else None
+        run_id = runs_api.id_of(scope["path"]) or ""
+        return await self._runs.finish(peer, run_id, uid, scope["query_string"])
 
     async def _post_release(self, scope: Scope) -> Response:
         peer = _peer(scope)
         if peer is None:
             return refusal(403, _UNIX_ONLY)
-        if peer.uid not in (0, self._owner_uid):
+        if not await self._operators.includes(peer):
             return refusal(403, f"You are uid {peer.uid}. {_UNIX_ONLY}")
         given = parameters(scope["query_string"], ("seconds",))
         seconds = whole_number("seconds", given.get("seconds", str(_RELEASE_S)), _RELEASE_MOST_S)

@@ -5,27 +5,47 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from wattledger import units
-from wattledger.model import Kind
-from wattledger.model.jobbooks import Cell, JobDetail, JobQuery, JobRow, RunBook
+from wattledger.model import Quality, SiteFactors
+from wattledger.model.jobbooks import JOB_SORTS, Cell, JobDetail, JobQuery, JobRow, RunBook
 from wattledger.model.jobs import MANAGERS
-from wattledger.units import NS_PER_S
+from wattledger.model.pricing import GridPart
+from wattledger.units import NS_PER_S, PPM
+from wattledger_exporters.advice import advice
 from wattledger_exporters.amounts import amounts
-from wattledger_exporters.http.query import BadRequest, instant_ns, whole_number
+from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
+from wattledger_exporters.receipts import cost, cost_of, grid_part
 from wattledger_exporters.when import iso
 
-PARAMETERS = ("manager", "user", "state", "since", "until", "sort", "limit", "cursor")
+PARAMETERS = (
+    "manager",
+    "user",
+    "account",
+    "name",
+    "state",
+    "since",
+    "until",
+    "sort",
+    "order",
+    "limit",
+    "cursor",
+)
 STATES = ("all", "running", "ended")
-SORTS = ("start", "energy")
+ORDERS = ("desc", "asc")
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
 _ID_CHARS = 256
+_TEXT_CHARS = 256
+_CURSOR_CHARS = 256
+_NO_CURSOR = "The cursor is not one that this server gave."
 
 
 def jobs_query(given: Mapping[str, str], now_ns: int, uid: int | None) -> JobQuery:
     """Check the parameters.
+
+    With a cursor, the span is that of the first page: "24h" would mean another one by now.
 
     Args:
         given: as they were given.
@@ -35,44 +55,60 @@ def jobs_query(given: Mapping[str, str], now_ns: int, uid: int | None) -> JobQue
     Raises:
         BadRequest: with a sentence.
     """
-    _one_of("manager", given.get("manager", ""), ("", *MANAGERS))
-    state = _one_of("state", given.get("state", "all"), STATES)
+    one_of("manager", given.get("manager", ""), ("", *MANAGERS))
+    state = one_of("state", given.get("state", "all"), STATES)
     limit = whole_number("limit", given.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT)
     if not limit:
         raise BadRequest("limit=0 asks for nothing.")
-    return JobQuery(
+    for name in ("user", "account", "name"):
+        if len(given.get(name, "")) > _TEXT_CHARS:
+            raise BadRequest(f"{name} is longer than {_TEXT_CHARS} characters.")
+    asked = JobQuery(
         manager=given.get("manager", ""),
         user=given.get("user", ""),
+        account=given.get("account", ""),
+        name=given.get("name", ""),
         uid=uid,
         state="" if state == "all" else state,
         since_ns=instant_ns("since", given["since"], now_ns) if "since" in given else 0,
         until_ns=instant_ns("until", given["until"], now_ns) if "until" in given else 2**62,
-        sort=_one_of("sort", given.get("sort", "start"), SORTS),
+        sort=one_of("sort", given.get("sort", "start"), JOB_SORTS),
+        ascending=one_of("order", given.get("order", "desc"), ORDERS) == "asc",
         limit=limit,
-        after=_cursor(given["cursor"]) if "cursor" in given else None,
     )
+    return _after(asked, given["cursor"]) if "cursor" in given else asked
 
 
-def _one_of(name: str, value: str, options: tuple[str, ...]) -> str:
-    if value not in options:
-        known = ", ".join(option for option in options if option)
-        raise BadRequest(f"{name}={value[:64]!r} is not one of: {known}.")
-    return value
+class _Cursor(NamedTuple):
+    """Where a page ended, and of what it was one."""
+
+    sort: str
+    order: str
+    since_ns: int
+    until_ns: int
+    value: int
+    run: int
+
+    def text(self) -> str:
+        return base64.urlsafe_b64encode(".".join(map(str, self)).encode()).decode()
 
 
-def _cursor(text: str) -> tuple[int, int]:
+def _order(asked: JobQuery) -> str:
+    return "asc" if asked.ascending else "desc"
+
+
+def _after(asked: JobQuery, text: str) -> JobQuery:
     try:
-        value, number = base64.urlsafe_b64decode(text[:128].encode()).decode("ascii").split(".")
-        found = int(value), int(number)
+        plain = base64.urlsafe_b64decode(text[:_CURSOR_CHARS].encode()).decode("ascii")
+        sort, order, *numbers = plain.split(".")
+        since_ns, until_ns, value, run_id = map(int, numbers)
     except (ValueError, binascii.Error):
-        found = (-1, -1)
-    if not all(0 <= part < 2**63 for part in found):
-        raise BadRequest("The cursor is not one that this server gave.")
-    return found
-
-
-def _cursor_of(row: JobRow) -> str:
-    return base64.urlsafe_b64encode("{}.{}".format(*row.position).encode()).decode()
+        raise BadRequest(_NO_CURSOR) from None
+    if not all(0 <= part < 2**63 for part in (since_ns, until_ns, value, run_id)):
+        raise BadRequest(_NO_CURSOR)
+    if (sort, order) != (asked.sort, _order(asked)):
+        raise BadRequest("The cursor is of another sort or order; repeat those of the first page.")
+    return asked._replace(since_ns=since_ns, until_ns=until_ns, after=(value, run_id))
 
 
 def job_of_path(manager: str, job_id: str) -> tuple[str, str]:
@@ -81,40 +117,75 @@ def job_of_path(manager: str, job_id: str) -> tuple[str, str]:
     Raises:
         BadRequest: no job can be called that.
     """
-    _one_of("manager", manager, MANAGERS)
+    one_of("manager", manager, MANAGERS)
     if not 0 < len(job_id) <= _ID_CHARS or not job_id.isprintable():
         raise BadRequest("That is no job id.")
     return manager, job_id
 
 
+def with_one_more(asked: JobQuery) -> JobQuery:
+    """What to ask the ledger for: a run beyond the page tells whether another follows."""
+    return asked._replace(limit=asked.limit + 1)
+
+
 def jobs(asked: JobQuery, rows: list[JobRow]) -> dict[str, Any]:
-    """The answer of `/api/v1/jobs`."""
-    more = len(rows) == asked.limit
+    """The answer of `/api/v1/jobs` to a query whose rows are those of `with_one_more`."""
+    page, cursor = rows[: asked.limit], None
+    if len(rows) > asked.limit:
+        span = asked.since_ns, asked.until_ns
+        cursor = _Cursor(asked.sort, _order(asked), *span, *page[-1].position).text()
     return {
-        "jobs": [run(row.book) for row in rows],
-        "next_cursor": _cursor_of(rows[-1]) if more else None,
+        "jobs": [run(row.book) for row in page],
+        "next_cursor": cursor,
         "restricted_to_uid": asked.uid,
     }
 
 
-def job(manager: str, job_id: str, detail: JobDetail, uid: int | None) -> dict[str, Any]:
-    """The answer of `/api/v1/jobs/{manager}/{job_id}`."""
+def job(
+    manager: str, job_id: str, detail: JobDetail, uid: int | None, site: SiteFactors | None = None
+) -> dict[str, Any]:
+    """The answer of `/api/v1/jobs/{manager}/{job_id}`.
+
+    Args:
+        manager: of the job.
+        job_id: of the job.
+        detail: of all its runs, or of the runs of `uid`.
+        uid: whose runs may be seen; None: all.
+        site: what a kWh costs; None: not known.
+    """
     newest = detail.runs[0].run
-    begun_ns = detail.runs[-1].run.payee.start_ns
     running = any(not book.run.end_ns for book in detail.runs)
-    totals = amounts(detail.total)
-    energy = sum(cell.amounts.energy_uj for cell in detail.total.values())
+    qualities: dict[Quality, int] = {}
+    grids: dict[GridPart, Cell] = {}
+    energy_uj = 0
+    for (quality, grid), cell in detail.parts.items():
+        part_uj = cell.amounts.energy_uj
+        qualities[quality] = qualities.get(quality, 0) + part_uj
+        grids[grid] = grids.get(grid, Cell()).plus(cell)
+        energy_uj += part_uj
+    share = {q: uj / energy_uj for q, uj in sorted(qualities.items()) if uj}
+    idle_uj = {grid: cell.held.idle_uj for grid, cell in grids.items()}
+    price = (site.price_per_kwh, site.currency) if site is not None else (None, "")
+    idle_cost = cost(sum(uj * grid.pue_ppm // PPM for grid, uj in idle_uj.items()), *price)
     return {
         "manager": manager,
         "job_id": job_id,
         "state": "running" if running else "ended",
         "uid": newest.uid,
         "labels": dict(newest.labels),
-        "start": iso(begun_ns),
+        "start": iso(detail.begun_ns),
         "end": None if running else iso(max(book.run.end_ns for book in detail.runs)),
-        "totals": totals,
-        "estimated_share": detail.estimated_uj / energy if energy else 0.0,
-        "advice": advice(detail),
+        "duration_s": units.seconds(detail.ran_ns),
+        "totals": amounts(detail.total),
+        "cost": cost_of(grids, *price),
+        "held_idle_cost": idle_cost,
+        "mean_watts": units.joules(energy_uj) / units.seconds(detail.ran_ns)
+        if detail.ran_ns
+        else None,
+        "quality": {quality.value: part for quality, part in share.items()},
+        "estimated_share": share.get(Quality.ESTIMATED, 0.0),
+        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "advice": advice(detail, idle_cost),
         "runs": [run(book) for book in detail.runs],
         "run_count": detail.run_count,
         "timeline_grain_s": detail.grain_s,
@@ -151,32 +222,3 @@ def run(book: RunBook) -> dict[str, Any]:
         ],
         "totals": amounts(book.cells),
     }
-
-
-def advice(detail: JobDetail) -> list[str]:
-    """How well the job used what it held, in plain words."""
-    whole = Cell()
-    gpu_uj = 0
-    for (kind, _), cell in detail.total.items():
-        whole = whole.plus(cell)
-        gpu_uj += cell.amounts.energy_uj if kind is Kind.GPU else 0
-    said = []
-    held = whole.held
-    if held.held_ms:
-        idle = held.idle_ms / held.held_ms
-        energy = held.idle_uj / gpu_uj if gpu_uj else 0.0
-        if held.idle_ms:
-            said.append(
-                f"{idle:.0%} of the time that it held GPUs they did nothing, "
-                f"{energy:.0%} of its GPU energy."
-            )
-        if idle >= 0.5:
-            said.append(
-                "Most of the time the GPUs waited: ask for fewer, end idle sessions, or see what "
-                "they wait for (data loading, a step without GPUs)."
-            )
-        elif idle >= 0.1:
-            said.append("Prepare data before the GPUs are held, or in the background.")
-    if any(not h.exact for book in detail.runs for h in book.run.holdings):
-        said.append("It shares a GPU in a way that cannot be told; the holders pay equal parts.")
-    return said

@@ -1,140 +1,80 @@
-"""The OpenAPI document of what the server answers; a test holds its paths equal to the routes."""
+"""The OpenAPI document of what the server answers; tests hold it equal to routes and answers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
-from wattledger_exporters.http.jobs_api import MAX_LIMIT, SORTS, STATES
+from wattledger_exporters.http import runs_api, waste_api
+from wattledger_exporters.http.jobs_api import DEFAULT_LIMIT, MAX_LIMIT, ORDERS, STATES
+from wattledger_exporters.http.schemas import TEXT, choice, ref, schemas
 
-_ERROR = {"$ref": "#/components/responses/Error"}
-_EXACT = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul", "estimated_uj")
+_JSON = "application/json"
+_WHO = (
+    "On the Unix socket each user sees their own; root, the daemon's user and members of "
+    "http.operators_group see all; over TCP for authenticated clients."
+)
 
 
-def _get(summary: str, media: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+def operation(summary: str, media: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What a path answers to one method.
+
+    Args:
+        summary: in a sentence or two.
+        media: of the answer.
+        schema: of the answer.
+        more: `errors`: the codes of refusals; `code` of the answer; `parameters` and other fields.
+    """
+    code = more.pop("code", "200")
     responses: dict[str, Any] = {
-        "200": {"description": summary, "content": {media: {"schema": schema}}}
+        code: {"description": summary, "content": {media: {"schema": schema}}}
     }
-    codes = more.pop("errors", ())
-    for code in codes:
-        responses[code] = _ERROR
+    for error in more.pop("errors", ()):
+        responses[error] = {"$ref": "#/components/responses/Error"}
     return {"summary": summary, "responses": responses, **more}
 
 
-def _query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
+def query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter of the query."""
     return {"name": name, "in": "query", "description": text, "schema": schema}
 
 
-def _schemas() -> dict[str, Any]:
-    text = {"type": "string"}
-    columns: dict[str, Any] = {name: {"type": "number"} for name in report.FIELDS}
-    columns["group"] = columns["basis"] = text
-    for name in _EXACT:
-        columns[name] = {"type": "string", "pattern": "^[0-9]+$", "description": "exact integer"}
-    row = {"type": "object", "required": list(report.FIELDS), "properties": columns}
-    totals = {
-        "type": "object",
-        "properties": {
-            "since": {"type": ["string", "null"], "format": "date-time"},
-            "until": {"type": ["string", "null"], "format": "date-time"},
-            "by": text,
-            "books_complete_until": {"type": ["string", "null"], "format": "date-time"},
-            "epoch": {"type": ["string", "null"]},
-            "rows": {"type": "array", "items": {"$ref": "#/components/schemas/TotalsRow"}},
-            "total": {"$ref": "#/components/schemas/TotalsRow"},
-        },
-    }
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": text, "hint": text},
-    }
-    return {"TotalsRow": row, "Totals": totals, **_job_schemas(), "Error": error}
-
-
-def _job_schemas() -> dict[str, Any]:
-    text, number = {"type": "string"}, {"type": "number"}
-    instant = {"type": ["string", "null"], "format": "date-time"}
-    numbers = {"type": "object", "additionalProperties": number}
-    amounts = {
-        "type": "object",
-        "properties": {
-            "energy_kwh": numbers,
-            "co2e_g": number,
-            "co2e_g_by_basis": numbers,
-            "water_l": numbers,
-            "held_device_hours": number,
-            "held_idle_device_hours": number,
-            "held_idle_kwh": number,
-            "exact": {
-                "type": "object",
-                "additionalProperties": {"type": "string", "pattern": "^[0-9]+$"},
-            },
-        },
-    }
-    common = {
-        "manager": text,
-        "job_id": text,
-        "state": {"type": "string", "enum": ["running", "ended"]},
-        "start": instant,
-        "end": instant,
-        "uid": {"type": ["integer", "null"]},
-        "labels": {"type": "object", "additionalProperties": text},
-        "totals": {"$ref": "#/components/schemas/JobAmounts"},
-    }
-    run = {
-        "type": "object",
-        "properties": {
-            **common,
-            "start_ns": text,
-            "duration_s": number,
-            "devices": {"type": "array", "items": {"type": "object"}},
-        },
-    }
-    runs = {"type": "array", "items": {"$ref": "#/components/schemas/JobRun"}}
-    uid = {"type": ["integer", "null"]}
-    return {
-        "JobAmounts": amounts,
-        "JobRun": run,
-        "Jobs": {
-            "type": "object",
-            "properties": {
-                "jobs": runs,
-                "next_cursor": {"type": ["string", "null"]},
-                "restricted_to_uid": uid,
-            },
-        },
-        "Job": {
-            "type": "object",
-            "properties": {
-                **common,
-                "estimated_share": number,
-                "advice": {"type": "array", "items": text},
-                "runs": runs,
-                "run_count": {"type": "integer"},
-                "timeline_grain_s": {"type": "integer"},
-                "timeline": {"type": "array", "items": {"type": "object"}},
-                "restricted_to_uid": uid,
-            },
-        },
-    }
+_INSTANT = {"type": "string", "examples": ["2027-01-15T08:00:00Z", "1800000000", "24h"]}
 
 
 def document(version: str) -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    instant = {"type": "string", "examples": ["2027-01-15T08:00:00Z", "1800000000", "24h"]}
-    obj: dict[str, Any] = {"type": "object"}
-    healthy = _get("The process serves.", "application/json", obj)
-    ready = _get("The books are kept and the page is fresh.", "application/json", obj)
-    ready["responses"]["503"] = _ERROR
-    paths: dict[str, Any] = {
-        "/": {"get": _get("Status page for people.", "text/html", {"type": "string"})},
+    error = {
+        "description": "A sentence that helps.",
+        "content": {_JSON: {"schema": ref("Error")}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "wattledger",
+            "version": version,
+            "description": "Energy, carbon and water books of this node. No endpoint waits for a "
+            "meter.",
+        },
+        "paths": {**_pages(), **_node(), **_jobs(), **_actions()},
+        "components": {"schemas": schemas(), "responses": {"Error": error}},
+    }
+
+
+def _pages() -> dict[str, Any]:
+    healthy = operation("The process serves.", _JSON, ref("Health"))
+    ready = operation(
+        "The books are kept and the page is fresh.", _JSON, ref("Ready"), errors=("503",)
+    )
+    return {
+        "/": {"get": operation("Status page for people.", "text/html", TEXT)},
         "/metrics": {
-            "get": _get(
+            "get": operation(
                 "Metrics for Prometheus; OpenMetrics where it is asked for.",
                 "text/plain",
-                {"type": "string"},
+                TEXT,
                 errors=("503",),
             )
         },
@@ -142,101 +82,164 @@ def document(version: str) -> dict[str, Any]:
         "/-/healthy": {"get": healthy},
         "/readyz": {"get": ready},
         "/-/ready": {"get": ready},
+        "/api/v1/openapi.json": {"get": operation("This document.", _JSON, {"type": "object"})},
+    }
+
+
+def _node() -> dict[str, Any]:
+    return {
         "/api/v1/status": {
-            "get": _get(
+            "get": operation(
                 "Meters, grid, site factors, ledger, devices.",
-                "application/json",
-                obj,
-                errors=("503",),
+                _JSON,
+                ref("Status"),
+                errors=("400", "503"),
             )
         },
         "/api/v1/totals": {
-            "get": _get(
-                "Energy, CO2e and water of the 5-minute slots that begin in [since, until).",
-                "application/json",
-                {"$ref": "#/components/schemas/Totals"},
+            "get": operation(
+                "Energy, CO2e and water of the 5-minute slots that begin in [since, until). By job "
+                f"and by user: {_WHO[0].lower()}{_WHO[1:]}",
+                _JSON,
+                ref("Totals"),
                 errors=("400", "403", "503"),
                 parameters=[
-                    _query("since", "first instant; without it the ledger's epoch", instant),
-                    _query("until", "last instant, exclusive; without it now", instant),
-                    _query("by", "group", {"type": "string", "enum": list(report.GROUPINGS)}),
+                    query("since", "first instant; without it the ledger's epoch", _INSTANT),
+                    query("until", "last instant, exclusive; without it now", _INSTANT),
+                    query("by", "group", {**choice(*report.GROUPINGS), "default": "all"}),
                 ],
             )
         },
+    }
+
+
+def _jobs() -> dict[str, Any]:
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    return {
         "/api/v1/jobs": {
-            "get": _get(
-                "Runs of jobs with their totals, newest first. On the Unix socket each user sees "
-                "their own, root and the daemon's user all; over TCP for authenticated clients.",
-                "application/json",
-                {"$ref": "#/components/schemas/Jobs"},
+            "get": operation(
+                f"Runs of jobs with their totals. {_WHO}",
+                _JSON,
+                ref("Jobs"),
                 errors=("400", "403", "503"),
                 parameters=[
-                    _query("manager", "only its jobs", {"type": "string", "enum": [*MANAGERS]}),
-                    _query("user", "only this user's: a name or a uid", {"type": "string"}),
-                    _query(
-                        "state",
-                        "all, running or ended",
-                        {"type": "string", "enum": [*STATES], "default": "all"},
+                    query("manager", "only its jobs", choice(*MANAGERS)),
+                    query("user", "only this user's: a name or a uid", TEXT),
+                    query("account", "only those of this account", TEXT),
+                    query("name", "only those with this name; *, ? and […] as in files", TEXT),
+                    query("state", "which", {**choice(*STATES), "default": "all"}),
+                    query("since", "those that ran at or after this instant", _INSTANT),
+                    query("until", "those that began before this instant", _INSTANT),
+                    query("sort", "by what", {**choice(*JOB_SORTS), "default": "start"}),
+                    query(
+                        "order",
+                        "latest and most first, or earliest and least",
+                        {**choice(*ORDERS), "default": "desc"},
                     ),
-                    _query("since", "those that ran at or after this instant", instant),
-                    _query("until", "those that began before this instant", instant),
-                    _query(
-                        "sort",
-                        "latest start or most energy first",
-                        {"type": "string", "enum": [*SORTS], "default": "start"},
+                    query("limit", "at most so many", limit),
+                    query(
+                        "cursor",
+                        "`next_cursor` of the page before; sort, order and filters as before. By "
+                        "start no run is left out or shown twice; by an amount one that grows "
+                        "meanwhile may change its place.",
+                        TEXT,
                     ),
-                    _query(
-                        "limit",
-                        "at most so many",
-                        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100},
-                    ),
-                    _query("cursor", "`next_cursor` of the page before", {"type": "string"}),
                 ],
             )
         },
         "/api/v1/jobs/{manager}/{job_id}": {
-            "get": _get(
-                "One job: totals over its runs, the runs, a time line, how well it used its GPUs. "
-                "Who may see it: as for /api/v1/jobs.",
-                "application/json",
-                {"$ref": "#/components/schemas/Job"},
+            "get": operation(
+                "One job: totals over its runs, the runs, a time line, what it cost, how well it "
+                f"used its GPUs. {_WHO} An id that several used is shown to each with their own "
+                "runs; a run whose owner the node never learnt, to operators only.",
+                _JSON,
+                ref("Job"),
                 errors=("400", "403", "404", "503"),
                 parameters=[
-                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                    for name in ("manager", "job_id")
+                    {
+                        "name": "manager",
+                        "in": "path",
+                        "required": True,
+                        "schema": choice(*MANAGERS),
+                    },
+                    {"name": "job_id", "in": "path", "required": True, "schema": TEXT},
                 ],
             )
         },
-        "/api/v1/release": {
-            "post": _get(
-                "Close the GPU driver for a while; on the Unix socket, for root and the daemon's "
-                "own user only.",
-                "application/json",
-                obj,
+        "/api/v1/waste": {
+            "get": operation(
+                "GPU time, energy and money that was held without use in the 5-minute slots that "
+                "begin in [since, until), the worst first. `idle` is what GPUs used that nobody "
+                f"held: nobody's line, and in no sum. {_WHO}",
+                _JSON,
+                ref("Waste"),
                 errors=("400", "403", "503"),
                 parameters=[
-                    _query(
-                        "seconds",
-                        "for how long; 0 takes it up again now",
-                        {"type": "integer", "minimum": 0, "maximum": 86400, "default": 900},
-                    )
+                    query(
+                        "since",
+                        "first instant",
+                        {**_INSTANT, "default": waste_api.DEFAULT_SINCE},
+                    ),
+                    query("until", "last instant, exclusive; without it now", _INSTANT),
+                    query("by", "group", {**choice(*waste_api.BY), "default": "user"}),
                 ],
             )
         },
-        "/api/v1/openapi.json": {"get": _get("This document.", "application/json", obj)},
     }
-    error = {
-        "description": "A sentence that helps.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
+
+
+def _runs() -> dict[str, Any]:
+    run_id = {"name": "id", "in": "path", "required": True, "schema": TEXT}
+    exit_code = {"type": "integer", "minimum": 0, "maximum": runs_api.MAX_EXIT_CODE}
     return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "wattledger",
-            "version": version,
-            "description": "Energy, carbon and water books of this node. All endpoints but release "
-            "are read-only and never reach a meter.",
+        runs_api.PATH: {
+            "post": operation(
+                "Measure the process at the other end of the Unix socket, with all its "
+                "descendants, until it ends or says so.",
+                _JSON,
+                ref("Run"),
+                code="201",
+                errors=("400", "403", "409", "429", "503"),
+                parameters=[
+                    query("name", "what you call it", TEXT),
+                    query("gpus", "numbers or UUIDs of GPUs to claim for it, with commas", TEXT),
+                ],
+            )
         },
-        "paths": paths,
-        "components": {"schemas": _schemas(), "responses": {"Error": error}},
+        runs_api.RUN_PATH: {
+            "get": operation(
+                "What a command of yours has cost so far; on the Unix socket.",
+                _JSON,
+                ref("Receipt"),
+                errors=("400", "403", "404"),
+                parameters=[run_id],
+            )
+        },
+        runs_api.FINISH_PATH: {
+            "post": operation(
+                "A command of yours has ended: its receipt, once all is booked up to now; on the "
+                "Unix socket. Asked again within some minutes, the same receipt.",
+                _JSON,
+                ref("Receipt"),
+                errors=("400", "403", "404"),
+                parameters=[run_id, query("exit_code", "of the command", exit_code)],
+            )
+        },
+    }
+
+
+def _actions() -> dict[str, Any]:
+    seconds = {"type": "integer", "minimum": 0, "maximum": 86400, "default": 900}
+    return {
+        **_runs(),
+        "/api/v1/release": {
+            "post": operation(
+                "Close the GPU driver for a while; on the Unix socket, for root, the daemon's own "
+                "user and members of http.operators_group.",
+                _JSON,
+                ref("Message"),
+                errors=("400", "403", "503"),
+                parameters=[query("seconds", "for how long; 0 takes it up again now", seconds)],
+            )
+        },
     }

@@ -91,3 +91,15 @@ def whole_number(name: str, text: str, at_most: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > at_most:
         raise BadRequest(f"{name}={text[:64]!r} is not a whole number from 0 to {at_most}.")
     return int(text)
+
+
+def one_of(name: str, value: str, options: Sequence[str]) -> str:
+    """A value that is one of those known.
+
+    Raises:
+        BadRequest: it is none of them.
+    """
+    if value not in options:
+        known = ", ".join(option for option in options if option)
+        raise BadRequest(f"{name}={value[:64]!r} is not one of: {known}.")
+    return value

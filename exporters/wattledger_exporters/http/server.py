@@ -57,6 +57,7 @@ class HttpServer:
         web_config: Path | None = None,
         socket: Path | None = None,
         limits: Limits | None = None,
+        operators_group: str = "",
     ) -> None:
         """Nothing is opened yet.
 
@@ -68,6 +69,7 @@ class HttpServer:
             web_config: TLS, passwords and headers over TCP, as for Prometheus exporters.
             socket: path of the Unix socket; None: there is none.
             limits: how long and how much a client may take.
+            operators_group: its members see everybody's jobs over the Unix socket, as root does.
         """
         self._daemon = daemon
         self._pages = pages
@@ -76,6 +78,7 @@ class HttpServer:
         self._web_path = web_config
         self._socket_path = socket
         self._limits = limits or Limits()
+        self._operators_group = operators_group
         self._listeners: list[_Listener] = []
         self._inode = 0
         self._web: LiveWebConfig | None = None
@@ -112,7 +115,13 @@ class HttpServer:
         if self._web_path is not None:
             self._web = LiveWebConfig(self._web_path)
             self._scheme = "https" if self._web.current.context is not None else "http"
-        self._app = App(self._daemon, self._pages, self._clock, self._web)
+        self._app = App(
+            self._daemon,
+            self._pages,
+            self._clock,
+            self._web,
+            operators_group=self._operators_group,
+        )
         self._config = Config(
             cast(Any, self._app),
             http=Connection,

@@ -10,13 +10,14 @@ In this order of trust; below them stand the processes that NVML lists. Never
 asks them all, in a thread of its own, and translates what they say into GPUs' UUIDs.
 """
 
-from wattledger.jobs.claims.bindings import Bindings, GpuNames, MigInstance
+from wattledger.jobs.claims.bindings import Bindings
 from wattledger.jobs.claims.job_names import JobNames
 from wattledger.jobs.claims.kubelet import KubeletPodResources
 from wattledger.jobs.claims.mapping_files import JOBSTATS_DIRECTORY, DcgmJobMapping, JobstatsFiles
 from wattledger.jobs.claims.pod_uids import PodUids
 from wattledger.jobs.claims.records import Alive, ClaimSource, GpuBy, JobFacts, SourceClaim
 from wattledger.jobs.claims.slurm_hooks import SlurmHooks
+from wattledger.model.measuring import GpuNames, MigInstance
 
 __all__ = [
     "JOBSTATS_DIRECTORY",

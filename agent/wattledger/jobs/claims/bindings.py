@@ -14,41 +14,10 @@ from wattledger.jobs.claims.records import ClaimSource, GpuBy, JobFacts, SourceC
 from wattledger.jobs.claims.slurm_hooks import SlurmHooks
 from wattledger.model import Fault
 from wattledger.model.jobs import WHOLE_SHARE_PPM, Claim, JobKey
+from wattledger.model.measuring import GpuNames, MigInstance
 
 Ended = tuple[tuple[JobFacts, tuple[SourceClaim, ...]], ...]
 _Said = tuple[tuple[SourceClaim, ...], tuple[JobFacts, ...], Ended]
-
-
-class MigInstance(NamedTuple):
-    """A MIG instance.
-
-    Attributes:
-        uuid: its own.
-        gpu_instance: the id of its GPU instance on the parent.
-        slices: compute slices that it has.
-    """
-
-    uuid: str
-    gpu_instance: int
-    slices: int
-
-
-class GpuNames(NamedTuple):
-    """A GPU by all its names.
-
-    Attributes:
-        uuid: what the rest of the program calls it.
-        nvml_index: NVML's.
-        minor: the N of /dev/nvidiaN; None: not known.
-        instances: its MIG instances; empty: MIG is off.
-        slices: compute slices of the whole GPU (7 on the A100 and its successors).
-    """
-
-    uuid: str
-    nvml_index: int
-    minor: int | None = None
-    instances: tuple[MigInstance, ...] = ()
-    slices: int = 7
 
 
 class _View(NamedTuple):
@@ -121,6 +90,10 @@ class Bindings:
         if JobKey(manager, job_id) in self._running:
             return True
         return False if manager in self._with_cgroups else None
+
+    def gpus(self) -> tuple[GpuNames, ...]:
+        """This node's GPUs by all their names, as they are now."""
+        return tuple(self._gpus())
 
     def claims(self) -> tuple[Claim, ...]:
         """Who holds what, as of the last look: the most trusted source's claims first."""

@@ -101,6 +101,7 @@ class KubeletPodResources:
         self._notes: tuple[Fault, ...] = ()
         self._asked_ns: int | None = None
         self._answered_ns: int | None = None
+        self._met = False
         self._answer = b""
         self._held: tuple[Held, ...] = ()
         self._since_ns: dict[tuple[str, str, str], int] = {}
@@ -143,10 +144,13 @@ class KubeletPodResources:
             )
         else:
             self._answer, self._answered_ns, self._trouble = answer, now_ns, ()
+            self._met = True
 
     def _lost(self, reason: str, message: str, hint: str, now_ns: int) -> None:
         if self._answered_ns is not None and now_ns - self._answered_ns > self._keep_ns:
             self._held, self._answer, self._answered_ns = (), b"", None
+        if reason == "no_kubelet" and not self._met:
+            return  # most machines have none
         self._trouble = (Fault(self.name, reason, message, hint, permanent=True),)
 
     def _bind(self, wall_ns: int) -> tuple[SourceClaim, ...]:

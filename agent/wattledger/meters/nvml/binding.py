@@ -40,6 +40,7 @@ INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 NOT_FOUND = 6
+INSUFFICIENT_SIZE = 7
 DRIVER_NOT_LOADED = 9
 TIMEOUT = 10
 LIBRARY_NOT_FOUND = 12
@@ -76,6 +77,11 @@ class NvmlDriver(Protocol):
     def nvmlDeviceGetPciInfo(self, handle: Any, /) -> Any: ...  # noqa: D102
     def nvmlDeviceGetArchitecture(self, handle: Any, /) -> int: ...  # noqa: D102
     def nvmlDeviceGetMigMode(self, handle: Any, /) -> Sequence[int]: ...  # noqa: D102
+    def nvmlDeviceGetMinorNumber(self, handle: Any, /) -> int: ...  # noqa: D102
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any, /) -> int: ...  # noqa: D102
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int, /) -> Any: ...  # noqa: D102
+    def nvmlDeviceGetGpuInstanceId(self, handle: Any, /) -> int: ...  # noqa: D102
+    def nvmlDeviceGetAttributes(self, handle: Any, /) -> Any: ...  # noqa: D102
     def nvmlDeviceGetPersistenceMode(self, handle: Any, /) -> int: ...  # noqa: D102
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any, /) -> int: ...  # noqa: D102
     def nvmlDeviceGetPowerManagementLimitConstraints(  # noqa: D102
@@ -92,6 +98,9 @@ class NvmlDriver(Protocol):
     def nvmlDeviceGetUtilizationRates(self, handle: Any, /) -> Any: ...  # noqa: D102
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any, /) -> Sequence[Any]: ...  # noqa: D102
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: Any, /) -> Sequence[Any]: ...  # noqa: D102
+    def nvmlDeviceGetProcessUtilization(  # noqa: D102
+        self, handle: Any, last_seen_us: int, /
+    ) -> Sequence[Any]: ...
 
 
 class CallFailed(Exception):

@@ -9,7 +9,9 @@ from typing import Any
 
 from wattledger.meters.nvml import binding as nvml
 from wattledger.meters.nvml.binding import CallFailed, NvmlDriver
-from wattledger.meters.nvml.remedies import Remedy, remedy
+from wattledger.meters.nvml.mig import WHOLE_SLICES, Partition
+from wattledger.meters.nvml.remedies import Remedy, optional, remedy
+from wattledger.model.measuring import GpuNames, MigInstance
 from wattledger.units import UJ_PER_MJ, UW_PER_W
 
 # Above any single board of today (a GB300 GPU: 1400 W), for boards that tell no limit.
@@ -59,10 +61,13 @@ class GpuFacts:
         module: power and energy cover the whole superchip: the CPU's are not to be added.
         limit_uw: power limit of the board; None: it tells none.
         mig: whether MIG is on; None: the board does not know it.
+        slices: compute slices of the whole GPU, as told while MIG is on.
+        instances: its MIG instances; None: MIG is on, and they cannot be told.
         ga100: an A100 or its kin, whose power readings are instantaneous.
         estimator: how its energy is found (the meter's present choice, or the likely one).
         persistence: `on`, `off` or `unknown`; only asked by `survey`.
         error: why it cannot be read; empty: it can.
+        minor: the N of /dev/nvidiaN; None: it is not told.
     """
 
     uuid: str
@@ -73,10 +78,13 @@ class GpuFacts:
     module: bool = False
     limit_uw: int | None = None
     mig: bool | None = None
+    slices: int = WHOLE_SLICES
+    instances: tuple[MigInstance, ...] | None = ()
     ga100: bool = False
     estimator: str = ""
     persistence: str = "unknown"
     error: str = ""
+    minor: int | None = None
 
     @property
     def label(self) -> str:
@@ -94,6 +102,11 @@ class GpuFacts:
         return "module" if self.module else "gpu"
 
     @property
+    def names(self) -> GpuNames:
+        """All that others may call it."""
+        return GpuNames(self.uuid, self.index, self.minor, self.instances or (), self.slices)
+
+    @property
     def max_power_uw(self) -> int:
         """More than this it cannot draw, save for the tenth that the books allow.
 
@@ -103,15 +116,23 @@ class GpuFacts:
         return 2 * limit_uw if self.module else limit_uw
 
 
-def read_facts(driver: NvmlDriver, handle: Any, index: int, uuid: str) -> GpuFacts:
+def read_facts(
+    driver: NvmlDriver, handle: Any, index: int, uuid: str, partition: Partition
+) -> GpuFacts:
     """Everything fixed about a GPU, in as few driver calls as possible.
+
+    Args:
+        driver: the driver.
+        handle: the GPU's.
+        index: the driver's number for it.
+        uuid: its name.
+        partition: how it is cut up, see `mig.read_partition`.
 
     Raises:
         NVMLError: the GPU itself does not answer; what is merely unsupported is left out.
     """
     model = driver.nvmlDeviceGetName(handle)
-    pci = _optional(driver, driver.nvmlDeviceGetPciInfo, handle)
-    mig = _optional(driver, driver.nvmlDeviceGetMigMode, handle)
+    pci = optional(driver, driver.nvmlDeviceGetPciInfo, handle)
     sensors, limit_uw = _probe(driver, handle, prefer_module=bool(_MODULE_COUNTER.search(model)))
     device_id = 0 if pci is None else int(pci.pciDeviceId) >> 16
     return GpuFacts(
@@ -122,8 +143,11 @@ def read_facts(driver: NvmlDriver, handle: Any, index: int, uuid: str) -> GpuFac
         sensors=sensors,
         module=sensors.scope == nvml.SCOPE_MODULE or bool(_MODULE_COUNTER.search(model)),
         limit_uw=limit_uw or _limit_by_call(driver, handle),
-        mig=None if mig is None else bool(mig[0]),
+        mig=partition.mig,
+        slices=partition.slices,
+        instances=partition.instances,
         ga100=device_id & 0xFF00 == _GA100_PCI or bool(_GA100_NAME.search(model)),
+        minor=optional(driver, driver.nvmlDeviceGetMinorNumber, handle),
     )
 
 
@@ -156,7 +180,7 @@ def _probe(driver: NvmlDriver, handle: Any, *, prefer_module: bool) -> tuple[Sen
 
 def _counter_by_call(driver: NvmlDriver, handle: Any) -> str:
     """`call` where the counter answers by a call of its own, as with older drivers; or empty."""
-    energy_mj = _optional(driver, driver.nvmlDeviceGetTotalEnergyConsumption, handle)
+    energy_mj = optional(driver, driver.nvmlDeviceGetTotalEnergyConsumption, handle)
     return "" if energy_mj is None else "call"
 
 
@@ -170,23 +194,9 @@ def _positive(field: Any) -> int:
 
 def _limit_by_call(driver: NvmlDriver, handle: Any) -> int | None:
     """The power limit where the driver does not know it as a field."""
-    limits = [_optional(driver, driver.nvmlDeviceGetEnforcedPowerLimit, handle)]
-    limits += _optional(driver, driver.nvmlDeviceGetPowerManagementLimitConstraints, handle) or ()
+    limits = [optional(driver, driver.nvmlDeviceGetEnforcedPowerLimit, handle)]
+    limits += optional(driver, driver.nvmlDeviceGetPowerManagementLimitConstraints, handle) or ()
     return max((limit for limit in limits if limit), default=0) * UJ_PER_MJ or None
-
-
-def _optional(driver: NvmlDriver, call: Any, *arguments: Any) -> Any:
-    """A call whose failure means that the board does not know it.
-
-    Raises:
-        NVMLError: the GPU is lost or NVML is not initialised.
-    """
-    try:
-        return call(*arguments)
-    except driver.NVMLError as error:
-        if remedy(nvml.error_code(error)) in (Remedy.LOST, Remedy.REOPEN):
-            raise
-        return None
 
 
 def runtime_status_file(sysfs: Path, pci: str) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wattledger.errors import MeterUnavailable
@@ -15,7 +15,7 @@ from wattledger.meters.nvml.remedies import METER, Remedy, all_lost, remedy
 from wattledger.meters.nvml.roster import Roster
 from wattledger.meters.nvml.session import Session
 from wattledger.model import DeviceInfo, Fault, MeterReport, Reading
-from wattledger.model.measuring import Process
+from wattledger.model.measuring import GpuNames, Process
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
@@ -44,6 +44,7 @@ class NvmlMeter:
         procfs: Path | None = Path("/proc"),
         interval_ns: int = NS_PER_S,
         process_interval_ns: int = 5 * NS_PER_S,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> None:
         """A meter that has not touched the driver yet.
 
@@ -55,12 +56,14 @@ class NvmlMeter:
                 not of this machine, as with a simulated driver.
             interval_ns: between two turns; GPUs whose power has to be polled shorten it.
             process_interval_ns: between two process lists of a GPU.
+            hurried: somebody waits to see a process that has just begun: list them at each turn.
         """
         self._driver = driver
         self._clock = clock
         self._base_interval_ns = interval_ns
         self._interval_ns = interval_ns
         self._process_interval_ns = process_interval_ns
+        self._hurried = hurried
         self._session = Session(driver, sysfs)
         self._roster = Roster(
             driver,
@@ -71,6 +74,7 @@ class NvmlMeter:
             process_interval_ns=process_interval_ns,
         )
         self._devices: tuple[DeviceInfo, ...] = ()
+        self._names: tuple[GpuNames, ...] = ()
         self._estimators: dict[str, str] = {}
         self._renewal_wait_ns = FIRST_RENEWAL_NS
         self._renewal_due_ns = 0
@@ -90,6 +94,10 @@ class NvmlMeter:
     def facts(self) -> tuple[GpuFacts, ...]:
         """What is known of each GPU."""
         return tuple(gpu.facts for gpu in tuple(self._roster.gpus.values()))
+
+    def gpu_names(self) -> tuple[GpuNames, ...]:
+        """Each GPU by all its names; the same tuple while nothing changes."""
+        return self._names
 
     def module_scope(self) -> bool:
         """A GPU's energy covers its whole superchip: the CPU's power is not to be added."""
@@ -125,6 +133,7 @@ class NvmlMeter:
         used: dict[str, bool] = {}
         ratios: dict[str, float] = {}
         gpus = self._roster.gpus
+        hurried = self._hurried()
         for place, (uuid, gpu) in enumerate(gpus.items()):
             if gpu.handle is None:
                 continue
@@ -134,13 +143,15 @@ class NvmlMeter:
                 if not gpu.trouble:
                     spread_ns = place * self._process_interval_ns // len(gpus)
                     did = gpu.look(now_ns, spread_ns)
+                    if hurried:
+                        gpu.hurry(now_ns)
                     if did is not None:
                         used[uuid] = did
             if gpu.handle is not None:
-                processes[uuid] = gpu.processes.count
-                # Under MIG a process is on an instance: which one, the parent's list does not tell.
-                if gpu.processes.listed is not None and not gpu.facts.mig:
-                    listed[uuid] = gpu.processes.listed
+                there = gpu.listed
+                processes[uuid] = None if there is None else len(there)
+                if there is not None:
+                    listed[uuid] = there
                 ratio = gpu.ladder.ratio
                 if ratio is not None:
                     ratios[uuid] = ratio
@@ -191,10 +202,11 @@ class NvmlMeter:
         """Keep what others look at up to date, the same objects while nothing changes."""
         gpus = self._roster.gpus
         devices = tuple(gpu.info for gpu in gpus.values())
-        if len(devices) != len(self._devices) or any(
-            new is not old for new, old in zip(devices, self._devices, strict=True)
-        ):
+        if not _same(devices, self._devices):
             self._devices = devices
+        names = tuple(gpu.names for gpu in gpus.values())
+        if not _same(names, self._names):
+            self._names = names
         estimators = {uuid: gpu.ladder.name for uuid, gpu in gpus.items()}
         if estimators != self._estimators:
             if not self._estimators:
@@ -219,3 +231,8 @@ class NvmlMeter:
     def _shut(self) -> None:
         self._roster.forget_handles()
         self._session.close()
+
+
+def _same(new: Sequence[object], old: Sequence[object]) -> bool:
+    """Both are of the very same objects."""
+    return len(new) == len(old) and all(a is b for a, b in zip(new, old, strict=True))

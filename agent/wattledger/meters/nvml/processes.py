@@ -1,22 +1,16 @@
-"""Which processes use a GPU: the question behind whose it is, "idle" and "system"."""
+"""Which processes use a GPU, and how much each: the questions behind whose it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any
 
-from wattledger.meters.nvml import binding as nvml
-from wattledger.meters.nvml.binding import NvmlDriver
-from wattledger.meters.nvml.remedies import Remedy, remedy
+from wattledger.meters.nvml.lists import COMPUTE, GRAPHICS, Failure, Lists
+from wattledger.meters.nvml.multiprocessors import SmUse
 from wattledger.model.measuring import Process
-from wattledger.procfs import start_ticks
 from wattledger.units import NS_PER_S
 
-_COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
-_GRAPHICS = "nvmlDeviceGetGraphicsRunningProcesses"
-_UNSUPPORTED, _FAILED = "unsupported", "failed"
 GRAPHICS_INTERVAL_NS = 60 * NS_PER_S  # desktops only, and there it is always somebody
 
 
@@ -25,38 +19,39 @@ class Looked(Enum):
 
     NOT_DUE = auto()
     LISTED = auto()
+    MEASURED = auto()
     SKIPPED = auto()
 
 
 class ProcessList:
-    """The processes on one GPU, asked for every few seconds; what was last known.
+    """The processes on one GPU without MIG, asked for every few seconds; what was last known.
+
+    One question is asked at a time, since each costs two driver calls: who is there and, where
+    several are, how much each of them uses the multiprocessors.
 
     Attributes:
         listed: compute and graphics processes, a new tuple each time; None: it cannot be told.
     """
 
-    def __init__(self, driver: NvmlDriver, procfs: Path | None, interval_ns: int) -> None:
+    def __init__(self, lists: Lists, use: SmUse, interval_ns: int) -> None:
         """A list not read yet.
 
         Args:
-            driver: the driver.
-            procfs: where process ids are looked up; None: they are not of this machine.
-            interval_ns: how often to ask for compute processes.
+            lists: the door to the driver's lists.
+            use: the use of this GPU's multiprocessors.
+            interval_ns: between two questions.
         """
-        self._driver = driver
-        self._procfs = procfs
+        self._lists = lists
+        self._use = use
         self._interval_ns = interval_ns
-        self._due_ns = self._graphics_due_ns = 0
+        self._due_ns = self._graphics_due_ns = self._listed_ns = 0
         self._supported = True
-        self._still = self._skipped = False
+        self._still = False
+        self._last = Looked.NOT_DUE
         self._compute: set[int] | None = None
         self._graphics: set[int] = set()
+        self._sm: Mapping[int, int | None] = {}
         self.listed: tuple[Process, ...] | None = None
-
-    @property
-    def count(self) -> int | None:
-        """How many there are; None: it cannot be told."""
-        return None if self.listed is None else len(self.listed)
 
     def forget(self) -> None:
         """It cannot be told any more."""
@@ -66,83 +61,66 @@ class ProcessList:
         """A new handle: what was not supported before may be now."""
         self._due_ns = self._graphics_due_ns = 0
         self._supported = True
+        self._still = False
+        self._last = Looked.NOT_DUE
+        self._sm = {}
+        self._use.renew()
 
     def read(self, handle: Any, now_ns: int, delay_ns: int, *, may_skip: bool = False) -> Looked:
-        """Ask again if it is time.
+        """Ask the next question if it is time.
 
         Args:
             handle: the GPU's.
             now_ns: CLOCK_MONOTONIC.
             delay_ns: added after the first time, so that GPUs are not all asked in one turn.
-            may_skip: while the list stands still, let every second time pass for another question:
-                each costs two calls, and a process that ends is seen in /proc.
+            may_skip: while the list stands still, let a time pass for another question: a process
+                that ends is seen in /proc.
         """
         if now_ns < self._due_ns or not self._supported:
             return Looked.NOT_DUE
         first = not self._due_ns
         slack_ns = self._interval_ns // 20  # turns are not held to the nanosecond
         self._due_ns = now_ns + self._interval_ns - slack_ns + (delay_ns if first else 0)
-        if may_skip and self._still and not self._skipped:
-            self._skipped = True
-            return Looked.SKIPPED
-        self._skipped = False
+        shared = self.listed is not None and len(self.listed) > 1
+        if shared and self._last is Looked.LISTED and self._use.answers and self._measure(handle):
+            self._last = Looked.MEASURED
+        elif may_skip and self._still and self._last is not Looked.SKIPPED:
+            self._last = Looked.SKIPPED
+        else:
+            self._list(handle, now_ns, delay_ns if first else 0)
+            self._last = Looked.LISTED
+        return self._last
+
+    def hurry(self, handle: Any, now_ns: int) -> None:
+        """List them now, out of turn, unless that was done in this very turn."""
+        if self._supported and now_ns != self._listed_ns:
+            self._list(handle, now_ns, 0)
+
+    def _list(self, handle: Any, now_ns: int, delay_ns: int) -> None:
+        self._listed_ns = now_ns
         before = self._compute
-        compute = self._ask(_COMPUTE, handle)
-        self._supported = compute is not _UNSUPPORTED  # with MIG, for one: not asked again
-        self._compute = compute if isinstance(compute, set) else None
+        compute = self._lists.ask(COMPUTE, handle)
+        self._supported = compute is not Failure.LASTING  # it is not asked again
+        self._compute = None if isinstance(compute, Failure) else set(compute)
         if now_ns >= self._graphics_due_ns and self._supported:
-            self._graphics_due_ns = now_ns + GRAPHICS_INTERVAL_NS + (delay_ns if first else 0)
-            graphics = self._ask(_GRAPHICS, handle)
-            self._graphics = graphics if isinstance(graphics, set) else set()
+            self._graphics_due_ns = now_ns + GRAPHICS_INTERVAL_NS + delay_ns
+            graphics = self._lists.ask(GRAPHICS, handle)
+            self._graphics = set() if isinstance(graphics, Failure) else set(graphics)
+        self._still = bool(self._compute) and self._compute == before
         if self._compute is None:
             self.listed = None
         else:
-            self.listed = self._living(self._compute | self._graphics)
-        self._still = bool(self._compute) and self._compute == before
-        return Looked.LISTED
+            self._tell(self._lists.living(self._compute | self._graphics))
 
-    def _ask(self, name: str, handle: Any) -> set[int] | str:
-        """The ids in one of the lists, or why there is none."""
-        try:
-            return {int(process.pid) for process in self._call(name, handle)}
-        except self._driver.NVMLError as error:
-            kind = remedy(nvml.error_code(error))
-            if kind is Remedy.EMPTY:
-                return set()
-            return _UNSUPPORTED if kind in (Remedy.UNSUPPORTED, Remedy.FORBIDDEN) else _FAILED
+    def _measure(self, handle: Any) -> bool:
+        """Whether it can be told at all."""
+        listed = self.listed or ()
+        used = self._use.read(handle)
+        self._sm = {} if used is None else {p.pid: used.get(p.pid, 0) for p in listed}
+        self._tell(listed)
+        return self._use.answers
 
-    def _call(self, name: str, handle: Any) -> Sequence[Any]:
-        """The list in the driver's present form, or in that of drivers before 510."""
-        try:
-            return getattr(self._driver, name)(handle)  # type: ignore[no-any-return]
-        except self._driver.NVMLError as error:
-            older = getattr(self._driver, f"{name}_v2", None)
-            if nvml.error_code(error) != nvml.FUNCTION_NOT_FOUND or older is None:
-                raise
-        return older(handle)  # type: ignore[no-any-return]
-
-    def _living(self, pids: set[int]) -> tuple[Process, ...]:
-        """Those that live: an id that is listed may be a dead process's.
-
-        Where not one of them is found, this /proc is not the one they are of: all count.
-        """
-        listed = tuple(Process(pid) for pid in sorted(pids))
-        if self._procfs is None or not pids:
-            return listed
-        living = []
-        for process in listed:
-            ticks = start_ticks(self._procfs, process.pid)
-            if ticks is not None or (self._procfs / str(process.pid)).exists():
-                living.append(process._replace(start_ticks=ticks or 0))
-        if not living and not self._sees_host():
-            return listed
-        return tuple(living)
-
-    def _sees_host(self) -> bool:
-        """Whether /proc is the host's: the kernel's thread 2 shows in no other PID namespace."""
-        if self._procfs is None:
-            return False
-        try:
-            return (self._procfs / "2/comm").read_text().strip() == "kthreadd"
-        except OSError:
-            return False
+    def _tell(self, listed: tuple[Process, ...]) -> None:
+        """With each one's use as last told; who is alone needs none."""
+        sm = self._sm if len(listed) > 1 else {}
+        self.listed = tuple(p._replace(sm=sm.get(p.pid)) for p in listed)

@@ -6,9 +6,11 @@ Codes and their meaning: nvml.h, nvmlReturn_t. Codes that are not listed are tre
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Any
 
 from wattledger.errors import MeterUnavailable
 from wattledger.meters.nvml import binding as nvml
+from wattledger.meters.nvml.binding import NvmlDriver
 from wattledger.model import Fault
 
 METER = "nvml"
@@ -47,6 +49,20 @@ _REMEDIES = {
 def remedy(code: int) -> Remedy:
     """What to do about an error code."""
     return _REMEDIES.get(code, Remedy.RETRY)
+
+
+def optional(driver: NvmlDriver, call: Any, *arguments: Any) -> Any:
+    """What a call returns, or None where its failure means that the board does not know it.
+
+    Raises:
+        NVMLError: the GPU is lost or NVML is not initialised.
+    """
+    try:
+        return call(*arguments)
+    except driver.NVMLError as error:
+        if remedy(nvml.error_code(error)) in (Remedy.LOST, Remedy.REOPEN):
+            raise
+        return None
 
 
 def init_failed(code: int, backoff_s: float) -> MeterUnavailable:

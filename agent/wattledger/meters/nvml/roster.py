@@ -8,9 +8,9 @@ from typing import Any
 from wattledger.errors import MeterUnavailable
 from wattledger.meters.nvml import binding as nvml
 from wattledger.meters.nvml.binding import CallFailed, NvmlDriver
-from wattledger.meters.nvml.facts import GpuFacts, read_facts
+from wattledger.meters.nvml.facts import read_facts
 from wattledger.meters.nvml.gpu import Gpu
-from wattledger.meters.nvml.processes import ProcessList
+from wattledger.meters.nvml.mig import read_partition
 from wattledger.meters.nvml.remedies import (
     Remedy,
     all_lost,
@@ -78,6 +78,9 @@ class Roster:
                 self._identity_due_ns = now_ns + IDENTITY_INTERVAL_NS
                 complete = self._enumerate(count, faults)
                 self._count = count if complete else -1
+            else:  # that was enough for one turn
+                for gpu in self.gpus.values():
+                    gpu.look_for_mig()
         for gpu in self.gpus.values():
             if gpu.wants_resolving(now_ns):
                 self._resolve(gpu)
@@ -116,25 +119,30 @@ class Roster:
         if known is not None and known.handle is not None and not known.ladder.incomplete:
             known.rebind(index, handle)
             return uuid
-        facts = read_facts(self._driver, handle, index, uuid)
-        self._bind(known or self._new(facts), facts, handle)
+        self._bind(known, handle, index, uuid)
         return uuid
 
-    def _new(self, facts: GpuFacts) -> Gpu:
-        processes = ProcessList(self._driver, self._procfs, self._process_interval_ns)
-        return Gpu(self._driver, self._clock, self._sysfs, processes, facts)
-
-    def _bind(self, gpu: Gpu, facts: GpuFacts, handle: Any) -> None:
-        gpu.bind(facts, handle, self._session)
-        self.gpus[facts.uuid] = gpu
+    def _bind(self, known: Gpu | None, handle: Any, index: int, uuid: str) -> None:
+        """Find out about a GPU and take it up."""
+        partition = read_partition(self._driver, handle)
+        facts = read_facts(self._driver, handle, index, uuid, partition)
+        gpu = known or Gpu(
+            self._driver,
+            self._clock,
+            facts,
+            sysfs=self._sysfs,
+            procfs=self._procfs,
+            process_interval_ns=self._process_interval_ns,
+        )
+        gpu.bind(facts, handle, partition, self._session)
+        self.gpus[uuid] = gpu
 
     def _resolve(self, gpu: Gpu) -> None:
         """Look for a lost GPU by its UUID; it takes up its old name and place."""
         uuid = gpu.facts.uuid
         try:
             handle = self._driver.nvmlDeviceGetHandleByUUID(uuid)
-            facts = read_facts(self._driver, handle, gpu.facts.index, uuid)
-            self._bind(gpu, facts, handle)
+            self._bind(gpu, handle, gpu.facts.index, uuid)
             self._count = -1  # who came back may have moved everybody's index
             self._count_due_ns = 0
         except (self._driver.NVMLError, CallFailed) as error:

@@ -10,6 +10,7 @@ from wattledger.meters.nvml import binding as nvml
 from wattledger.meters.nvml.binding import CallFailed, NvmlDriver
 from wattledger.meters.nvml.facts import GpuFacts, read_facts
 from wattledger.meters.nvml.ladder import rungs
+from wattledger.meters.nvml.mig import read_partition
 from wattledger.meters.nvml.remedies import no_devices, words
 from wattledger.meters.nvml.session import Session
 
@@ -44,7 +45,7 @@ def _look(driver: NvmlDriver, index: int) -> GpuFacts:
     try:
         handle = driver.nvmlDeviceGetHandleByIndex(index)
         uuid = driver.nvmlDeviceGetUUID(handle)
-        facts = read_facts(driver, handle, index, uuid)
+        facts = read_facts(driver, handle, index, uuid, read_partition(driver, handle))
         estimator = _likely_estimator(driver, handle, facts)
     except (driver.NVMLError, CallFailed) as error:
         return GpuFacts(uuid, index, error=words(nvml.error_code(error)))

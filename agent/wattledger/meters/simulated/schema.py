@@ -266,7 +266,11 @@ SPAN = {"at_s": _AT, "for_s": _FOR, "since": _SINCE}
 
 PROCESS = {
     "pid": Key(or_word("self", integer(1, 1 << 22)), 'as listed; "self": who asks', '"self"'),
-    "sm_util": Key(integer(0, 100), "per cent", "an equal part of the card's"),
+    "sm_util": Key(
+        integer(0, 100),
+        "its use of the multiprocessors, in per cent; not told with MIG",
+        "an equal part of the card's",
+    ),
     "memory_mib": Key(integer(0), "it holds", "1024"),
     "type": Key(one_of("compute", "graphics"), "in which list it is", '"compute"'),
     **SPAN,

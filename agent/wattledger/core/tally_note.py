@@ -1,0 +1,139 @@
+"""The commands that are measured, as text for the ledger, so that a restarted daemon goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from wattledger.core.entries import HeldTime
+from wattledger.core.tally import Tallies
+from wattledger.model import Amounts, Basis, EntryKey, Kind, Payee, Price, Quality
+from wattledger.model.jobbooks import Cell
+from wattledger.model.jobs import RUN, Held, JobRun, job_payee
+from wattledger.model.receipts import GridPart, ReceiptKey
+from wattledger.model.running import KnownRun
+
+
+class Command(NamedTuple):
+    """A command that is measured.
+
+    Attributes:
+        run: as the last survey told.
+        outer: the job or the command inside which it runs and which pays; None: it pays itself.
+        gpus: those that it claims.
+        since_ns: wall clock from which on it is measured.
+    """
+
+    run: JobRun
+    outer: Payee | None
+    gpus: tuple[str, ...]
+    since_ns: int
+
+    @property
+    def known(self) -> KnownRun:
+        """What is needed to find its processes again."""
+        return KnownRun(self.run, self.outer is not None, self.gpus)
+
+
+def write(commands: Iterable[Command], tallies: Tallies) -> str:
+    """The commands and what they have cost; empty: there are none."""
+    commands = list(commands)
+    if not commands:
+        return ""
+    prices: dict[Price, int] = {}
+    open_: dict[Payee, list[list[Any]]] = {}
+    entries = tallies.entries
+    for key in dict.fromkeys((*entries.energy_uj, *entries.held)):
+        held = entries.held.get(key, HeldTime())
+        open_.setdefault(key.payee, []).append(
+            [
+                key.slot_s,
+                key.device,
+                key.quality,
+                prices.setdefault(key.price, len(prices)),
+                entries.energy_uj.get(key, 0),
+                held.held_ns,
+                held.idle_ns,
+                held.idle_uj,
+            ]
+        )
+    runs = [
+        {
+            "payee": command.run.payee[2:],
+            "uid": command.run.uid,
+            "labels": dict(command.run.labels),
+            "root": command.run.cgroup,
+            "ticks": command.run.inode,
+            "boot": command.run.boot_id,
+            "cpu": command.run.cpu_ns,
+            "seen": command.run.last_seen_ns,
+            "outer": command.outer and command.outer[1:],
+            "gpus": command.gpus,
+            "since": command.since_ns,
+            "open": open_.get(command.run.payee, []),
+            "closed": [
+                [key.kind, key.quality, *key.grid, *cell.amounts, *cell.held]
+                for key, cell in tallies.closed.get(command.run.payee, {}).items()
+            ],
+        }
+        for command in commands
+    ]
+    note = {"prices": list(prices), "kinds": tallies.kinds, "runs": runs}
+    return json.dumps(note, separators=(",", ":"))
+
+
+def read(note: str) -> tuple[list[Command], Tallies]:
+    """What `write` wrote; nothing where that cannot be read."""
+    commands: list[Command] = []
+    tallies = Tallies()
+    try:
+        whole = json.loads(note) if note else {"prices": [], "kinds": {}, "runs": []}
+        prices = [_price(row) for row in whole["prices"]]
+        tallies.kinds.update({name: Kind(kind) for name, kind in whole["kinds"].items()})
+        for one in whole["runs"]:
+            payee = job_payee(RUN, str(one["payee"][0]), int(one["payee"][1]))
+            outer = one["outer"]
+            run = JobRun(
+                payee=payee,
+                uid=one["uid"],
+                labels={str(name): str(text) for name, text in one["labels"].items()},
+                cgroup=str(one["root"]),
+                inode=int(one["ticks"]),
+                boot_id=str(one["boot"]),
+                cpu_ns=int(one["cpu"] or 0),
+                last_seen_ns=int(one["seen"]),
+            )
+            commands.append(
+                Command(
+                    run,
+                    job_payee(str(outer[0]), str(outer[1]), int(outer[2])) if outer else None,
+                    tuple(map(str, one["gpus"])),
+                    int(one["since"]),
+                )
+            )
+            for slot_s, device, quality, price, energy_uj, *held in one["open"]:
+                key = EntryKey(int(slot_s), str(device), payee, Quality(quality), prices[price])
+                if energy_uj:
+                    tallies.entries.energy_uj[key] = int(energy_uj)
+                if any(held):
+                    tallies.entries.held[key] = HeldTime(*map(int, held))
+            tallies.closed[payee] = {_receipt_key(row): _cell(row) for row in one["closed"]}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return [], Tallies()
+    return commands, tallies
+
+
+def _price(row: list[Any]) -> Price:
+    price = Price(*row)
+    return price._replace(basis=Basis(price.basis))
+
+
+def _receipt_key(row: list[Any]) -> ReceiptKey:
+    kind, quality, zone, source, basis, estimated, pue_ppm = row[:7]
+    grid = GridPart(zone, source, Basis(basis), bool(estimated), int(pue_ppm))
+    return ReceiptKey(Kind(kind), Quality(quality), grid)
+
+
+def _cell(row: list[Any]) -> Cell:
+    return Cell(Amounts(*map(int, row[7:11])), Held(*map(int, row[11:14])))

@@ -1,0 +1,116 @@
+"""`wattledger job`: one job's receipt, readable in 80 columns."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from wattledger.job_reports import timeline
+from wattledger.job_reports.printing import print_json, printable
+from wattledger_exporters.receipts import duration, number, receipt_lines
+
+WIDTH = 80
+_INDENT = " " * 12
+_LABELS = ("user", "account", "partition", "namespace", "pod", "container", "unit")
+_RUNS_SHOWN = 10
+
+
+def print_job(found: tuple[Mapping[str, Any], list[str]], form: str) -> None:
+    """To standard output.
+
+    Args:
+        found: of `asking.read_job`.
+        form: `table` or `json`.
+    """
+    answer, others = found
+    if form == "json":
+        print_json(answer)
+        return
+    shown = [printable(line) for line in receipt(answer)]
+    if others:
+        shown.append(printable(f"  Also called that: {', '.join(others)}"))
+    sys.stdout.write("\n".join(shown) + "\n")
+
+
+def receipt(answer: Mapping[str, Any]) -> list[str]:
+    """The lines; names in them are as they came, with nothing taken out.
+
+    Args:
+        answer: of `/api/v1/jobs/{manager}/{job_id}`.
+    """
+    held = {device["device"]: device for run in answer["runs"] for device in run["devices"]}
+    view = {**answer, **answer["totals"], "devices": [held[name] for name in sorted(held)]}
+    body = receipt_lines(view)
+    if answer["held_idle_cost"] and answer["totals"]["held_idle_device_hours"]:
+        money = answer["held_idle_cost"]
+        body = [_with_money(line, money) for line in body]
+    begin_s = datetime.fromisoformat(answer["start"]).timestamp()
+    line = timeline.power_line(
+        answer["timeline"], answer["timeline_grain_s"], begin_s, _last_seen_s(answer)
+    )
+    drawn = timeline.lines(line, answer["mean_watts"])
+    labels = ("power", "", "")
+    return [
+        *_head(answer),
+        *(wrapped for row in body for wrapped in _wrapped(row)),
+        *(f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)),
+        *(wrapped for sentence in answer["advice"] for wrapped in _wrapped(f"  {sentence}", "  ")),
+        *_runs(answer),
+    ]
+
+
+def _head(answer: Mapping[str, Any]) -> list[str]:
+    labels = answer["labels"]
+    title = f"{answer['manager']}/{answer['job_id']}  {labels.get('name', '')}".rstrip()
+    if labels.get("array_job_id"):
+        title += f"  (array {labels['array_job_id']}_{labels.get('array_task_id', '?')})"
+    known = [f"{name} {labels[name]}" for name in _LABELS if labels.get(name)]
+    if not labels.get("user"):
+        owner = "of nobody known" if answer["uid"] is None else f"uid {answer['uid']}"
+        known.insert(0, owner)
+    state = "running" if answer["state"] == "running" else "ended"
+    until = answer["end"] or "now"
+    times = f"{state}, from {answer['start']} to {until}: {duration(answer['duration_s'])}"
+    return [
+        title[: WIDTH - 1],
+        *_wrapped(f"  {', '.join(known)}", "  "),
+        *_wrapped(f"  {times}", "  "),
+    ]
+
+
+def _runs(answer: Mapping[str, Any]) -> list[str]:
+    if answer["run_count"] < 2:
+        return []
+    runs = answer["runs"][:_RUNS_SHOWN]
+    more = answer["run_count"] - len(runs)
+    return [
+        f"  {answer['run_count']} runs, the newest first:",
+        *(
+            f"    {run['start']}  {duration(run['duration_s']):>12}  {run['state']:<7}  "
+            f"{number(run['totals']['energy_kwh']['total'])} kWh"
+            for run in runs
+        ),
+        *([f"    and {more} more"] if more else []),
+    ]
+
+
+def _with_money(line: str, money: Mapping[str, Any]) -> str:
+    if not line.startswith("  held idle "):
+        return line
+    return f"{line}, {number(money['amount'])} {money['currency']}"
+
+
+def _last_seen_s(answer: Mapping[str, Any]) -> float:
+    return max(
+        datetime.fromisoformat(run["start"]).timestamp() + float(run["duration_s"])
+        for run in answer["runs"]
+    )
+
+
+def _wrapped(line: str, indent: str = _INDENT) -> list[str]:
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

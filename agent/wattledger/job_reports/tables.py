@@ -1,0 +1,173 @@
+"""`wattledger jobs` and `waste` for people, and for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from wattledger.job_reports.printing import PIPE_COLUMNS, print_csv, print_json, printable
+from wattledger_exporters.receipts import number, percent
+
+JOB_COLUMNS = (
+    "manager",
+    "job_id",
+    "user",
+    "account",
+    "name",
+    "state",
+    "start",
+    "end",
+    "duration_s",
+    "energy_kwh",
+    "co2e_g",
+    "water_l",
+    "held_device_hours",
+    "held_idle_device_hours",
+    "held_idle_kwh",
+    "energy_uj",
+)
+WASTE_COLUMNS = (
+    "group",
+    "runs",
+    "held_gpu_hours",
+    "held_idle_gpu_hours",
+    "idle_time_share",
+    "held_kwh",
+    "held_idle_kwh",
+    "idle_energy_share",
+    "held_idle_cost",
+    "currency",
+    "held_ms",
+    "held_idle_ms",
+    "held_uj",
+    "held_idle_uj",
+)
+_NAME_CHARS = 40
+
+
+def print_jobs(answer: Mapping[str, Any], form: str) -> None:
+    """To standard output, as a table for people, JSON or CSV."""
+    if form == "json":
+        print_json(answer)
+        return
+    rows = [_flat(run) for run in answer["jobs"]]
+    cursor = answer["next_cursor"]
+    if form == "csv":
+        print_csv(JOB_COLUMNS, rows)
+        if cursor:
+            sys.stderr.write(f"wattledger: there are more: --all, or --cursor {cursor}\n")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("job", "user", "name", "state", "start", "duration"):
+        table.add_column(title, overflow="fold")
+    for title in ("energy kWh", "CO2e g", "water L", "held idle h"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(
+            Text(printable(f"{row['manager']}/{row['job_id']}")),
+            Text(printable(row["user"])),
+            Text(printable(row["name"])[:_NAME_CHARS]),
+            row["state"],
+            str(row["start"] or ""),
+            _clock(row["duration_s"]),
+            f"{row['energy_kwh']:,.6f}",
+            f"{row['co2e_g']:,.3f}",
+            f"{row['water_l']:,.4f}",
+            f"{row['held_idle_device_hours']:,.2f}",
+        )
+    notes = []
+    if answer["restricted_to_uid"] is not None:
+        notes.append(f"Jobs of uid {answer['restricted_to_uid']} only.")
+    if cursor:
+        notes.append(f"There are more: --all shows them, --cursor {cursor} the next.")
+    _print(table, notes)
+
+
+def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    totals, labels = run["totals"], run["labels"]
+    held = ("held_device_hours", "held_idle_device_hours", "held_idle_kwh")
+    return {
+        **{name: run[name] for name in ("manager", "job_id", "state", "start", "end")},
+        "user": labels.get("user") or ("" if run["uid"] is None else f"uid {run['uid']}"),
+        "account": labels.get("account", ""),
+        "name": labels.get("name") or labels.get("unit") or labels.get("pod") or "",
+        "duration_s": run["duration_s"],
+        "energy_kwh": totals["energy_kwh"]["total"],
+        "co2e_g": totals["co2e_g"],
+        "water_l": totals["water_l"]["total"],
+        **{name: totals[name] for name in held},
+        "energy_uj": totals["exact"]["energy_uj"],
+    }
+
+
+def print_waste(answer: Mapping[str, Any], form: str) -> None:
+    """To standard output, as a table for people, JSON or CSV."""
+    if form == "json":
+        print_json(answer)
+        return
+    if form == "csv":
+        print_csv(WASTE_COLUMNS, (_flat_waste(row) for row in answer["rows"]))
+        return
+    from rich.table import Table
+
+    total, idle = answer["total"], answer["idle"]
+    currency = total["held_idle_cost"] and printable(total["held_idle_cost"]["currency"])
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(answer["by"], overflow="fold")
+    titles = ["GPU-h held", "idle GPU-h", "of time", "idle kWh", "of energy"]
+    for title in (*titles, *([f"idle {currency}"] if currency else [])):
+        table.add_column(title, justify="right")
+    for row in answer["rows"]:
+        table.add_row(*_cells(row, row["group"]))
+    table.add_section()
+    table.add_row(*_cells(total, "all"), style="bold")
+    money = f" ({number(idle['cost']['amount'])} {currency})" if idle["cost"] else ""
+    notes = [
+        f"From {answer['since']} to {answer['until']}; energy of the GPUs, money with PUE.",
+        f"GPUs that nobody held used {number(idle['energy_kwh'])} kWh{money}; in no line above.",
+    ]
+    if answer["restricted_to_uid"] is not None:
+        notes.append(f"GPUs that uid {answer['restricted_to_uid']} held only.")
+    _print(table, notes)
+
+
+def _cells(row: Mapping[str, Any], group: str) -> list[Any]:
+    from rich.text import Text
+
+    return [
+        Text(printable(group)),
+        f"{row['held_gpu_hours']:,.2f}",
+        f"{row['held_idle_gpu_hours']:,.2f}",
+        _share(row["idle_time_share"]),
+        f"{row['held_idle_kwh']:,.3f}",
+        _share(row["idle_energy_share"]),
+        *([f"{row['held_idle_cost']['amount']:,.2f}"] if row["held_idle_cost"] else []),
+    ]
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else percent(share)
+
+
+def _flat_waste(row: Mapping[str, Any]) -> dict[str, Any]:
+    cost = row["held_idle_cost"]
+    flat = {**row, **row["exact"], "currency": cost["currency"] if cost else ""}
+    return {**flat, "held_idle_cost": cost["amount"] if cost else ""}
+
+
+def _print(table: Any, notes: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    console.print(table)
+    for note in notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def _clock(duration_s: float) -> str:
+    hours, rest_s = divmod(int(duration_s), 3600)
+    return f"{hours}:{rest_s // 60:02}:{rest_s % 60:02}"

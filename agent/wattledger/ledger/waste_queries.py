@@ -1,0 +1,111 @@
+"""Who held GPUs and let them idle, in a span of time."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from wattledger.ledger.run_rows import ACCOUNT, GROUP_OF_USER
+from wattledger.model.jobbooks import Waste, WasteRow
+from wattledger.model.jobs import Held
+from wattledger.units import PPM
+
+_GROUPS = {
+    "user": GROUP_OF_USER,
+    "account": f"coalesce(nullif({ACCOUNT}, ''), '(none)')",
+}
+BY = tuple(_GROUPS)
+# By the index of what is held, which holds all that is asked for; price by price, since the PUE
+# is the price's.
+_PART = """
+SELECT payee_id, price_id, sum(held_ms) AS held_ms, sum(held_idle_ms) AS idle_ms,
+       sum(held_idle_uj) AS idle_uj, sum(energy_uj) AS energy_uj
+FROM {table} INDEXED BY {table}_held
+WHERE held_ms > 0 AND {column} >= :since AND {column} < :until {own}
+GROUP BY payee_id, price_id
+"""
+_HELD = """
+SELECT {group}, part.payee_id, price.pue_ppm, sum(part.held_ms), sum(part.idle_ms),
+       sum(part.idle_uj), sum(part.energy_uj)
+FROM ({slots} UNION ALL {hours}) AS part
+JOIN price ON price.id = part.price_id LEFT JOIN run ON run.payee_id = part.payee_id
+GROUP BY 1, 2, 3
+"""
+_OWN = "AND payee_id IN (SELECT payee_id FROM run WHERE uid = :uid)"
+_UNHELD = """
+SELECT price.pue_ppm, sum(energy_uj)
+FROM (
+    SELECT device_id, price_id, energy_uj FROM entry INDEXED BY entry_payee
+    WHERE payee_id IN (SELECT id FROM payee WHERE kind = 'idle')
+      AND slot_s >= :since AND slot_s < :until
+    UNION ALL
+    SELECT device_id, price_id, energy_uj FROM entry_hour INDEXED BY entry_hour_payee
+    WHERE payee_id IN (SELECT id FROM payee WHERE kind = 'idle')
+      AND hour_s >= :since AND hour_s < :until
+) AS part
+JOIN device ON device.id = part.device_id JOIN price ON price.id = part.price_id
+WHERE device.kind = 'gpu' GROUP BY 1
+"""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """A group in the making; the PUE is applied to sums, not to each entry."""
+
+    runs: set[int]
+    by_pue: dict[int, tuple[Held, int]]
+
+    def add(self, payee_id: int, pue_ppm: int, held: Held, energy_uj: int) -> None:
+        """Count a run's part at one PUE."""
+        self.runs.add(payee_id)
+        before, before_uj = self.by_pue.get(pue_ppm, (Held(), 0))
+        self.by_pue[pue_ppm] = before.plus(held), before_uj + energy_uj
+
+    def row(self, group: str) -> WasteRow:
+        """The group's row."""
+        whole = WasteRow(group, len(self.runs), Held(), 0, 0, 0)
+        for pue_ppm, (held, energy_uj) in self.by_pue.items():
+            facility = energy_uj * pue_ppm // PPM, held.idle_uj * pue_ppm // PPM
+            whole = whole.plus(WasteRow(group, 0, held, energy_uj, *facility))
+        return whole
+
+
+def find_waste(
+    connection: sqlite3.Connection, since_s: int, until_s: int, by: str, uid: int | None
+) -> Waste:
+    """What was held without use, of the slots that begin in [since, until).
+
+    Args:
+        connection: to the ledger.
+        since_s: Unix seconds.
+        until_s: Unix seconds.
+        by: `user` or `account`.
+        uid: only what this user held; None: all.
+
+    Raises:
+        ValueError: no such grouping.
+        sqlite3.Error: the ledger cannot be read.
+    """
+    if by not in _GROUPS:
+        raise ValueError(f"{by!r} is no grouping; there are {', '.join(BY)}")
+    own = _OWN if uid is not None else ""
+    span = {"since": since_s, "until": until_s, "uid": uid}
+    query = _HELD.format(
+        group=_GROUPS[by],
+        slots=_PART.format(table="entry", column="slot_s", own=own),
+        hours=_PART.format(table="entry_hour", column="hour_s", own=own),
+    )
+    groups: dict[str, _Sums] = {}
+    for group, payee_id, pue_ppm, held_ms, idle_ms, idle_uj, energy_uj in connection.execute(
+        query, span
+    ):
+        sums = groups.setdefault(group, _Sums(set(), {}))
+        sums.add(payee_id, pue_ppm, Held(held_ms, idle_ms, idle_uj), energy_uj)
+    rows = [sums.row(group) for group, sums in groups.items()]
+    rows.sort(key=lambda row: (-row.held.idle_uj, -row.held.idle_ms, row.group))
+    unheld = connection.execute(_UNHELD, span).fetchall()
+    return Waste(
+        rows=tuple(rows),
+        unheld_uj=sum(uj for _, uj in unheld),
+        unheld_facility_uj=sum(uj * pue_ppm // PPM for pue_ppm, uj in unheld),
+    )

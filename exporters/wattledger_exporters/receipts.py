@@ -1,0 +1,290 @@
+"""Receipts: what one command cost, as plain data for programs and as text for people. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wattledger import units
+from wattledger.model import Kind, Quality
+from wattledger.model.jobbooks import Cell
+from wattledger.model.jobs import KindBasis
+from wattledger.model.receipts import GridPart, Receipt
+from wattledger.units import PPM
+from wattledger_exporters.amounts import amounts
+from wattledger_exporters.when import iso
+
+_QUALITIES = {
+    Quality.METERED: "by energy counters",
+    Quality.INTEGRATED: "by power sensors",
+    Quality.ESTIMATED: "estimated",
+    Quality.RECOVERED: "recovered from counters",
+}
+_KINDS = {Kind.GPU: "GPU", Kind.CPU: "CPU", Kind.DRAM: "DRAM", Kind.OTHER: "other"}
+_DEVICES_SHOWN = 8
+_NAME_CHARS = 60
+
+
+def receipt_json(
+    receipt: Receipt,
+    price_per_kwh: float | None = None,
+    currency: str = "",
+    *,
+    measured_by: str = "daemon",
+    exit_code: int | None = None,
+    complete: bool | None = None,
+) -> dict[str, Any]:
+    """A receipt as plain data, the same whichever way it was measured.
+
+    Args:
+        receipt: the receipt.
+        price_per_kwh: of facility energy; None: there is no cost.
+        currency: of the price.
+        measured_by: `daemon` or `direct`.
+        exit_code: of the command; None: it runs, or there is none.
+        complete: False: a part is missing; None: it is if the measuring began after the command.
+
+    Returns:
+        Human units, and under `exact` the integers as decimal strings. CO2e, the water of the
+        grid and the cost are of facility energy: energy × PUE.
+    """
+    run, whole = receipt.run, Cell()
+    cells: dict[KindBasis, Cell] = {}
+    qualities: dict[Quality, int] = {}
+    grids: dict[GridPart, Cell] = {}
+    for (kind, quality, grid), cell in receipt.cells.items():
+        key = KindBasis(kind, grid.basis)
+        cells[key] = cells.get(key, Cell()).plus(cell)
+        qualities[quality] = qualities.get(quality, 0) + cell.amounts.energy_uj
+        grids[grid] = grids.get(grid, Cell()).plus(cell)
+        whole = whole.plus(cell)
+    energy_uj, start_ns = whole.amounts.energy_uj, run.payee.start_ns
+    end_ns = run.end_ns or max(run.last_seen_ns, start_ns)
+    measured_ns = end_ns - max(start_ns, receipt.since_ns)
+    if complete is None:
+        complete = receipt.since_ns <= start_ns
+    totals = amounts(cells)
+    share = {quality: _share(uj, energy_uj) for quality, uj in sorted(qualities.items()) if uj}
+    return {
+        "name": run.labels.get("name", ""),
+        "manager": run.payee.manager,
+        "job_id": run.payee.job_id,
+        "step_of": None if receipt.step_of is None else receipt.step_of._asdict(),
+        "start": iso(start_ns),
+        "end": iso(run.end_ns),
+        "since": iso(receipt.since_ns),
+        "duration_s": units.seconds(max(0, end_ns - start_ns)),
+        "exit_code": exit_code,
+        **{name: totals[name] for name in ("energy_kwh", "co2e_g", "water_l")},
+        "cost": cost_of(grids, price_per_kwh, currency),
+        "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
+        if measured_ns > 0
+        else 0.0,
+        "held_idle_kwh": totals["held_idle_kwh"],
+        "held_device_hours": totals["held_device_hours"],
+        "held_idle_device_hours": totals["held_idle_device_hours"],
+        "quality": {quality.value: part for quality, part in share.items()},
+        "estimated_share": share.get(Quality.ESTIMATED, 0.0),
+        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "devices": [
+            {"device": held.device, "share": held.share_ppm / PPM, "exact": held.exact}
+            for held in run.holdings
+        ],
+        "measured_by": measured_by,
+        "complete": complete,
+        "exact": {
+            **totals["exact"],
+            "start_ns": str(start_ns),
+            "end_ns": str(run.end_ns),
+        },
+    }
+
+
+UNKNOWN = (
+    *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share"),
+    *("held_idle_kwh", "held_device_hours", "held_idle_device_hours"),
+)
+"""What is None in a receipt of which nothing is known."""
+
+
+def unknown_receipt(
+    receipt: Receipt, *, measured_by: str = "daemon", exit_code: int | None = None
+) -> dict[str, Any]:
+    """The receipt of a command that took place, but of which nothing was measured.
+
+    As `receipt_json`, with None for every amount: unavailable is never 0.
+    """
+    told = receipt_json(receipt, measured_by=measured_by, exit_code=exit_code, complete=False)
+    exact = {name: told["exact"][name] for name in ("start_ns", "end_ns")}
+    return told | dict.fromkeys(UNKNOWN) | {"since": None, "exact": exact}
+
+
+def _share(part_uj: int, whole_uj: int) -> float:
+    return part_uj / whole_uj if whole_uj else 0.0
+
+
+def _facility_uj(grid: GridPart, cell: Cell) -> int:
+    return cell.amounts.energy_uj * grid.pue_ppm // PPM
+
+
+def cost_of(
+    grids: Mapping[GridPart, Cell], price_per_kwh: float | None, currency: str
+) -> dict[str, Any] | None:
+    """What the energy cost at the meter of the site; None where there is no price."""
+    facility_uj = sum(_facility_uj(grid, cell) for grid, cell in grids.items())
+    return cost(facility_uj, price_per_kwh, currency)
+
+
+def cost(facility_uj: int, price_per_kwh: float | None, currency: str) -> dict[str, Any] | None:
+    """What an energy at the meter of the site costs; None where there is no price."""
+    if price_per_kwh is None:
+        return None
+    return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
+
+
+def grid_part(grid: GridPart, cell: Cell, whole_uj: int) -> dict[str, Any]:
+    """What priced a part of `whole_uj`, and how large it is."""
+    facility_uj = _facility_uj(grid, cell)
+    return {
+        "zone": grid.zone,
+        "source": grid.source,
+        "basis": grid.basis.value,
+        "estimated": grid.estimated,
+        "energy_share": _share(cell.amounts.energy_uj, whole_uj),
+        "mean_intensity_g_per_kwh": cell.amounts.co2e_ug
+        * units.UJ_PER_KWH
+        / (facility_uj * units.UG_PER_G)
+        if facility_uj
+        else None,
+        "pue": grid.pue_ppm / PPM,
+    }
+
+
+# ── for people ──────────────────────────────────────────────────────────────────────────────────
+
+
+def receipt_text(receipt: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
+    """A receipt for people: aligned lines, at most 14 without the notes.
+
+    Args:
+        receipt: of `receipt_json`.
+        notes: sentences to end with.
+    """
+    indented = [f"  {note}" for note in notes]
+    if receipt["energy_kwh"] is None:
+        return "\n".join([_title(receipt), *indented])
+    body = receipt_lines(receipt)
+    if not receipt["complete"]:
+        body.append("  INCOMPLETE: a part of its time was not measured")
+    return "\n".join([_title(receipt), *body, *indented])
+
+
+def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
+    """The figures as aligned lines.
+
+    Args:
+        receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
+            `cost`, `mean_watts`, `devices` and `exact`.
+    """
+    energy, water, cost = receipt["energy_kwh"], receipt["water_l"], receipt["cost"]
+    kinds = [f"{name} {number(energy[kind])}" for kind, name in _KINDS.items() if energy[kind]]
+    joules = units.joules(int(receipt["exact"]["energy_uj"]))
+    rows = [
+        ("energy", f"{number(energy['total'])} kWh", ", ".join(kinds)),
+        ("", f"{number(joules)} J", f"mean {number(receipt['mean_watts'] or 0.0)} W"),
+        ("CO2e", f"{number(receipt['co2e_g'])} g", priced_by(receipt["grid"])),
+        (
+            "water",
+            f"{number(water['total'])} L",
+            f"on site {number(water['onsite'])}, grid {number(water['grid'])}",
+        ),
+    ]
+    if cost is not None:
+        rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
+    if receipt["held_device_hours"]:
+        rows.append(_held(receipt))
+    rows.append(("measured", measured_how(receipt["quality"]), ""))
+    width = max(len(value) for _, value, why in rows if why)
+    body = [f"  {label:<9} {value:<{width}}  {why}".rstrip() for label, value, why in rows]
+    held = [_short(printable(device["device"])) for device in receipt["devices"]]
+    if held:
+        more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
+        body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
+    return body
+
+
+def _short(device: str) -> str:
+    """The first part of a UUID tells GPUs of one node apart."""
+    return f"{device[:12]}…" if len(device) > 20 else device
+
+
+def _title(receipt: Mapping[str, Any]) -> str:
+    name = printable(receipt["name"])[:_NAME_CHARS] or "the command"
+    code = receipt["exit_code"]
+    ended = "" if code is None else f", exit code {code}"
+    way = "measured without a daemon"
+    if receipt["energy_kwh"] is None:
+        way = "not measured"
+    elif receipt["measured_by"] == "daemon":
+        way = f"measured by the daemon as {receipt['manager']}/{receipt['job_id']}"
+    if step_of := receipt["step_of"]:
+        way += printable(f", a step of {step_of['manager']}/{step_of['job_id']}")
+    took = "took" if receipt["end"] or code is not None else "has run for"
+    return f"wattledger: {name} {took} {duration(receipt['duration_s'])}{ended}; {way}"
+
+
+def priced_by(grids: Sequence[Mapping[str, Any]]) -> str:
+    """The source, zone and basis of the intensity that priced most, and how many others did."""
+    if not grids:
+        return ""
+    first = max(grids, key=lambda grid: float(grid["energy_share"]))
+    intensity = first["mean_intensity_g_per_kwh"]
+    said = "" if intensity is None else f"{number(intensity)} g/kWh, "
+    estimate = ", an estimate" if first["estimated"] else ""
+    more = f" and {len(grids) - 1} more" if len(grids) > 1 else ""
+    source = printable(f"{first['source']} {first['zone']}")
+    return f"{said}{source} ({first['basis']}{estimate}){more}, PUE {first['pue']:g}"
+
+
+def _held(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
+    idle_h, held_h = receipt["held_idle_device_hours"], receipt["held_device_hours"]
+    return (
+        "held idle",
+        f"{number(receipt['held_idle_kwh'])} kWh",
+        f"{idle_h / held_h:.0%} of {duration(held_h * 3600)} GPU time",
+    )
+
+
+def measured_how(quality: Mapping[str, float]) -> str:
+    """The shares of a receipt's `quality` in words."""
+    said = [f"{percent(quality[q])} {text}" for q, text in _QUALITIES.items() if q in quality]
+    return ", ".join(said) or "nothing: no energy was booked for it"
+
+
+def percent(share: float) -> str:
+    """Whole percents, but never 0 or 100 of what is more or less."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+
+
+def number(value: float) -> str:
+    """Four significant digits, never in scientific notation."""
+    if not value:
+        return "0"
+    digits = 3 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(12, max(0, digits))}f}"
+
+
+def duration(duration_s: float) -> str:
+    """A time for people: `7.5 s`, `2:03:04 h`."""
+    if duration_s < 120:
+        return f"{duration_s:.3g} s" if duration_s < 10 else f"{duration_s:.1f} s"
+    hours, rest_s = divmod(round(duration_s), 3600)
+    return f"{hours}:{rest_s // 60:02}:{rest_s % 60:02} h"
+
+
+def printable(text: str) -> str:
+    """Nothing that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,0 +1,163 @@
+"""A Debian root with the program installed as an administrator would, booted by systemd-nspawn.
+
+The root is made by mmdebstrap once for all tests (`debian_root` of conftest.py); each module boots
+a copy of its own. On a host that is not Debian, or without those programs, the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import site
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from e2e.daemon import wait_until
+from e2e.page import Page
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy/systemd"
+UNIT = "wattledger.service"
+PROGRAM = "/opt/wattledger/bin/wattledger"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,util-linux"
+WRAPPER = """#!/opt/wattledger/bin/python3
+import sys
+from wattledger.cli import main
+sys.exit(main())
+"""
+
+
+class Machine:
+    """A booted container; commands run inside of all of its namespaces."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        self.root = root
+        self._log = log.open("wb")
+        self._nspawn = subprocess.Popen(
+            [
+                "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
+                "--keep-unit", "--link-journal=no", "--private-network", "--console=pipe",
+                f"--bind-ro={site.getsitepackages()[0]}:/srv/libraries", "--boot",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            # Without it, systemd 252 asks for the hierarchy that the host's is not.
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            start_new_session=True,
+        )  # fmt: skip
+        self.leader = wait_until(self._find_leader, 30, "the container's first process")
+        wait_until(self._running, 60, f"it boots; see {log}")
+
+    def _find_leader(self) -> int:
+        assert self._nspawn.poll() is None, "systemd-nspawn has ended"
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
+        return int((children.read_text().split() or ["0"])[0])
+
+    def _running(self) -> bool:
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
+
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["nsenter", "-t", str(self.leader), "-m", "-p", "-u", "-n", "-i", "-C", "--", *command],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            timeout=timeout_s,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def show(self, name: str) -> str:
+        return self.run("systemctl", "show", UNIT, f"--property={name}", "--value").stdout.strip()
+
+    def journal(self) -> str:
+        return self.run("journalctl", "-u", UNIT, "--no-pager", "-o", "cat").stdout
+
+    def scrape(self) -> Page:
+        """The page as a scrape from inside of the container gets it."""
+        fetch = (
+            "import sys, urllib.request as r;"
+            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=5).read();"
+            "sys.stdout.write(page.decode())"
+        )
+        return Page(self.run("python3", "-c", fetch).stdout)
+
+    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 20) -> Page:
+        pages: list[Page] = []
+
+        def fulfilled() -> bool:
+            pages[:] = [self.scrape()]
+            return condition(pages[0])
+
+        wait_until(fulfilled, timeout_s, "the page shows it")
+        return pages[0]
+
+    def close(self) -> None:
+        try:
+            self.run("systemctl", "poweroff", check=False)
+            self._nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            os.kill(self.leader, signal.SIGKILL)
+            self._nspawn.kill()
+            self._nspawn.wait(10)
+        finally:
+            self._log.close()
+
+
+def make_root(root: Path) -> None:
+    """A minimal Debian of the host's release, from the host's own mirror."""
+    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+    )
+    mirrors = [
+        line.split()[0] for line in targets.stdout.splitlines() if line.endswith(f" {release}")
+    ]
+    made = subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(root),
+         *mirrors[:1]],  # without one mmdebstrap takes its own default
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+
+
+def install(root: Path, wheels: Path) -> None:
+    """The program from its wheel in /opt/wattledger, the unit and its settings."""
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels),
+         str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("wattledger-*.whl")
+    chroot = ["chroot", str(root), "python3"]
+    subprocess.run([*chroot, "-m", "venv", "--without-pip", "/opt/wattledger"], check=True)
+    (packages,) = (root / "opt/wattledger/lib").glob("python3.*/site-packages")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*pip, str(packages), str(wheel)], check=True, timeout=200)
+    (packages / "libraries.pth").write_text("/srv/libraries\n")
+    program = root / "opt/wattledger/bin/wattledger"
+    program.write_text(WRAPPER)
+    program.chmod(0o755)
+    folder = root / "etc/systemd/system"
+    (folder / UNIT).write_text((DEPLOY / UNIT).read_text())
+    (root / "etc/wattledger").mkdir()
+
+
+def copied(root: Path, to: Path) -> Path:
+    """A root of one's own."""
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(root), str(to)], check=True)
+    return to

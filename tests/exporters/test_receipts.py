@@ -1,0 +1,190 @@
+"""Receipts: the figures, their provenance, and the text for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import START_WALL_NS
+from wattledger.model import Amounts, Basis, Kind, Quality
+from wattledger.model.jobbooks import Cell
+from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job_payee
+from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
+from wattledger.units import NS_PER_S, UJ_PER_KWH
+from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
+
+TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
+LIVE = GridPart("GB", "neso", Basis.GENERATION, False, 1_200_000)
+KWH = UJ_PER_KWH
+PRICED = "1,000 g/kWh, table WORLD (lifecycle, an estimate) and 1 more, PUE 1.56"
+
+
+def a_run(seconds: float = 10.0, **more: Any) -> JobRun:
+    run = JobRun(
+        job_payee(RUN, "r-1", START_WALL_NS),
+        uid=1000,
+        labels={"name": "train"},
+        end_ns=START_WALL_NS + round(seconds * NS_PER_S),
+    )
+    return replace(run, **more)
+
+
+def a_cell(energy_uj: int, co2e_ug: int = 0, *, held: Held | None = None) -> Cell:
+    return Cell(Amounts(energy_uj, co2e_ug, energy_uj // 7, energy_uj // 3), held or Held())
+
+
+def a_receipt(**more: Any) -> Receipt:
+    gpu = a_cell(3 * KWH, 4_680_000_000, held=Held(7_200_000, 3_600_000, KWH))
+    cells = {
+        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): gpu,
+        ReceiptKey(Kind.CPU, Quality.ESTIMATED, LIVE): a_cell(1 * KWH, 240_000_000),
+    }
+    return replace(Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS), **more)
+
+
+def test_the_figures_of_a_receipt() -> None:
+    told = receipt_json(a_receipt(), 0.25, "EUR", exit_code=3)
+    assert told["energy_kwh"] == {"gpu": 3.0, "cpu": 1.0, "dram": 0.0, "other": 0.0, "total": 4.0}
+    assert told["co2e_g"] == 4920.0
+    assert told["water_l"]["total"] == 6857142.857142
+    assert told["cost"] == {"amount": pytest.approx((3 * 1.56 + 1.2) * 0.25), "currency": "EUR"}
+    assert (told["duration_s"], told["mean_watts"]) == (3600.0, 4000.0)
+    assert told["quality"] == {"metered": 0.75, "estimated": 0.25}
+    assert told["estimated_share"] == 0.25
+    assert told["held_idle_kwh"] == 1.0
+    assert (told["held_device_hours"], told["held_idle_device_hours"]) == (2.0, 1.0)
+    assert (told["exit_code"], told["measured_by"], told["complete"]) == (3, "daemon", True)
+    assert told["exact"]["energy_uj"] == str(4 * KWH)
+    assert told["exact"]["co2e_ug"] == "4920000000"
+    assert told["exact"]["start_ns"] == str(START_WALL_NS)
+
+
+def test_every_gram_names_where_its_intensity_is_from() -> None:
+    neso, table = receipt_json(a_receipt())["grid"]
+    assert (neso["zone"], neso["source"], neso["basis"]) == ("GB", "neso", "generation")
+    assert (neso["estimated"], neso["energy_share"], neso["pue"]) == (False, 0.25, 1.2)
+    assert neso["mean_intensity_g_per_kwh"] == 200.0
+    assert table["mean_intensity_g_per_kwh"] == 1000.0
+    assert table["estimated"] is True
+
+
+def test_no_price_is_no_cost_and_a_price_of_nothing_is_a_cost_of_nothing() -> None:
+    assert receipt_json(a_receipt(), None, "EUR")["cost"] is None
+    assert receipt_json(a_receipt(), 0.0, "EUR")["cost"] == {"amount": 0.0, "currency": "EUR"}
+
+
+def test_what_began_to_be_measured_late_is_incomplete_and_its_power_is_of_the_time_measured() -> (
+    None
+):
+    late = a_receipt(since_ns=START_WALL_NS + 1800 * NS_PER_S)
+    told = receipt_json(late)
+    assert told["complete"] is False
+    assert told["mean_watts"] == 8000.0
+    assert "INCOMPLETE" in receipt_text(told)
+    assert receipt_json(a_receipt(), complete=False)["complete"] is False
+
+
+def test_a_run_that_goes_on() -> None:
+    run = a_run(end_ns=0, last_seen_ns=START_WALL_NS + 5 * NS_PER_S)
+    told = receipt_json(a_receipt(run=run))
+    assert (told["end"], told["exit_code"], told["duration_s"]) == (None, None, 5.0)
+    assert "has run for 5 s" in receipt_text(told)
+
+
+def test_nothing_booked_is_no_division_by_zero() -> None:
+    told = receipt_json(Receipt(a_run(0), since_ns=START_WALL_NS), 1.0, "EUR")
+    assert told["energy_kwh"]["total"] == told["mean_watts"] == told["estimated_share"] == 0.0
+    assert (told["quality"], told["grid"]) == ({}, [])
+    assert "no energy was booked" in receipt_text(told)
+
+
+def test_of_what_nothing_is_known_every_amount_is_none_and_not_0() -> None:
+    told = unknown_receipt(Receipt(a_run(7.5)), exit_code=1)
+    assert told.keys() == receipt_json(a_receipt()).keys()
+    assert [told[name] for name in UNKNOWN] == [None] * len(UNKNOWN)
+    assert (told["duration_s"], told["exit_code"], told["complete"]) == (7.5, 1, False)
+    assert told["exact"].keys() == {"start_ns", "end_ns"}
+    assert receipt_text(told, ["Why."]).splitlines() == [
+        "wattledger: train took 7.5 s, exit code 1; not measured",
+        "  Why.",
+    ]
+
+
+def test_the_text_for_people() -> None:
+    run = a_run(3600, holdings=(Holding("GPU-7a", 1_000_000),))
+    text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", exit_code=0), ["One note."])
+    assert text.splitlines() == [
+        "wattledger: train took 1:00:00 h, exit code 0; measured by the daemon as run/r-1",
+        "  energy    4.000 kWh     GPU 3.000, CPU 1.000",
+        "            14,400,000 J  mean 4,000 W",
+        "  CO2e      4,920 g       " + PRICED,
+        "  water     6,857,143 L   on site 2,057,143, grid 4,800,000",
+        "  cost      1.470 EUR",
+        "  held idle 1.000 kWh     50% of 2:00:00 h GPU time",
+        "  measured  75% by energy counters, 25% estimated",
+        "  devices   GPU-7a",
+        "  One note.",
+    ]
+
+
+def test_a_step_says_whose_and_the_direct_way_says_so() -> None:
+    step = receipt_json(a_receipt(step_of=JobKey(SLURM, "4711")))
+    assert step["step_of"] == {"manager": "slurm", "job_id": "4711"}
+    assert "a step of slurm/4711" in receipt_text(step)
+    assert "measured without a daemon" in receipt_text(
+        receipt_json(a_receipt(), measured_by="direct")
+    )
+
+
+def test_many_gpus_and_a_hostile_name_stay_readable() -> None:
+    held = tuple(Holding(f"GPU-{n}", 1_000_000) for n in range(64))
+    run = a_run(labels={"name": "\x1b[2J\n" + "x" * 100_000}, holdings=held)
+    text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", complete=False))
+    assert len(text.splitlines()) <= 14
+    assert max(map(len, text.splitlines())) < 200
+    assert "\x1b" not in text
+    assert "and 56 more" in text
+
+
+def test_a_tiny_energy_is_no_zero_and_not_in_scientific_notation() -> None:
+    cells = {
+        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): a_cell(999_999),
+        ReceiptKey(Kind.CPU, Quality.ESTIMATED, TABLE): a_cell(1),
+    }
+    text = receipt_text(receipt_json(Receipt(a_run(0.3), cells=cells, since_ns=START_WALL_NS)))
+    assert "energy    0.0000002778 kWh" in text
+    assert "e-" not in text
+    assert "measured  >99% by energy counters, <1% estimated" in text
+
+
+GRIDS = st.sampled_from([TABLE, LIVE, LIVE._replace(estimated=True), TABLE._replace(pue_ppm=10**6)])
+KEYS = st.builds(ReceiptKey, st.sampled_from(Kind), st.sampled_from(Quality), GRIDS)
+NUMBERS = st.integers(0, 2**60)
+CELLS = st.builds(
+    Cell,
+    st.builds(Amounts, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Held, NUMBERS, NUMBERS, NUMBERS),
+)
+
+
+@given(st.dictionaries(KEYS, CELLS, max_size=20))
+def test_the_exact_figures_are_the_sums_of_the_cells_whatever_they_are(
+    cells: dict[ReceiptKey, Cell],
+) -> None:
+    told = receipt_json(Receipt(a_run(), cells=cells, since_ns=START_WALL_NS), 0.1, "EUR")
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    exact = told["exact"]
+    energy_uj = sum(cell.amounts.energy_uj for cell in cells.values())
+    assert int(exact["energy_uj"]) == energy_uj
+    assert int(exact["energy_uj"]) == sum(int(exact[f"energy_uj_{kind}"]) for kind in Kind)
+    assert int(exact["co2e_ug"]) == sum(cell.amounts.co2e_ug for cell in cells.values())
+    assert int(exact["held_idle_uj"]) == sum(cell.held.idle_uj for cell in cells.values())
+    if energy_uj:
+        assert abs(sum(told["quality"].values()) - 1) < 1e-9
+        assert abs(sum(grid["energy_share"] for grid in told["grid"]) - 1) < 1e-9
+    assert receipt_text(told)
