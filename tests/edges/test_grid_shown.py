@@ -22,7 +22,7 @@ from wattledger.core.footprint import price_of
 from wattledger.grid.feed import Feed
 from wattledger.model import Basis, FallbackLevel
 from wattledger.units import UJ_PER_KWH, slot_of
-from wattledger_exporters.prometheus import render
+from wattledger_exporters.prometheus import Renderer
 
 S = 10**9
 CANARY = "canary-77e1"
@@ -88,7 +88,7 @@ def fed(case: Case, url: str, home: Path) -> tuple[Feed, FakeClock]:
 def page_of(grid: Feed, clock: FakeClock) -> str:
     choice = grid.at(clock.wall_ns)
     shown = snapshots.snapshot(grid=choice, sources=grid.statuses())
-    return render(shown, 1, process=False).text.decode()
+    return Renderer().render(shown, 1, process=False).text.decode()
 
 
 def booked(path: Path, grid: Feed, clock: FakeClock) -> tuple[Any, ...]:

@@ -307,6 +307,7 @@ def _status() -> dict[str, Schema]:
         "requests": mapping(WHOLE),
         "last_success": maybe(INSTANT),
         "last_signal": maybe(ref("GridSignal")),
+        "basis_fallbacks": WHOLE,
         "message": maybe(TEXT),
         "hint": maybe(TEXT),
     }
