@@ -32,6 +32,7 @@ from wattledger.model import (
     Quality,
 )
 from wattledger.model.jobs import Held, JobRun
+from wattledger.model.settling import Settlement
 from wattledger.units import NS_PER_S, slot_of
 
 GPU = DeviceInfo("GPU-1", Kind.GPU, "nvml", "0", "H100", "0000:01:00.0")
@@ -101,6 +102,7 @@ def batch(
     books_ns: int = 0,
     runs: tuple[JobRun, ...] = (),
     held: Mapping[EntryKey, Held] | None = None,
+    settlements: tuple[Settlement, ...] = (),
 ) -> Batch:
     return Batch(
         energy_uj or {},
@@ -113,6 +115,7 @@ def batch(
         books_ns,
         runs,
         held or {},
+        settlements,
     )
 
 
@@ -158,6 +161,28 @@ def filled(path: Path, commits: int = 40) -> str:
     epoch = ledger.books.epoch
     ledger.close()
     return epoch
+
+
+SCHEMA_4 = (
+    *("settled_slot", "settled", "settled_hour", "settled_total", "settled_run"),
+    "history",  # the others refer to it
+)
+"""The tables that schema 4 added."""
+
+
+def take_back_schema_4(connection: sqlite3.Connection) -> None:
+    """Leaves a ledger as schema 3 had it."""
+    for name in SCHEMA_4:
+        connection.execute(f"DROP TABLE {name}")
+    connection.execute("PRAGMA user_version = 3")
+
+
+def take_back_schema_3(connection: sqlite3.Connection) -> None:
+    """Leaves a ledger as schema 2 had it; its indexes on runs were fewer, which nothing notices."""
+    take_back_schema_4(connection)
+    for name in ("entry_held", "entry_hour_held", "run_account"):
+        connection.execute(f"DROP INDEX {name}")
+    connection.execute("PRAGMA user_version = 2")
 
 
 def main() -> None:

@@ -1,12 +1,19 @@
-"""Do the books balance? The ledger's own invariants, recomputed from its rows."""
+"""Do the books balance? The ledger's own invariants, recomputed from its rows.
+
+Of settlements see `settled_check`.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from itertools import chain, islice
 
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.run_rows import CELL_COLUMNS
-from wattledger.model import Amounts, Basis, Price
+from wattledger.ledger.settle import load_prices
+from wattledger.ledger.settled_check import check_settled
+from wattledger.model import Amounts
 
 _SUMS = """
 SELECT device.name, payee.kind, quality, price.basis,
@@ -57,27 +64,34 @@ SELECT 'hour ' || hour_s, device_id, payee_id, quality, price_id,
 MAX_FINDINGS = 100
 
 
-def check_books(connection: sqlite3.Connection, footprint: Footprint) -> list[str]:
-    """Recomputes every entry and every total.
+def check_books(
+    connection: sqlite3.Connection, footprint: Footprint, most: int = MAX_FINDINGS
+) -> list[str]:
+    """Recomputes every entry, every settlement and every total.
 
     Σ entries = total for each device, kind of payee, quality and basis, and for each job's run,
     in energy, CO2e and water, for runs also in the time and energy held; each entry's CO2e and
     water are the floor of its energy at its price; those of an hour
-    of n slots are less than n below it.
+    of n slots are less than n below it. What is settled: see `check_settled`.
 
     Args:
         connection: to the ledger.
         footprint: as handed to `open_ledger`.
+        most: end after so many findings.
 
     Returns:
-        Sentences, at most `MAX_FINDINGS`; none where the books balance.
+        Sentences, at most `most`; none where the books balance.
 
     Raises:
         sqlite3.Error: it could not be read.
     """
-    return [*_totals(connection), *_runs(connection), *_floors(connection, footprint)][
-        :MAX_FINDINGS
-    ]
+    parts = (
+        _totals(connection),
+        _runs(connection, most),
+        _floors(connection, footprint),
+        check_settled(connection, footprint, most),
+    )
+    return list(islice(chain.from_iterable(parts), most))
 
 
 def _totals(connection: sqlite3.Connection) -> list[str]:
@@ -91,27 +105,19 @@ def _totals(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def _runs(connection: sqlite3.Connection) -> list[str]:
+def _runs(connection: sqlite3.Connection, most: int) -> list[str]:
     width = len(_CELL)
     return [
         f"run {row[:5]}: entries sum to {row[5 : 5 + width]}, the total is {row[5 + width :]}"
-        for row in connection.execute(_RUN_DIFFERENCES, {"most": MAX_FINDINGS})
+        for row in connection.execute(_RUN_DIFFERENCES, {"most": most})
     ]
 
 
-def _floors(connection: sqlite3.Connection, footprint: Footprint) -> list[str]:
-    columns = ", ".join(Price._fields)
-    prices = {
-        row[0]: Price(*row[1:])._replace(basis=Basis(row[4]), estimated=bool(row[5]))
-        for row in connection.execute(f"SELECT id, {columns} FROM price")  # noqa: S608
-    }
-    findings = []
+def _floors(connection: sqlite3.Connection, footprint: Footprint) -> Iterator[str]:
+    prices = load_prices(connection)
     for row in connection.execute(_ENTRIES):
         *place, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, slots = row
         booked = (co2e_ug, water_onsite_ul, water_grid_ul)
         expected = footprint(energy_uj, prices[place[-1]])[1:]
         if any(not 0 <= e - b < slots for e, b in zip(expected, booked, strict=True)):
-            findings.append(f"{place}: {energy_uj} µJ book {booked}, not {expected}")
-            if len(findings) == MAX_FINDINGS:
-                break
-    return findings
+            yield f"{place}: {energy_uj} µJ book {booked}, not {expected}"

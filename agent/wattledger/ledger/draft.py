@@ -11,6 +11,7 @@ from typing import TypeVar
 from wattledger.errors import LedgerError
 from wattledger.ledger import rows
 from wattledger.ledger.job_draft import JobDraft, Read
+from wattledger.ledger.settle import load_settled, write_settlements
 from wattledger.model import (
     Amounts,
     Batch,
@@ -179,6 +180,15 @@ class Draft:
             doubtful=self._doubtful is not None,
         )
         batch, old = self._batch, self._old
+        settled = old.settled
+        if batch.settlements:
+            write_settlements(
+                connection,
+                batch.settlements,
+                lambda price: identities.price(connection, price),
+                footprint,
+            )
+            settled = load_settled(connection)
         if batch.signals != old.signals or self._doubtful is not None:
             connection.execute("DELETE FROM signal")
             connection.executemany(
@@ -200,6 +210,7 @@ class Draft:
             books_ns=batch.books_ns,
             commits=commits,
             jobs=jobs,
+            settled=settled,
         )
 
     def _next_sequence(self, connection: sqlite3.Connection) -> int:

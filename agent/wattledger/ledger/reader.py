@@ -18,16 +18,18 @@ from typing import TypeVar
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations
-from wattledger.ledger.check import check_books
+from wattledger.ledger.check import MAX_FINDINGS, check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
 from wattledger.ledger.rows import MAX_INTEGER
 from wattledger.ledger.run_rows import GROUP_OF_USER
+from wattledger.ledger.settle import priced_slots
 from wattledger.ledger.storage import Lock, check_file
 from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import Amounts, Basis, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
-from wattledger.units import NS_PER_S
+from wattledger.model.settling import PricedSlot, Settled
+from wattledger.units import NS_PER_S, PPM
 
 T = TypeVar("T")
 
@@ -60,14 +62,19 @@ _LAST_S = 253_402_300_800  # the year 10000
 _PART = """
 SELECT {key} AS key, price_id, sum(energy_uj) AS energy_uj, sum(co2e_ug) AS co2e_ug,
        sum(water_onsite_ul) AS onsite_ul, sum(water_grid_ul) AS grid_ul,
-       sum(iif(quality = 'estimated', energy_uj, 0)) AS estimated_uj
+       sum(iif(quality = 'estimated', energy_uj, 0)) AS estimated_uj,
+       0 AS settled_uj, 0 AS settled_co2e_ug, 0 AS settled_grid_ul
+FROM {table} {where} {at} >= :since AND {at} < :until GROUP BY 1, 2
+"""
+_SETTLED_PART = """
+SELECT {key}, price_id, 0, 0, 0, 0, 0, sum(energy_uj), sum(co2e_diff_ug), sum(water_grid_diff_ul)
 FROM {table} {where} {at} >= :since AND {at} < :until GROUP BY 1, 2
 """
 _TOTALS = """
-SELECT {group}, price.basis, sum(part.energy_uj), sum(co2e_ug), sum(onsite_ul), sum(grid_ul),
-       sum(estimated_uj)
-FROM ({slots} UNION ALL {hours}) AS part JOIN price ON price.id = price_id {join}
-GROUP BY 1, 2 ORDER BY 1, 2
+SELECT {group}, price.basis, price.pue_ppm, sum(part.energy_uj), sum(co2e_ug), sum(onsite_ul),
+       sum(grid_ul), sum(estimated_uj), sum(settled_uj), sum(settled_co2e_ug), sum(settled_grid_ul)
+FROM ({parts}) AS part JOIN price ON price.id = price_id {join}
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 
@@ -113,14 +120,18 @@ class LedgerReader:
         query = _totals_query(by, own)
         found = self._ask(lambda connection: connection.execute(query, span).fetchall())
         merged: dict[str, TotalsRow] = {}
-        for name, basis, *numbers in found:
+        facility: dict[str, int] = {}  # µJ × PPM: more than SQLite's integers hold
+        for name, basis, pue_ppm, *numbers in found:
             text = strftime(_TIME_FORMATS[by], gmtime(name)) if by in _TIME_FORMATS else str(name)
             old = merged.get(text, TotalsRow(text, Amounts(), 0))
+            facility[text] = facility.get(text, 0) + numbers[0] * pue_ppm
             merged[text] = TotalsRow(
                 text,
                 old.amounts.plus(Amounts(*numbers[:4])),
                 old.estimated_uj + numbers[4],
-                (*old.bases, Basis(basis)),
+                tuple(dict.fromkeys((*old.bases, Basis(basis)))),
+                facility[text] // PPM,
+                old.settled.plus(Settled(*numbers[5:])),
             )
         return list(merged.values())
 
@@ -153,6 +164,15 @@ class LedgerReader:
         since_s, until_s = _first_slot_s(since_ns), _first_slot_s(until_ns)
         return self._ask(lambda connection: find_waste(connection, since_s, until_s, by, uid))
 
+    def priced_slots(self, since_ns: int, until_ns: int) -> list[PricedSlot]:
+        """What the slots that begin in [since, until) were priced with; see `settle.priced_slots`.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        span = _first_slot_s(since_ns), _first_slot_s(until_ns)
+        return self._ask(lambda connection: priced_slots(connection, *span))
+
     def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with self._one_at_a_time:
             try:
@@ -161,16 +181,21 @@ class LedgerReader:
                 self._close_connection()
                 raise LedgerError(*database.explain(error, self._path)) from error
 
-    def check(self, footprint: Footprint) -> list[str]:
-        """See `check_books`.
+    def check(self, footprint: Footprint, most: int = MAX_FINDINGS) -> list[str]:
+        """See `check_books`; all of it sees the books of one moment.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
         with self._one_at_a_time:
             try:
-                database.check_content(self._open())
-                return check_books(self._open(), footprint)
+                connection = self._open()
+                database.check_content(connection)
+                connection.execute("BEGIN")
+                try:
+                    return check_books(connection, footprint, most)
+                finally:
+                    connection.execute("ROLLBACK")
             except database.Damaged as error:
                 return [str(error)]
             except database.SQL_ERRORS as error:
@@ -200,16 +225,21 @@ class LedgerReader:
 def _totals_query(by: str, own: str) -> str:
     """Args: own: which entries, ending in AND; empty: all."""
     group, key, join = GROUPS[by]
-    slots, hours = (
-        _PART.format(
+    parts = (
+        part.format(
             key=key.format(at=at),
             table=table,
             where=f"INDEXED BY {table}_payee WHERE {own}" if own else "WHERE",
             at=at,
         )
-        for table, at in (("entry", "slot_s"), ("entry_hour", "hour_s"))
+        for part, table, at in (
+            (_PART, "entry", "slot_s"),
+            (_PART, "entry_hour", "hour_s"),
+            (_SETTLED_PART, "settled", "slot_s"),
+            (_SETTLED_PART, "settled_hour", "hour_s"),
+        )
     )
-    return _TOTALS.format(group=group, join=join, slots=slots, hours=hours)
+    return _TOTALS.format(group=group, join=join, parts=" UNION ALL ".join(parts))
 
 
 def _first_slot_s(wall_ns: int) -> int:

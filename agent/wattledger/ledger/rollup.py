@@ -33,10 +33,30 @@ ON CONFLICT DO UPDATE SET
     held_idle_ms = held_idle_ms + excluded.held_idle_ms,
     held_idle_uj = held_idle_uj + excluded.held_idle_uj
 """
+_MERGE_SETTLED = """
+INSERT INTO settled_hour (hour_s, device_id, payee_id, quality, price_id, settled_price_id,
+                          energy_uj, co2e_diff_ug, water_grid_diff_ul, slots)
+SELECT :hour, device_id, payee_id, quality, price_id, settled_price_id,
+       sum(energy_uj), sum(co2e_diff_ug), sum(water_grid_diff_ul), count(*)
+FROM settled WHERE slot_s >= :hour AND slot_s < :hour + 3600
+GROUP BY device_id, payee_id, quality, price_id, settled_price_id
+ON CONFLICT DO UPDATE SET
+    energy_uj = energy_uj + excluded.energy_uj,
+    co2e_diff_ug = co2e_diff_ug + excluded.co2e_diff_ug,
+    water_grid_diff_ul = water_grid_diff_ul + excluded.water_grid_diff_ul,
+    slots = slots + excluded.slots
+"""
+# The older of the two: an older program rolls up entries and leaves their settlements.
+_OLDEST = (
+    "SELECT min(oldest_s) FROM (SELECT min(slot_s) AS oldest_s FROM entry "
+    "UNION ALL SELECT min(slot_s) FROM settled)"
+)
 
 
 def roll_up(connection: sqlite3.Connection, before_slot_s: int) -> bool:
     """Merges the oldest hour of entries that lies wholly before a slot, in one transaction.
+
+    Their settlements are merged with them.
 
     Args:
         connection: the one that writes, with no transaction open.
@@ -48,16 +68,18 @@ def roll_up(connection: sqlite3.Connection, before_slot_s: int) -> bool:
     Raises:
         sqlite3.Error: it could not be written; nothing was changed.
     """
-    oldest_s = connection.execute("SELECT min(slot_s) FROM entry").fetchone()[0]
+    oldest_s = connection.execute(_OLDEST).fetchone()[0]
     if oldest_s is None or oldest_s // HOUR_S * HOUR_S + HOUR_S > before_slot_s:
         return False
     hour = {"hour": oldest_s // HOUR_S * HOUR_S}
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(_MERGE, hour)
-        connection.execute(
-            "DELETE FROM entry WHERE slot_s >= :hour AND slot_s < :hour + 3600", hour
-        )
+        for merge, table in ((_MERGE, "entry"), (_MERGE_SETTLED, "settled")):
+            connection.execute(merge, hour)
+            connection.execute(
+                f"DELETE FROM {table} WHERE slot_s >= :hour AND slot_s < :hour + 3600",  # noqa: S608
+                hour,
+            )
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

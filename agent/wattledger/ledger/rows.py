@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from wattledger.ledger.database import Damaged
 from wattledger.ledger.run_rows import load_jobs
+from wattledger.ledger.settle import load_settled
 from wattledger.model import (
     Amounts,
     Basis,
@@ -176,6 +177,7 @@ def load(connection: sqlite3.Connection, linger_ns: int = 0) -> Books:
         books_ns=books_ns,
         commits=commits,
         jobs=load_jobs(connection, books_ns, linger_ns),
+        settled=load_settled(connection),
     )
 
 

@@ -13,6 +13,7 @@ from wattledger.model.jobs import Held, JobRun
 from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
 from wattledger.model.paying import Payee, PayeeKind
 from wattledger.model.pricing import Basis, GridSignal, Price
+from wattledger.model.settling import Settled, Settlement
 
 
 class EntryKey(NamedTuple):
@@ -75,6 +76,7 @@ class Batch:
         books_ns: wall clock up to which the books are complete with this commit.
         runs: jobs' runs as they are now: those that run, and those that have ended since.
         held: entry → how long its device was held, to add; its energy need not be in this batch.
+        settlements: prices published since; what was booked does not change.
     """
 
     energy_uj: Mapping[EntryKey, int]
@@ -87,6 +89,7 @@ class Batch:
     books_ns: int
     runs: tuple[JobRun, ...] = ()
     held: Mapping[EntryKey, Held] = field(default_factory=lambda: MappingProxyType({}))
+    settlements: tuple[Settlement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Books:
         books_ns: wall clock up to which the books are complete; 0 before the first commit.
         commits: how many commits this epoch holds.
         jobs: totals of jobs.
+        settled: what is settled since the epoch, by what the intensities count.
     """
 
     epoch: str
@@ -114,6 +118,7 @@ class Books:
     books_ns: int
     commits: int
     jobs: JobBooks = field(default_factory=JobBooks)
+    settled: Mapping[Basis, Settled] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +159,13 @@ class TotalsRow(NamedTuple):
         amounts: exact.
         estimated_uj: of the energy, what no meter saw.
         bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.
+        facility_uj: IT energy × PUE, each part at the PUE it was booked with; None: not known.
+        settled: how much of it is settled, and what that changes.
     """
 
     group: str
     amounts: Amounts
     estimated_uj: int
     bases: tuple[Basis, ...] = ()
+    facility_uj: int | None = None
+    settled: Settled = Settled()
