@@ -205,8 +205,9 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
 def rows() -> list[TotalsRow]:
     """What a daemon's `totals` answers."""
     return [
-        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0),  # 2^53 + 1: no float64
-        TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000),
+        # 2^53 + 1: no float64
+        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0, (), 13_511_000_000_000_001),
+        TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000, (), 5_400_000_000_000),
     ]
 
 

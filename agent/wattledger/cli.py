@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wattledger import __version__
+from wattledger.alternatives.arguments import WHAT_IF, WHAT_IF_HELP, add_when_command
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.setting import FilePath, Listen
@@ -135,10 +136,18 @@ def _config_default(_options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from wattledger.report import print_report, read_report
+    from wattledger.report import asked_of, print_report, read_totals
 
-    report = read_report(options, lambda: _config(options), _remote(options))
-    print_report(report, options.format)
+    remote = _remote(options)
+
+    def ask(asked: Mapping[str, str]) -> Mapping[str, Any]:
+        return read_totals(asked, lambda: _config(options), remote)
+
+    if options.what_if is not None:
+        from wattledger.alternatives.what_if_command import what_if_command
+
+        return what_if_command(options, lambda: _config(options), ask)
+    print_report(ask(asked_of(options)), options.format)
     return 0
 
 
@@ -286,11 +295,12 @@ def _parser() -> argparse.ArgumentParser:
         parents=[settings, socket],
         help="totals by device, kind, payee, job, user, hour or day",
     )
-    report.add_argument("--by", choices=GROUPINGS, default="kind")
+    report.add_argument("--by", choices=GROUPINGS, default="", help="kind, unless told otherwise")
     report.add_argument(
         "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
     )
     report.add_argument("--until", default="", metavar="TIME")
+    report.add_argument(WHAT_IF, metavar="ANOTHER", help=WHAT_IF_HELP)
     form = report.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
@@ -298,6 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     add_job_commands(commands, [settings, socket], _config, _remote)
     _add_run_command(commands, settings, socket)
     add_estimate_command(commands)
+    add_when_command(commands, _config)
     return parser
 
 

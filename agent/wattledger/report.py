@@ -17,17 +17,23 @@ from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
 
 
-def read_report(
-    options: argparse.Namespace, config: Callable[[], Config], remote: Remote
+def asked_of(options: argparse.Namespace) -> dict[str, str]:
+    """The parameters of `/api/v1/totals` that the options of `report` make."""
+    asked = {"by": options.by or "kind"}
+    return asked | {
+        name: getattr(options, name) for name in ("since", "until") if getattr(options, name)
+    }
+
+
+def read_totals(
+    asked: Mapping[str, str], config: Callable[[], Config], remote: Remote
 ) -> Mapping[str, Any]:
-    """What `/api/v1/totals` answers to these options, asked of the daemon or worked out here.
+    """What `/api/v1/totals` answers to these parameters, asked of the daemon or worked out here.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: a parameter that cannot be.
         LedgerError: no daemon runs, and its ledger cannot be read either.
     """
-    asked = {"by": options.by}
-    asked |= {name: getattr(options, name) for name in ("since", "until") if getattr(options, name)}
     try:
         answer: Mapping[str, Any] = remote.request("/api/v1/totals", asked)
     except DaemonUnreachable:

@@ -30,15 +30,21 @@ FIELDS = (
     "water_onsite_ul",
     "water_grid_ul",
     "estimated_uj",
+    "facility_kwh",
+    "facility_uj",
 )
-"""The columns, in order: the group, five figures for people, what CO2e counts, five exact ones."""
+"""The columns, in order: the group, five figures for people, what CO2e counts, five exact ones; and
+the energy with PUE, for people and exact."""
+MAY_LACK = ("facility_kwh", "facility_uj")
+"""None where the PUE of each part is not known, as in the totals since the epoch."""
 
 
-def row_dict(row: TotalsRow) -> dict[str, str | float]:
+def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
     """One row by the names of `FIELDS`.
 
     `estimated_*` is the part that no meter saw. `basis` names what the row's CO2e counts; where it
-    names several ("direct+lifecycle"), the figure adds up unlike things.
+    names several ("direct+lifecycle"), the figure adds up unlike things. `facility_*` is IT
+    energy × PUE.
     """
     amounts = row.amounts
     return {
@@ -54,10 +60,12 @@ def row_dict(row: TotalsRow) -> dict[str, str | float]:
         "water_onsite_ul": str(amounts.water_onsite_ul),
         "water_grid_ul": str(amounts.water_grid_ul),
         "estimated_uj": str(row.estimated_uj),
+        "facility_kwh": None if row.facility_uj is None else units.kwh(row.facility_uj),
+        "facility_uj": None if row.facility_uj is None else str(row.facility_uj),
     }
 
 
-def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float]]:
+def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float | None]]:
     """All rows, each as `row_dict`."""
     return [row_dict(row) for row in rows]
 
@@ -65,11 +73,14 @@ def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float]]:
 def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
     """The sum of the rows, exact, as a row named `all`."""
     amounts, estimated_uj, bases = Amounts(), 0, set[Basis]()
+    facility_uj: int | None = 0
     for row in rows:
         amounts = amounts.plus(row.amounts)
         estimated_uj += row.estimated_uj
         bases.update(row.bases)
-    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)))
+        if facility_uj is not None:
+            facility_uj = None if row.facility_uj is None else facility_uj + row.facility_uj
+    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj)
 
 
 def to_csv(rows: Iterable[Mapping[str, object]]) -> str:

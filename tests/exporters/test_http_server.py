@@ -18,6 +18,7 @@ from fakes import FakeClock
 from serving import FakeDaemon, Served, page_of, read_answer, serving
 from wattledger.errors import LedgerError
 from wattledger.units import NS_PER_S
+from wattledger_exporters import report
 from wattledger_exporters.http import PageStore, openapi
 from wattledger_exporters.http.app import App
 
@@ -267,8 +268,11 @@ def test_documented_schemas_fit_the_answers(served: Served) -> None:
     assert totals.keys() == schema["Totals"]["properties"].keys()
     assert totals["rows"][0].keys() == schema["TotalsRow"]["properties"].keys()
     for name, column in schema["TotalsRow"]["properties"].items():
-        kinds = {"string": str, "number": (int, float)}
-        assert isinstance(totals["rows"][0][name], kinds[column["type"]])
+        kinds = {"string": str, "number": (int, float), "null": type(None)}
+        types = column["type"] if isinstance(column["type"], list) else [column["type"]]
+        # A row of totals lacks nothing; those since the epoch lack the facility's energy.
+        assert isinstance(totals["rows"][0][name], kinds[types[0]])
+        assert ("null" in types) == (name in report.MAY_LACK)
         if "pattern" in column:
             assert re.fullmatch(column["pattern"], totals["rows"][0][name])
 

@@ -33,8 +33,17 @@ def test_exact_integers_stand_beside_the_units() -> None:
 def test_the_total_is_the_exact_sum(cells: list[tuple[int, int, int, int, int]]) -> None:
     rows = [TotalsRow(f"d{i}", Amounts(*cell[:4]), cell[4]) for i, cell in enumerate(cells)]
     total = report.row_dict(report.total_of(rows))
-    for at, name in enumerate(report.FIELDS[7:]):
+    for at, name in enumerate(report.FIELDS[7:12]):
         assert total[name] == str(sum(cell[at] for cell in cells))
+
+
+def test_the_energy_with_pue_is_summed_or_not_known() -> None:
+    rows = snapshots.rows()
+    total = report.row_dict(report.total_of(rows))
+    assert total["facility_uj"] == str(13_511_000_000_000_001 + 5_400_000_000_000)
+    assert total["facility_kwh"] == pytest.approx(3754.55555)
+    lacking = report.row_dict(report.total_of([*rows, TotalsRow("x", Amounts(), 0), *rows]))
+    assert lacking["facility_uj"] is lacking["facility_kwh"] is None
 
 
 def test_csv_carries_the_same_rows() -> None:

@@ -81,6 +81,7 @@ def _totals() -> dict[str, Schema]:
     columns = {
         name: EXACT if name.endswith(("_uj", "_ug", "_ul")) else NUMBER for name in report.FIELDS
     }
+    columns |= {name: maybe(columns[name]) for name in report.MAY_LACK}
     row = thing({**columns, "group": TEXT, "basis": TEXT})
     totals = thing(
         {

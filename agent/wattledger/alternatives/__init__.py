@@ -1,0 +1,1 @@
+"""Another time, another grid, another mix: `wattledger when` and `report --what-if`."""
