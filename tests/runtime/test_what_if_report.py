@@ -18,7 +18,9 @@ from fakes import START_WALL_NS, FakeClock
 from grid_server import GridServer
 from ledgers import CPU, GPU, PRICE, batch, key, opened
 from wattledger.alternatives.scenario import Mix, Shift, Zone, parse
-from wattledger.cli import main
+from wattledger.alternatives.what_if_command import what_if_command
+from wattledger.cli import _parser, main
+from wattledger.config import Config
 from wattledger.errors import ConfigError
 from wattledger.grid.table import CountryTable
 from wattledger.model import Basis
@@ -149,6 +151,30 @@ def test_no_other_time_is_no_difference(ledger: str, capsys: pytest.CaptureFixtu
     total = asked(capsys, ledger, "shift=0h")["total"]
     assert total["what_if_co2e_ug"] == total["co2e_ug"] and total["difference_g"] == 0
     assert total["what_if_water_grid_l"] == pytest.approx(total["priced_water_grid_l"])
+
+
+@pytest.mark.parametrize("scenario", ["mix=wind=1@10", "shift=0h"])
+def test_the_real_figure_is_the_settled_one(
+    scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "group": "2027-01-15T08:00:00Z",
+        "energy_uj": str(KWH),
+        "facility_uj": str(KWH),
+        "estimated_uj": "0",
+        "co2e_ug": "40",
+        "water_onsite_ul": "1",
+        "water_grid_ul": "20",
+        "co2e_settled_ug": "50000000",
+        "water_grid_settled_ul": "30",
+        "basis": "direct",
+    }
+    answer = {"rows": [row], "since": None, "until": None, "books_complete_until": None}
+    options = _parser().parse_args(["report", "--json", "--by", "hour", "--what-if", scenario])
+    assert what_if_command(options, Config, lambda _: answer) == 0
+    total = json.loads(capsys.readouterr().out)["total"]
+    assert total["co2e_g"] == 50 and total["priced_water_grid_l"] == 30 / 1e6
+    assert total["what_if_co2e_g"] == (50 if scenario == "shift=0h" else 10)
 
 
 # ── a source's history ──────────────────────────────────────────────────────────────────────────

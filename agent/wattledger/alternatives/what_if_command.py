@@ -211,11 +211,21 @@ def _rows(answer: Mapping[str, Any]) -> list[TotalsRow]:
             "the running daemon does not say how much energy the facility used",
             "it is of an older version: restart it",
         )
-    exact = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul")
+
+    def final(row: Mapping[str, Any], quantity: str, unit: str) -> int:
+        """By the prices published since, as far as there are any; else as booked."""
+        booked = row[f"{quantity}_{unit}"]
+        return int(row.get(f"{quantity}_settled_{unit}", booked))
+
     return [
         TotalsRow(
             str(row["group"]),
-            Amounts(*(int(row[name]) for name in exact)),
+            Amounts(
+                int(row["energy_uj"]),
+                final(row, "co2e", "ug"),
+                int(row["water_onsite_ul"]),
+                final(row, "water_grid", "ul"),
+            ),
             int(row["estimated_uj"]),
             tuple(Basis(basis) for basis in str(row["basis"]).split("+") if basis),
             int(row["facility_uj"]),

@@ -41,9 +41,9 @@ class Line(NamedTuple):
 
     Attributes:
         group: as in the report.
-        real: as booked.
+        real: as booked, or settled since.
         basis: what the booked CO2e counts.
-        priced: as booked, of the part for which there is another price.
+        priced: the same, of the part for which there is another price.
         co2e_ug: of that part, at the other price; None: there is no such part.
         water_grid_ul: the same; None: also where the other water is not known for all of it.
         other_basis: what the other CO2e counts.
