@@ -30,6 +30,7 @@ from wattledger.model.jobs import Held, JobRun, job_payee
 from wattledger.model.pricing import GridPart
 from wattledger.model.receipts import Receipt
 from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.model.settle_report import SettleReport, SettleResult
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, Renderer
@@ -43,6 +44,7 @@ class FakeDaemon:
         self.rows = snapshots.rows()
         self.asked: list[tuple[int, int, str]] = []
         self.released: list[int] = []
+        self.settled: list[int | None] = []
         self.uids: list[int | None] = []
         self.queries: list[JobQuery] = []
         self.books: list[RunBook] = list(snapshots.job_books().runs.values())
@@ -135,6 +137,22 @@ class FakeDaemon:
         payee = job_payee("run", run_id, 1_800_000_000 * NS_PER_S)
         run = JobRun(payee, request.uid, {"name": request.name})
         return RunResult(Receipt(run, since_ns=payee.start_ns))
+
+    def settle(self, days: int | None, wait_s: float) -> SettleResult:
+        self.settled.append(days)
+        report = SettleReport(0, 1, self.rows[0], 3, 4, 5, ("neso",), (("rte", "it is out"),))
+        return SettleResult(True, report)
+
+    def verify(self) -> list[str]:
+        return ["1 is not 2"]
+
+    def audit(
+        self, since_ns: int, until_ns: int, after: tuple[int | str, ...] | None, most: int
+    ) -> tuple[list[dict[str, Any]], tuple[int | str, ...] | None]:
+        self.asked.append((since_ns, until_ns, str(after)))
+        if after not in (None, (1, "metered")):
+            raise ValueError(after)
+        return [{"record": "price", "id": 1}], (1, "metered") if after is None else None
 
     def release(self, duration_ns: int) -> str:
         self.released.append(duration_ns)

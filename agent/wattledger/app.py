@@ -16,22 +16,22 @@ from pathlib import Path
 
 from wattledger import __version__, build
 from wattledger.banner import banner
+from wattledger.books_door import BooksDoor
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
-from wattledger.core.footprint import footprint
 from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs.claiming import GpuClaims
-from wattledger.ledger import LedgerReader, open_ledger
+from wattledger.ledger import LedgerReader
 from wattledger.meters.nvml.meter import NvmlMeter
-from wattledger.model import Snapshot, TotalsRow
-from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
+from wattledger.model import Snapshot
 from wattledger.model.measuring import GpuNames
 from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.payroll import known_runs, remembered_runs
 from wattledger.run_desk import RunDesk
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
+from wattledger.settle_desk import SettleDesk, SettlingLedger
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, PageStore
@@ -41,12 +41,13 @@ log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
+FIRST_SETTLING_S = 900.0  # a daemon that is restarted over and over asks for no history
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
 
 
-class App:
+class App(BooksDoor):
     """The running daemon; implements `ports.Daemon` for the HTTP floor."""
 
     def __init__(
@@ -79,17 +80,13 @@ class App:
         self._snapshot: Snapshot | None = None
 
         path = build.ledger_path(config)
-        self._ledger = open_ledger(
-            path,
-            clock=self._clock,
-            footprint=footprint,
-            volatile=config.ledger.volatile,
-            procfs=Path(config.path.procfs),
-            linger_ns=int(config.jobs.linger),
-            max_series=config.jobs.max_series,
-        )
+        self._ledger = SettlingLedger(build.ledger(config, self._clock))
         try:
             self._reader = LedgerReader(path)
+            self._settling = SettleDesk(
+                self._ledger, self._reader, self._clock, self._ask_commit, FIRST_SETTLING_S
+            )
+            self._settling.configure(build.settle_sources(config), int(config.grid.settle_window))
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
             self._poller = PollingThread("grid", self._feed.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
@@ -156,24 +153,6 @@ class App:
     def snapshot(self) -> Snapshot | None:
         """The latest snapshot; None before the first commit attempt."""
         return self._snapshot
-
-    def totals(
-        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
-    ) -> list[TotalsRow]:
-        """Amounts of the slots that begin in [since, until), grouped."""
-        return self._reader.totals(since_ns, until_ns, by, uid)
-
-    def jobs(self, asked: JobQuery) -> list[JobRow]:
-        """The runs that are asked for, with their totals."""
-        return self._reader.jobs(asked)
-
-    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
-        """All about one job, of the runs that are this user's or all; None: there are none."""
-        return self._reader.job(manager, job_id, uid)
-
-    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
-        """What was held without use, of the slots that begin in [since, until)."""
-        return self._reader.waste(since_ns, until_ns, by, uid)
 
     def begin_run(self, request: RunRequest) -> RunTicket:
         """Measure a process and its descendants from now on; see `RunDesk.begin`."""
@@ -254,6 +233,7 @@ class App:
         self._asked_claims.wait(FIRST_CLAIMS_S)
         self._sampler.tick()
         self._newcomers.start()
+        self._settling.start()
         self._commit()
         self._say_ready()
         self._say_what_is_measured()
@@ -318,6 +298,7 @@ class App:
         self._poller.stop()
         self._claims.stop()
         self._newcomers.stop()
+        self._settling.stop()
         for meter in self._meters:
             meter.stop()
         deadline = time.monotonic() + LAST_TURN_S
@@ -358,10 +339,12 @@ class App:
             feed = build.grid_feed(config, self._clock, ())
             feed.inherit(self._feed)
             site = build.site_factors(config)
+            known = build.settle_sources(config)
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
         else:
             self._sampler.reconfigure(grid=feed, site=site)
+            self._settling.configure(known, int(config.grid.settle_window))
             self._feed.request_stop()
             self._poller.stop()
             self._feed = feed

@@ -11,10 +11,12 @@ from pathlib import Path
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
 from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
+from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
+from wattledger.grid.source import History
 from wattledger.grid.table import CountryTable
 from wattledger.jobs.bound import BoundJobs
 from wattledger.jobs.claims import (
@@ -32,6 +34,7 @@ from wattledger.jobs.paths import Paths
 from wattledger.jobs.runs import RunRegistry, WithRuns, where_is
 from wattledger.jobs.runs.registry import BURST, ClaimGpus
 from wattledger.jobs.watch import Description, JobWatch
+from wattledger.ledger import SqliteLedger, open_ledger
 from wattledger.meters.constant import ConstantMeter
 from wattledger.meters.estimate import EstimateMeter
 from wattledger.meters.first_of import FirstOf
@@ -39,10 +42,11 @@ from wattledger.meters.hwmon import HwmonMeter
 from wattledger.meters.nvml.binding import NvmlDriver, real_driver
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.meters.rapl import RaplMeter
-from wattledger.model import GridSignal, SiteFactors
+from wattledger.model import Basis, GridSignal, SiteFactors
 from wattledger.model.jobs import POD, RUN, SLURM, JobKey, JobRun
 from wattledger.model.running import KnownRun
 from wattledger.ports import Clock, Jobs, Meter
+from wattledger.settler import SettleSources
 from wattledger.units import micro
 
 SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")  # of the daemon that systemd runs
@@ -281,6 +285,18 @@ def grid_feed(config: Config, clock: Clock, remembered: tuple[GridSignal, ...]) 
     )
 
 
+def settle_sources(config: Config) -> SettleSources:
+    """The sources of the settings that know their past, apart from those that the feed asks.
+
+    Raises:
+        ConfigError: a zone that nothing knows, a source that cannot be.
+    """
+    sources = build_sources(source_configs(config), HttpClient(proxy=config.grid.proxy))
+    zone = CountryTable.load().signal(table_zone(config)).zone
+    known = (source for source in sources if source.basis is not Basis.MARGINAL)
+    return SettleSources(tuple(s for s in known if isinstance(s, History)), zone)
+
+
 def site_factors(config: Config) -> SiteFactors:
     """PUE, WUE and EWIF in force, each with the name of its source.
 
@@ -303,6 +319,24 @@ def site_factors(config: Config) -> SiteFactors:
         ewif_source=ewif_source,
         price_per_kwh=site.price_per_kwh,
         currency=site.currency,
+    )
+
+
+def ledger(config: Config, clock: Clock) -> SqliteLedger:
+    """The ledger of the settings, opened to write.
+
+    Raises:
+        LedgerLocked: another process keeps it.
+        LedgerError: it cannot be kept there, or not by this user or version.
+    """
+    return open_ledger(
+        ledger_path(config),
+        clock=clock,
+        footprint=footprint,
+        volatile=config.ledger.volatile,
+        procfs=Path(config.path.procfs),
+        linger_ns=int(config.jobs.linger),
+        max_series=config.jobs.max_series,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from wattledger import __version__
 from wattledger.alternatives.arguments import WHAT_IF, WHAT_IF_HELP, add_when_command
+from wattledger.audit.arguments import EXPORT, EXPORT_HELP, add_audit_commands
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.config.setting import FilePath, Listen
@@ -139,6 +140,10 @@ def _report(options: argparse.Namespace) -> int:
     from wattledger.report import asked_of, print_report, read_totals
 
     remote = _remote(options)
+    if options.export is not None:
+        from wattledger.audit.export import export
+
+        return export(options, lambda: _config(options), remote)
 
     def ask(asked: Mapping[str, str]) -> Mapping[str, Any]:
         return read_totals(asked, lambda: _config(options), remote)
@@ -300,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
         "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
     )
     report.add_argument("--until", default="", metavar="TIME")
+    report.add_argument(EXPORT, type=Path, metavar="FILE", help=EXPORT_HELP)
     report.add_argument(WHAT_IF, metavar="ANOTHER", help=WHAT_IF_HELP)
     form = report.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
@@ -307,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report, format="table")
     add_job_commands(commands, [settings, socket], _config, _remote)
     _add_run_command(commands, settings, socket)
+    add_audit_commands(commands, [settings, socket], _config, _remote)
     add_estimate_command(commands)
     add_when_command(commands, _config)
     return parser

@@ -6,7 +6,7 @@ Each is one small protocol; tests pass a fake of the same shape (`tests/fakes.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from wattledger.model import (
     Batch,
@@ -25,6 +25,7 @@ from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.jobs import Survey
 from wattledger.model.measuring import Process
 from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.model.settle_report import SettleResult
 
 
 class Clock(Protocol):
@@ -198,6 +199,27 @@ class Daemon(Protocol):
 
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
         """See `TotalsReader.waste`."""
+        ...
+
+    def settle(self, days: int | None, wait_s: float) -> SettleResult:
+        """Settle the last so many days by what was published since; None: the whole window.
+
+        Who asks while it is done joins and waits for it. Blocks for `wait_s` at the most.
+        """
+        ...
+
+    def verify(self) -> list[str]:
+        """Every difference between the books and what is recomputed of them. Blocks."""
+        ...
+
+    def audit(
+        self, since_ns: int, until_ns: int, after: tuple[int | str, ...] | None, most: int
+    ) -> tuple[list[dict[str, Any]], tuple[int | str, ...] | None]:
+        """A page of the books as records that can be recomputed, and where the next begins.
+
+        Raises:
+            ValueError: `after` is not what a page gave.
+        """
         ...
 
     def begin_run(self, request: RunRequest) -> RunTicket:

@@ -15,6 +15,7 @@ from wattledger.remote import Remote
 from wattledger_exporters import report
 from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
+from wattledger_exporters.receipts import percent
 
 
 def asked_of(options: argparse.Namespace) -> dict[str, str]:
@@ -75,13 +76,15 @@ def _print_table(
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(by if by != "all" else "", overflow="fold")
-    for title in ("energy kWh", "CO2e g", "water on site L", "water grid L", "estimated"):
+    is_settled = bool(float(total["settled_kwh"]))
+    titles = ["energy kWh", "CO2e g", "water on site L", "water grid L", "estimated"]
+    for title in [*titles, *(["settled", "CO2e settled g"] if is_settled else [])]:
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, is_settled=is_settled))
     if len(rows) != 1 or by != "all":
         table.add_section()
-        table.add_row(*_cells(total), style="bold")
+        table.add_row(*_cells(total, is_settled=is_settled), style="bold")
     # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
@@ -89,9 +92,14 @@ def _print_table(
     console.print(
         f"IT energy; CO2e and grid water include PUE. Complete up to {until}.", style="dim"
     )
+    if is_settled:
+        console.print(
+            "Settled: the part whose price was published since, and CO2e by those prices.",
+            style="dim",
+        )
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], *, is_settled: bool) -> list[str]:
     energy = float(row["energy_kwh"])
     share = float(row["estimated_kwh"]) / energy if energy else 0.0
     return [
@@ -101,4 +109,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{float(row['water_onsite_l']):,.4f}",
         f"{float(row['water_grid_l']):,.4f}",
         f"{share:.0%}" if share else "-",
+        *(_settled(row, energy) if is_settled else []),
     ]
+
+
+def _settled(row: Mapping[str, Any], energy_kwh: float) -> list[str]:
+    settled_kwh = float(row["settled_kwh"])
+    share = percent(settled_kwh / energy_kwh) if settled_kwh else "-"
+    return [share, f"{float(row['co2e_settled_g']):,.3f}"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from wattledger import units
-from wattledger.model import Basis, Kind
+from wattledger.model import Amounts, Basis, Kind
 from wattledger.model.jobbooks import Cell, Cells
+from wattledger.model.settling import Settled
 from wattledger.units import NS_PER_MS
 
 _HOUR_S = 3600.0
@@ -51,3 +52,33 @@ def amounts(cells: Cells) -> dict[str, Any]:
             "held_idle_uj": str(held.idle_uj),
         },
     }
+
+
+def settled_amounts(booked: Amounts, settled: Settled) -> dict[str, Any] | None:
+    """What amounts come to by the prices published since; None: nothing of them is settled yet.
+
+    `energy_kwh` is the part that is settled; what is not counts as it was booked.
+    """
+    if not settled.energy_uj:
+        return None
+    co2e_ug = booked.co2e_ug + settled.co2e_ug
+    water_ul = booked.water_grid_ul + settled.water_grid_ul
+    return {
+        "energy_kwh": units.kwh(settled.energy_uj),
+        "co2e_g": units.grams(co2e_ug),
+        "co2e_difference_g": units.grams(settled.co2e_ug),
+        "water_grid_l": units.liters(water_ul),
+        "exact": {
+            "energy_uj": str(settled.energy_uj),
+            "co2e_ug": str(co2e_ug),
+            "water_grid_ul": str(water_ul),
+        },
+    }
+
+
+def amounts_of(cells: Cells) -> Amounts:
+    """The sum over all cells."""
+    whole = Amounts()
+    for cell in cells.values():
+        whole = whole.plus(cell.amounts)
+    return whole

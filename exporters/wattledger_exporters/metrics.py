@@ -221,6 +221,12 @@ _CATALOGUE: list[MetricSpec] = [
             "Where the carbon intensity comes from: 0 live, 1 last good signal, 2 country table.",
         ),
         (
+            "co2e_settlement_grams",
+            "gauge",
+            (),
+            "CO2e in grams of facility energy by published prices less that booked, of the epoch.",
+        ),
+        (
             "grid_requests_total",
             "counter",
             ("source", "outcome"),

@@ -171,6 +171,8 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
     if signal.valid_from_ns > 0:
         page.add("grid_signal_timestamp_seconds", units.seconds(signal.valid_from_ns), *labels)
     page.add("grid_fallback_level", grid.level)
+    settled_ug = sum(part.co2e_ug for part in snapshot.books.settled.values())
+    page.add("co2e_settlement_grams", units.grams(settled_ug))
     for source in snapshot.sources:
         for outcome, count in sorted(source.outcomes.items()):
             page.add(

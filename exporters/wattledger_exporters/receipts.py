@@ -200,6 +200,13 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
             f"on site {number(water['onsite'])}, grid {number(water['grid'])}",
         ),
     ]
+    settled = receipt.get("settled")
+    if settled is not None:
+        share = settled["energy_kwh"] / energy["total"] if energy["total"] else 0.0
+        how = (
+            f"{percent(share)} of it by published prices: {signed(settled['co2e_difference_g'])} g"
+        )
+        rows.insert(3, ("settled", f"{number(settled['co2e_g'])} g", how))
     if cost is not None:
         rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
     if receipt["held_device_hours"]:
@@ -275,6 +282,11 @@ def number(value: float) -> str:
         return "0"
     digits = 3 - math.floor(math.log10(abs(value)))
     return f"{value:,.{min(12, max(0, digits))}f}"
+
+
+def signed(value: float) -> str:
+    """`number` with its sign."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
 def duration(duration_s: float) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from wattledger import units
 from wattledger.model import Amounts, Basis, TotalsRow
+from wattledger.model.settling import Settled
 
 GROUPINGS = ("all", "device", "kind", "payee", "job", "user", "hour", "day")
 PRIVATE_GROUPINGS = ("job", "user")
@@ -32,9 +33,15 @@ FIELDS = (
     "estimated_uj",
     "facility_kwh",
     "facility_uj",
+    "settled_kwh",
+    "co2e_settled_g",
+    "water_grid_settled_l",
+    "settled_uj",
+    "co2e_settled_ug",
+    "water_grid_settled_ul",
 )
-"""The columns, in order: the group, five figures for people, what CO2e counts, five exact ones; and
-the energy with PUE, for people and exact."""
+"""The columns, in order: the group, five figures for people, what CO2e counts, five exact ones; the
+energy with PUE, for people and exact; and what is settled, likewise."""
 MAY_LACK = ("facility_kwh", "facility_uj")
 """None where the PUE of each part is not known, as in the totals since the epoch."""
 
@@ -44,9 +51,12 @@ def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
 
     `estimated_*` is the part that no meter saw. `basis` names what the row's CO2e counts; where it
     names several ("direct+lifecycle"), the figure adds up unlike things. `facility_*` is IT
-    energy × PUE.
+    energy × PUE. `settled_*` is the energy whose price was published since; `*_settled_*` are the
+    amounts by those prices, where what is not settled counts as it was booked.
     """
     amounts = row.amounts
+    co2e_ug = amounts.co2e_ug + row.settled.co2e_ug
+    water_ul = amounts.water_grid_ul + row.settled.water_grid_ul
     return {
         "group": row.group,
         "energy_kwh": units.kwh(amounts.energy_uj),
@@ -62,6 +72,12 @@ def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
         "estimated_uj": str(row.estimated_uj),
         "facility_kwh": None if row.facility_uj is None else units.kwh(row.facility_uj),
         "facility_uj": None if row.facility_uj is None else str(row.facility_uj),
+        "settled_kwh": units.kwh(row.settled.energy_uj),
+        "co2e_settled_g": units.grams(co2e_ug),
+        "water_grid_settled_l": units.liters(water_ul),
+        "settled_uj": str(row.settled.energy_uj),
+        "co2e_settled_ug": str(co2e_ug),
+        "water_grid_settled_ul": str(water_ul),
     }
 
 
@@ -72,15 +88,16 @@ def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float | None]]:
 
 def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
     """The sum of the rows, exact, as a row named `all`."""
-    amounts, estimated_uj, bases = Amounts(), 0, set[Basis]()
+    amounts, estimated_uj, bases, settled = Amounts(), 0, set[Basis](), Settled()
     facility_uj: int | None = 0
     for row in rows:
         amounts = amounts.plus(row.amounts)
         estimated_uj += row.estimated_uj
         bases.update(row.bases)
+        settled = settled.plus(row.settled)
         if facility_uj is not None:
             facility_uj = None if row.facility_uj is None else facility_uj + row.facility_uj
-    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj)
+    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj, settled)
 
 
 def to_csv(rows: Iterable[Mapping[str, object]]) -> str:

@@ -16,6 +16,7 @@ from wattledger.units import NS_PER_MS, NS_PER_S, format_duration
 
 Fault = tuple[str, str]
 _CREDENTIAL = "%d/"
+LONGEST_SETTLE_NS = 59 * 86_400 * NS_PER_S  # the ledger keeps slots of 5 minutes for 60 days
 
 
 def semantic_faults(config: Config) -> list[Fault]:
@@ -78,6 +79,11 @@ def _jobs(config: Config) -> list[Fault]:
 def _grid(config: Config) -> list[Fault]:
     """The sources, and whether anything can price the site's zone."""
     faults: list[Fault] = []
+    if config.grid.settle_window > LONGEST_SETTLE_NS:
+        longest = format_duration(LONGEST_SETTLE_NS)
+        faults.append(
+            ("grid.settle_window", f'is longer than "{longest}": older books are kept by the hour')
+        )
     try:
         table_zone(config)
     except ConfigError as error:

@@ -81,6 +81,12 @@ class GridSettings:
         "How long after its time a signal may still price energy once no source is live; then "
         "the table does.",
     )
+    settle_window: DurationNs = setting(
+        s_ns(45 * 86_400),
+        "How far back the books are settled: once a day the sources' published history is "
+        "compared with what was booked, and stands beside it. 0s: never.",
+        '"45d"',
+    )
     proxy: Url = setting(Url(""), "An HTTP proxy for the sources.", '"http://proxy.local:3128"')
     source: tuple[GridSource, ...] | None = setting(
         None,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from types import MappingProxyType
 
 from wattledger.ledger.rows import MAX_INTEGER
 from wattledger.ledger.run_rows import ACCOUNT, CELL_COLUMNS, RUN_COLUMNS, book_of, cells_of
+from wattledger.ledger.settle import COLUMNS as SETTLED_COLUMNS
+from wattledger.ledger.settle import SUMS as SETTLED_SUMS
 from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import (
     JOB_SORTS,
@@ -16,9 +19,11 @@ from wattledger.model.jobbooks import (
     JobPart,
     JobQuery,
     JobRow,
+    RunBook,
 )
 from wattledger.model.jobs import Held
 from wattledger.model.pricing import GridPart
+from wattledger.model.settling import Settled
 from wattledger.units import SLOT_S
 
 MAX_RUNS = 100
@@ -126,7 +131,7 @@ def list_jobs(connection: sqlite3.Connection, asked: JobQuery) -> list[JobRow]:
         },
     ).fetchall()
     return [
-        JobRow(book_of(connection, payee_id, tuple(row)), (value, payee_id))
+        JobRow(_book_of(connection, payee_id, tuple(row)), (value, payee_id))
         for value, payee_id, *row in found
     ]
 
@@ -175,9 +180,14 @@ def find_job(
         parts[JobPart(Quality(quality), grid)] = Cell(Amounts(*sums[:4]), Held(*sums[4:]))
     grain_s = next((grain for most, grain in GRAINS if last_s - first_s <= most), DAY_S)
     grain_s = max(grain_s, coarsest_s)  # what is old is kept by the hour
+    settled = connection.execute(
+        f"SELECT {SETTLED_SUMS} FROM settled_run "  # noqa: S608
+        f"WHERE payee_id IN (SELECT payee.id {_RUNS})",
+        of,
+    ).fetchone()
     moments = connection.execute(_MOMENTS, {**of, "grain": grain_s, "most": MAX_MOMENTS})
     return JobDetail(
-        runs=tuple(book_of(connection, row[0], tuple(row[1:])) for row in found),
+        runs=tuple(_book_of(connection, row[0], tuple(row[1:])) for row in found),
         run_count=count,
         begun_ns=begun_ns,
         ran_ns=ran_ns,
@@ -185,4 +195,17 @@ def find_job(
         parts=MappingProxyType(parts),
         moments=tuple(JobMoment(start_s, Kind(kind), uj) for start_s, kind, uj in moments)[::-1],
         grain_s=grain_s,
+        settled=Settled(*settled),
     )
+
+
+def _book_of(
+    connection: sqlite3.Connection, payee_id: int, row: tuple[str | int | None, ...]
+) -> RunBook:
+    """A run's book with its settlement."""
+    book = book_of(connection, payee_id, row)
+    settled = connection.execute(
+        f"SELECT {SETTLED_COLUMNS} FROM settled_run WHERE payee_id = ?",  # noqa: S608
+        (payee_id,),
+    ).fetchone()
+    return book if settled is None else replace(book, settled=Settled(*settled))

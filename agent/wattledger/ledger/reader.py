@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations
+from wattledger.ledger.audit import AuditCursor, Record, audit_page
 from wattledger.ledger.check import MAX_FINDINGS, check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
@@ -172,6 +173,18 @@ class LedgerReader:
         """
         span = _first_slot_s(since_ns), _first_slot_s(until_ns)
         return self._ask(lambda connection: priced_slots(connection, *span))
+
+    def audit(
+        self, since_ns: int, until_ns: int, after: AuditCursor | None, most: int
+    ) -> tuple[list[Record], AuditCursor | None]:
+        """A page of the books as records that can be recomputed; see `audit_page`.
+
+        Raises:
+            ValueError: `after` is not what a page gave.
+            LedgerError: the ledger cannot be read.
+        """
+        span = _first_slot_s(since_ns), _first_slot_s(until_ns)
+        return self._ask(lambda connection: audit_page(connection, *span, after, most))
 
     def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with self._one_at_a_time:

@@ -12,6 +12,7 @@ from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.paying import Payee
 from wattledger.model.pricing import GridPart
+from wattledger.model.settling import Settled
 
 
 class Cell(NamedTuple):
@@ -27,6 +28,7 @@ class Cell(NamedTuple):
 
 Cells = Mapping[KindBasis, Cell]
 NO_CELLS: Cells = MappingProxyType({})
+NOT_SETTLED = Settled()
 
 
 def sum_of(parts: Iterable[Cells]) -> dict[KindBasis, Cell]:
@@ -47,11 +49,13 @@ class RunBook:
         run: the run.
         cells: its sums by kind of device and basis.
         first_booked_ns: wall clock; 0: nothing was.
+        settled: how much of it is settled, and what that changes; told by questions only.
     """
 
     run: JobRun
     cells: Cells = field(default_factory=lambda: NO_CELLS)
     first_booked_ns: int = 0
+    settled: Settled = NOT_SETTLED
 
 
 class UserKey(NamedTuple):
@@ -170,6 +174,7 @@ class JobDetail:
         parts: the same sums by how they were measured and what priced them.
         moments: its time line, oldest first.
         grain_s: the time line's grain in seconds.
+        settled: how much of the total is settled, and what that changes.
     """
 
     runs: tuple[RunBook, ...]
@@ -180,6 +185,7 @@ class JobDetail:
     parts: Mapping[JobPart, Cell]
     moments: tuple[JobMoment, ...]
     grain_s: int
+    settled: Settled = NOT_SETTLED
 
 
 class WasteRow(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wattledger.model.pricing import Basis, Price
+from wattledger.model.pricing import Basis, GridSignal, Price
 
 
 class Settled(NamedTuple):
@@ -83,3 +83,10 @@ class Settlement(NamedTuple):
     price: Price
     settled: Price
     history: HistoryVersion
+
+
+class Published(NamedTuple):
+    """What a source says by now of a span of the past; its signals are oldest first."""
+
+    history: HistoryVersion
+    signals: tuple[GridSignal, ...]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from wattledger import units
 from wattledger.model import (
+    Basis,
     FallbackLevel,
     GridSignal,
     Quality,
@@ -14,6 +15,7 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
+from wattledger.model.settling import Settled
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.http.query import BadRequest, instant_ns
@@ -151,7 +153,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
 
 def node_total(snapshot: Snapshot) -> TotalsRow:
     """All cells of the books in one row."""
-    return report.total_of(
+    total = report.total_of(
         TotalsRow(
             "all",
             total.amounts,
@@ -160,6 +162,15 @@ def node_total(snapshot: Snapshot) -> TotalsRow:
         )
         for key, total in snapshot.books.totals.items()
     )
+    return total._replace(settled=sum_of_settled(snapshot.books.settled))
+
+
+def sum_of_settled(settled: Mapping[Basis, Settled]) -> Settled:
+    """What is settled over all bases."""
+    whole = Settled()
+    for part in settled.values():
+        whole = whole.plus(part)
+    return whole
 
 
 def _devices(snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -18,7 +18,14 @@ from wattledger.errors import WattledgerError
 from wattledger.model import SiteFactors
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import api, jobs_api, openapi, runs_api, waste_api
+from wattledger_exporters.http import (
+    api,
+    jobs_api,
+    openapi,
+    runs_api,
+    settle_api,
+    waste_api,
+)
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
@@ -50,6 +57,10 @@ _JOBS_PRIVATE = (
 _UNIX_ONLY = (
     "The GPUs are released over the daemon's Unix socket only, by root, the daemon's own user or "
     "a member of http.operators_group; run `sudo wattledger release`."
+)
+_OPERATORS = (
+    "All of the books are for root, the daemon's own user and members of http.operators_group, "
+    "over the daemon's Unix socket; run it with sudo."
 )
 _NOBODYS = "A run whose owner the node never learnt is shown to operators only."
 
@@ -83,6 +94,7 @@ class App:
         self._totals = Worker("wattledger-totals", waiting=4)
         self._release = Worker("wattledger-release", waiting=1)
         self._runs = runs_api.RunsApi(daemon)
+        self._settle = settle_api.SettleApi(daemon)
         self.routes: dict[str, tuple[tuple[str, ...], Callable[[Scope], Awaitable[Response]]]] = {
             "/metrics": (READ, self._get_metrics),
             "/healthz": (READ, self._get_health),
@@ -98,6 +110,9 @@ class App:
             runs_api.PATH: (("POST",), self._post_run),
             runs_api.RUN_PATH: (READ, self._get_run),
             runs_api.FINISH_PATH: (("POST",), self._finish_run),
+            settle_api.SETTLE_PATH: (("POST",), self._post_settle),
+            settle_api.VERIFY_PATH: (READ, self._get_verify),
+            settle_api.AUDIT_PATH: (READ, self._get_audit),
             "/api/v1/release": (("POST",), self._post_release),
             "/api/v1/openapi.json": (READ, self._get_openapi),
         }
@@ -140,7 +155,8 @@ class App:
 
     def stop(self) -> None:
         """End the workers, without waiting for them."""
-        for part in (self._auth, self._totals, self._release, self._operators, self._runs):
+        workers = (self._totals, self._release, self._operators, self._runs, self._settle)
+        for part in (self._auth, *workers):
             part.stop()
 
     async def _respond(self, scope: Scope, web: WebConfig | None) -> Response:
@@ -311,6 +327,26 @@ class App:
         uid = await self._visible(scope) if peer is not None else None
         run_id = runs_api.id_of(scope["path"]) or ""
         return await self._runs.finish(peer, run_id, uid, scope["query_string"])
+
+    # ── all of the books: for operators ─────────────────────────────────────────────────────
+
+    async def _operator(self, scope: Scope) -> None:
+        """Raises: Refused: it is none, or does not ask over the Unix socket."""
+        peer = _peer(scope)
+        if peer is None or not await self._operators.includes(peer):
+            raise Refused(_OPERATORS)
+
+    async def _post_settle(self, scope: Scope) -> Response:
+        await self._operator(scope)
+        return await self._settle.settle(scope["query_string"])
+
+    async def _get_verify(self, scope: Scope) -> Response:
+        await self._operator(scope)
+        return await self._settle.verify(scope["query_string"])
+
+    async def _get_audit(self, scope: Scope) -> Response:
+        await self._operator(scope)
+        return await self._settle.audit(scope["query_string"], self._clock.now().wall_ns)
 
     async def _post_release(self, scope: Scope) -> Response:
         peer = _peer(scope)

@@ -14,7 +14,7 @@ from wattledger.model.jobs import MANAGERS
 from wattledger.model.pricing import GridPart
 from wattledger.units import NS_PER_S, PPM
 from wattledger_exporters.advice import advice
-from wattledger_exporters.amounts import amounts
+from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
 from wattledger_exporters.receipts import cost, cost_of, grid_part
 from wattledger_exporters.when import iso
@@ -177,6 +177,7 @@ def job(
         "end": None if running else iso(max(book.run.end_ns for book in detail.runs)),
         "duration_s": units.seconds(detail.ran_ns),
         "totals": amounts(detail.total),
+        "settled": settled_amounts(amounts_of(detail.total), detail.settled),
         "cost": cost_of(grids, *price),
         "held_idle_cost": idle_cost,
         "mean_watts": units.joules(energy_uj) / units.seconds(detail.ran_ns)
@@ -221,4 +222,5 @@ def run(book: RunBook) -> dict[str, Any]:
             for h in known.holdings
         ],
         "totals": amounts(book.cells),
+        "settled": settled_amounts(amounts_of(book.cells), book.settled),
     }

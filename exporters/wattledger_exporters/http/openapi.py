@@ -7,7 +7,7 @@ from typing import Any
 from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
-from wattledger_exporters.http import runs_api, waste_api
+from wattledger_exporters.http import runs_api, settle_api, waste_api
 from wattledger_exporters.http.jobs_api import DEFAULT_LIMIT, MAX_LIMIT, ORDERS, STATES
 from wattledger_exporters.http.schemas import TEXT, choice, ref, schemas
 
@@ -228,10 +228,51 @@ def _runs() -> dict[str, Any]:
     }
 
 
+def _books() -> dict[str, Any]:
+    days = {"type": "integer", "minimum": 0, "maximum": settle_api.MAX_DAYS}
+    who = "On the Unix socket, for root, the daemon's own user and members of http.operators_group."
+    return {
+        settle_api.SETTLE_PATH: {
+            "post": operation(
+                "Settle the past by what its sources have published since; what was booked stays. "
+                f"Answers when it is done, or unfinished after a while: ask again. {who}",
+                _JSON,
+                ref("Settling"),
+                errors=("400", "403", "503"),
+                parameters=[query("days", "how far back; without it grid.settle_window", days)],
+            )
+        },
+        settle_api.VERIFY_PATH: {
+            "get": operation(
+                "Recompute every gram and litre from entries and prices, booked and settled, and "
+                f"list every difference. {who}",
+                _JSON,
+                ref("Verification"),
+                errors=("400", "403", "503"),
+            )
+        },
+        settle_api.AUDIT_PATH: {
+            "get": operation(
+                "Entries, settlements, histories and prices as records that can be recomputed. "
+                f"{who}",
+                _JSON,
+                ref("Audit"),
+                errors=("400", "403", "503"),
+                parameters=[
+                    query("since", "first instant", _INSTANT),
+                    query("until", "last instant, exclusive", _INSTANT),
+                    query("cursor", "`next_cursor` of the page before", TEXT),
+                ],
+            )
+        },
+    }
+
+
 def _actions() -> dict[str, Any]:
     seconds = {"type": "integer", "minimum": 0, "maximum": 86400, "default": 900}
     return {
         **_runs(),
+        **_books(),
         "/api/v1/release": {
             "post": operation(
                 "Close the GPU driver for a while; on the Unix socket, for root, the daemon's own "

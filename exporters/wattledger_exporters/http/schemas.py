@@ -73,6 +73,7 @@ def schemas() -> dict[str, Schema]:
         **_jobs(),
         **_runs(),
         **_waste(),
+        **_books(),
         **_status(),
     }
 
@@ -126,6 +127,7 @@ def _jobs() -> dict[str, Schema]:
         "uid": maybe(WHOLE),
         "labels": mapping(TEXT),
         "totals": ref("JobAmounts"),
+        "settled": maybe(ref("SettledAmounts")),
     }
     run = thing({**common, "start_ns": EXACT, "devices": listing(ref("HeldDevice"))})
     grid = thing(
@@ -159,6 +161,12 @@ def _jobs() -> dict[str, Schema]:
             "restricted_to_uid": maybe(WHOLE),
         }
     )
+    settled = thing(
+        {
+            **dict.fromkeys(("energy_kwh", "co2e_g", "co2e_difference_g", "water_grid_l"), NUMBER),
+            "exact": thing(dict.fromkeys(("energy_uj", "co2e_ug", "water_grid_ul"), EXACT)),
+        }
+    )
     jobs = thing(
         {
             "jobs": listing(ref("JobRun")),
@@ -166,7 +174,14 @@ def _jobs() -> dict[str, Schema]:
             "restricted_to_uid": maybe(WHOLE),
         }
     )
-    return {"JobAmounts": amounts, "JobRun": run, "GridPart": grid, "Jobs": jobs, "Job": job}
+    return {
+        "JobAmounts": amounts,
+        "SettledAmounts": settled,
+        "JobRun": run,
+        "GridPart": grid,
+        "Jobs": jobs,
+        "Job": job,
+    }
 
 
 def _runs() -> dict[str, Schema]:
@@ -218,6 +233,35 @@ def _runs() -> dict[str, Schema]:
         "Receipt": receipt,
         "QualityShares": quality,
         "HeldDevice": thing({"device": TEXT, "share": SHARE, "exact": TRUTH}),
+    }
+
+
+def _books() -> dict[str, Schema]:
+    settled = thing(
+        {
+            "since": maybe(INSTANT),
+            "until": maybe(INSTANT),
+            "changed_slots": WHOLE,
+            "unpublished_kwh": NUMBER,
+            "other_basis_kwh": NUMBER,
+            "total": ref("TotalsRow"),
+            "sources": listing(TEXT),
+            "problems": listing(thing({"source": TEXT, "message": TEXT})),
+        }
+    )
+    record = {
+        "type": "object",
+        "required": ["record"],
+        "properties": {"record": choice("entry", "settlement", "history", "price")},
+        "description": "exact integers are decimal texts",
+    }
+    return {
+        "SettleReport": settled,
+        "Settling": thing(
+            {"finished": TRUTH, "message": maybe(TEXT), "report": maybe(ref("SettleReport"))}
+        ),
+        "Verification": thing({"balanced": TRUTH, "differences": listing(TEXT)}),
+        "Audit": thing({"records": listing(record), "next_cursor": maybe(TEXT)}),
     }
 
 

@@ -1,0 +1,53 @@
+"""What HTTP's threads may ask of the books: the part of `ports.Daemon` that needs no sampling."""
+
+from __future__ import annotations
+
+import sys
+
+from wattledger.core.footprint import footprint
+from wattledger.ledger import LedgerReader
+from wattledger.ledger.audit import AuditCursor, Record
+from wattledger.model import TotalsRow
+from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
+from wattledger.model.settle_report import SettleResult
+from wattledger.settle_desk import SettleDesk
+from wattledger.settler import DAY_NS
+
+
+class BooksDoor:
+    """Questions to the books of the running daemon, and the request to settle them."""
+
+    _reader: LedgerReader
+    _settling: SettleDesk
+
+    def totals(
+        self, since_ns: int, until_ns: int, by: str, uid: int | None = None
+    ) -> list[TotalsRow]:
+        """Amounts of the slots that begin in [since, until), grouped."""
+        return self._reader.totals(since_ns, until_ns, by, uid)
+
+    def jobs(self, asked: JobQuery) -> list[JobRow]:
+        """The runs that are asked for, with their totals."""
+        return self._reader.jobs(asked)
+
+    def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
+        """All about one job, of the runs that are this user's or all; None: there are none."""
+        return self._reader.job(manager, job_id, uid)
+
+    def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
+        """What was held without use, of the slots that begin in [since, until)."""
+        return self._reader.waste(since_ns, until_ns, by, uid)
+
+    def settle(self, days: int | None, wait_s: float) -> SettleResult:
+        """Settle the last so many days, at most the window; see `SettleDesk.settle`."""
+        return self._settling.settle(None if days is None else days * DAY_NS, wait_s)
+
+    def verify(self) -> list[str]:
+        """Every difference between the books and what is recomputed of them."""
+        return self._reader.check(footprint, sys.maxsize)
+
+    def audit(
+        self, since_ns: int, until_ns: int, after: AuditCursor | None, most: int
+    ) -> tuple[list[Record], AuditCursor | None]:
+        """A page of the books as records, and where the next begins; see `LedgerReader.audit`."""
+        return self._reader.audit(since_ns, until_ns, after, most)

@@ -1,0 +1,45 @@
+"""What settling came to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from wattledger.model.books import TotalsRow
+
+
+class SettleReport(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        since_ns: wall clock, where the slots looked at begin.
+        until_ns: wall clock.
+        total: the books of that time as they stand now.
+        changed_slots: how many were priced anew, or for the first time.
+        unpublished_uj: the energy that no source has published a price for.
+        other_basis_uj: the energy that has one on another basis only, which settles nothing.
+        sources: who was asked.
+        problems: (source, what went wrong).
+    """
+
+    since_ns: int
+    until_ns: int
+    total: TotalsRow
+    changed_slots: int = 0
+    unpublished_uj: int = 0
+    other_basis_uj: int = 0
+    sources: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+class SettleResult(NamedTuple):
+    """How far a request to settle has come.
+
+    Attributes:
+        finished: whether it has.
+        report: what came of it; None: it is not finished, or it failed.
+        message: why it failed; empty where it did not.
+    """
+
+    finished: bool
+    report: SettleReport | None = None
+    message: str = ""

@@ -1,0 +1,225 @@
+"""Settling within the daemon: a thread that does it, and a ledger that writes it bit by bit.
+
+The thread fetches and compares, once a day and when it is asked to; what it finds goes into the
+next commits of the sampling thread, the only one that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+from wattledger.errors import WattledgerError
+from wattledger.model import Batch, Books, Instant, LedgerStatus
+from wattledger.model.settle_report import SettleReport, SettleResult
+from wattledger.model.settling import Settlement
+from wattledger.ports import Clock, Ledger
+from wattledger.settler import DAY_NS, Settler, SettleSources, SettlingBooks, Stopped
+from wattledger.units import kwh, seconds
+
+log = logging.getLogger(__name__)
+
+SWITCHED_OFF = "settling is switched off by grid.settle_window"
+SLOTS_PER_COMMIT = 64  # some thousand entries: a commit of 20 ms
+
+
+class SettlingLedger:
+    """A `ports.Ledger` that adds settlements to the commits, a few to each."""
+
+    def __init__(self, ledger: Ledger, most: int = SLOTS_PER_COMMIT) -> None:
+        """Args: ledger: the books. most: of one commit."""
+        self._ledger = ledger
+        self._most = most
+        self._waiting: deque[Settlement] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    @property
+    def books(self) -> Books:
+        """The committed state."""
+        return self._ledger.books
+
+    @property
+    def status(self) -> LedgerStatus:
+        """The ledger's health."""
+        return self._ledger.status
+
+    def commit(self, batch: Batch, now: Instant) -> Books:
+        """Write a batch with the settlements that come next; see `ports.Ledger.commit`.
+
+        Raises:
+            CommitFailed: nothing of it was written; the settlements stay here, too.
+        """
+        with self._changed:
+            part = tuple(islice(self._waiting, self._most))
+        books = self._ledger.commit(replace(batch, settlements=part) if part else batch, now)
+        if part:
+            with self._changed:
+                for _ in part:
+                    self._waiting.popleft()
+                self._changed.notify_all()
+        return books
+
+    def close(self) -> None:
+        """Close the books."""
+        self._ledger.close()
+
+    # ── the settling thread ─────────────────────────────────────────────────────────────────────
+
+    def settle(
+        self, settlements: Sequence[Settlement], hurry: Callable[[], None] | None = None
+    ) -> None:
+        """Have settlements written, and wait for it.
+
+        Args:
+            settlements: one thread's at a time.
+            hurry: asks for a commit, where somebody waits for it; None: there is time.
+
+        Raises:
+            Stopped: they are not written any more.
+        """
+        with self._changed:
+            self._waiting.extend(settlements)
+            while self._waiting and not self._stopped:
+                if hurry is not None:
+                    hurry()
+                self._changed.wait()
+            if self._stopped:
+                raise Stopped
+
+    def stop(self) -> None:
+        """Nobody waits any more; what is not written yet is found again by the next process."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+
+class SettleDesk:
+    """Settles once a day, and when it is asked to; for any thread."""
+
+    def __init__(
+        self,
+        ledger: SettlingLedger,
+        books: SettlingBooks,
+        clock: Clock,
+        ask_commit: Callable[[], None],
+        first_s: float,
+    ) -> None:
+        """A desk that has not started.
+
+        Args:
+            ledger: takes the settlements.
+            books: to compare with; read in the desk's own thread.
+            clock: time.
+            ask_commit: commits soon.
+            first_s: how long after the start it settles of itself for the first time.
+        """
+        self._ledger = ledger
+        self._books = books
+        self._clock = clock
+        self._ask_commit = ask_commit
+        self._rest_s = first_s
+        self._sources = SettleSources((), "")
+        self._window_ns = 0
+        self._asked_ns = 0  # the window that somebody waits for; 0: nobody does
+        self._begun = self._ended = 0
+        self._is_asked = False  # the one that is under way
+        self._result = SettleResult(False)
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def configure(self, sources: SettleSources, window_ns: int) -> None:
+        """Settle by these sources, within this window, from the next time on."""
+        with self._changed:
+            self._sources, self._window_ns = sources, window_ns
+
+    def start(self) -> None:
+        """Begin, in a daemon thread."""
+        threading.Thread(target=self._run, name="settle", daemon=True).start()
+
+    def stop(self) -> None:
+        """End soon; nothing is waited for."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._ledger.stop()
+
+    def settle(self, window_ns: int | None, wait_s: float) -> SettleResult:
+        """Settle now, or join those who asked before and wait for it.
+
+        Args:
+            window_ns: of slots of the last so many nanoseconds, at most the window configured;
+                None: all of that.
+            wait_s: how long to wait here.
+        """
+        with self._changed:
+            if not self._window_ns:
+                return SettleResult(True, message=SWITCHED_OFF)
+            if window_ns is None or window_ns > self._window_ns:
+                window_ns = self._window_ns
+            joins = self._is_asked and self._begun > self._ended
+            number = self._begun if joins else self._begun + 1
+            if not joins:
+                self._asked_ns = max(self._asked_ns, window_ns, 1)
+                self._changed.notify_all()
+            ended = self._changed.wait_for(lambda: self._stopped or self._ended >= number, wait_s)
+            return self._result if ended and not self._stopped else SettleResult(False)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._asked_ns > 0, self._rest_s)
+                if self._stopped:
+                    return
+                asked = self._asked_ns > 0
+                window_ns, self._asked_ns = self._asked_ns or self._window_ns, 0
+                if not asked:
+                    self._rest_s = seconds(DAY_NS)
+                if not window_ns:
+                    continue
+                self._is_asked = asked
+                self._begun += 1
+                sources = self._sources
+            take = partial(self._ledger.settle, hurry=self._ask_commit if asked else None)
+            settler = Settler(sources, self._books, self._clock, take)
+            try:
+                result = SettleResult(True, settler.settle(window_ns))
+            except Stopped:
+                return
+            except WattledgerError as error:
+                log.warning("the past could not be settled: %s", error)
+                result = SettleResult(True, message=str(error))
+            except Exception:
+                # Whatever a provider sent must not end the settling for good.
+                log.exception("the past could not be settled")
+                result = SettleResult(True, message="an unexpected error; the log tells more")
+            else:
+                _say(result.report)
+            with self._changed:
+                self._ended, self._result = self._begun, result
+                self._changed.notify_all()
+
+
+def _say(report: SettleReport | None) -> None:
+    if report is None:
+        return
+    if report.changed_slots:
+        log.info(
+            "settled: %d prices of 5 minutes are published otherwise or anew; %.3f of %.3f kWh of "
+            "the window are settled",
+            report.changed_slots,
+            kwh(report.total.settled.energy_uj),
+            kwh(report.total.amounts.energy_uj),
+        )
+    for name, problem in report.problems:
+        log.warning("grid source %s, asked for its past: %s", name, problem)
+    if report.other_basis_uj:
+        log.warning(
+            "%.3f kWh are not settled: their price was published on another basis only",
+            kwh(report.other_basis_uj),
+        )
