@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import START_WALL_NS, FakeClock
-from ledgers import CPU, DEVICES, GPU, batch, energy_uj, key, opened, reading
+from ledgers import CPU, DEVICES, GPU, PRICE, batch, energy_uj, key, opened, reading
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed, LedgerError
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.database import Connection
 from wattledger.model import IDLE, EntryKey, PayeeKind
 from wattledger.model.jobs import Held, JobRun, job_payee
+from wattledger.model.settling import HistoryVersion, Settlement
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -109,7 +110,14 @@ def runs(pending: Counter[EntryKey]) -> tuple[JobRun, ...]:
     )
 
 
-FAULTS = st.tuples(st.one_of(st.just(COMMIT), st.integers(-1, 16)), st.booleans(), st.booleans())
+def settled(number: int) -> tuple[Settlement, ...]:
+    """Every slot at another price each time."""
+    price = PRICE._replace(intensity_ug_per_kwh=10**8 * number, source="neso")
+    history = HistoryVersion("neso", "GB", PRICE.basis, 0, 1, 2, "digest", number)
+    return tuple(Settlement(SLOT_S + 300 * n, PRICE, price, history) for n in range(4))
+
+
+FAULTS = st.tuples(st.one_of(st.just(COMMIT), st.integers(-1, 40)), st.booleans(), st.booleans())
 STEPS = st.tuples(st.dictionaries(KEYS, st.integers(1, 10**12), max_size=3), FAULTS, st.booleans())
 
 
@@ -142,6 +150,7 @@ def test_no_failure_loses_or_doubles_a_booking(
                         notes={"raw": str(raw_uj)},
                         runs=runs(pending),
                         held=held(pending),
+                        settlements=settled(raw_uj),
                     ),
                     clock.now(),
                 )
@@ -156,6 +165,7 @@ def test_no_failure_loses_or_doubles_a_booking(
             else:
                 assert +Counter(energy_uj(books)) == +booked
                 assert books.notes["raw"] == str(raw_uj)
+                assert sum(s.energy_uj for s in books.settled.values()) == sum(booked.values())
                 assert ledger.status.message == ""
                 pending.clear()
             disk.arm(-1)

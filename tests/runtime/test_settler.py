@@ -11,61 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import SITE, FakeClock
-from grid_feeds import HALF_HOUR, HOUR, T0, TABLE, FakeSource, signal
+from grid_feeds import HALF_HOUR, HOUR, T0, TABLE, signal
 from ledgers import batch, key, opened
+from settling import TABLE_HERE, Provider, live, table_price
 from wattledger.core.footprint import footprint, price_of
 from wattledger.core.settling import plan, settled_price
 from wattledger.errors import LedgerError
 from wattledger.grid.history import published
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.ledger import LedgerReader, SqliteLedger
-from wattledger.model import Basis, EntryKey, FallbackLevel, GridChoice, GridSignal, Price
+from wattledger.model import Basis, EntryKey, FallbackLevel, GridChoice, Price
 from wattledger.model.settling import PricedSlot, Settled, Settlement
 from wattledger.settler import DAY_NS, Settler, SettleSources
 from wattledger.units import NS_PER_S, UG_PER_G, micro
 
 SLOT_S = T0 // NS_PER_S
-TABLE_HERE = TABLE.__class__(
-    **{name: getattr(TABLE, name) for name in TABLE.__slots__} | {"basis": Basis.GENERATION}
-)
-"""A table of the source's own basis."""
-
-
-class Provider(FakeSource):
-    """A source with a past: g/kWh by half hour, or as many as it is told; 250 where it is not."""
-
-    def __init__(self, name: str = "first") -> None:
-        super().__init__(name)
-        self.past: dict[int, int] = {}
-        self.gaps: set[int] = set()
-        self.asked: list[tuple[int, int]] = []
-
-    def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
-        self.asked.append((start_ns, end_ns))
-        if self.error is not None:
-            raise failure(self.error, "out")
-        first = start_ns // HALF_HOUR * HALF_HOUR
-        return [
-            signal(
-                at_ns,
-                self.past.get(at_ns, 250),
-                source=self.name,
-                basis=self.basis,
-                zone=self.zone,
-                fetched_at_ns=now_wall_ns,
-            )
-            for at_ns in range(first, end_ns, HALF_HOUR)
-            if at_ns not in self.gaps
-        ]
-
-
-def live(start_ns: int, grams: int, source: str = "first", **changes: object) -> Price:
-    found = signal(start_ns, grams, source=source, **changes)
-    return price_of(GridChoice(found, FallbackLevel.LIVE, False), SITE)
-
-
-def table_price(found: GridSignal = TABLE_HERE) -> Price:
-    return price_of(GridChoice(found, FallbackLevel.TABLE, True), SITE)
 
 
 def writer(ledger: SqliteLedger, clock: FakeClock):  # type: ignore[no-untyped-def]
@@ -233,7 +193,7 @@ def test_a_source_that_fails_is_asked_once_and_named(node: Node, provider: Provi
 )
 def test_what_no_feed_would_take_settles_nothing(wrong: dict[str, object]) -> None:
     source = Provider()
-    good, bad = signal(T0 - HALF_HOUR), signal(T0, **wrong)
+    good, bad = signal(T0 - HALF_HOUR), signal(T0, **wrong)  # type: ignore[arg-type]
     source.between = lambda *_: [bad]  # type: ignore[method-assign]
     with pytest.raises(type(failure(Outcome.NO_DATA, ""))):
         published(source, T0 - HOUR, T0 + HOUR, T0 + HOUR)

@@ -188,6 +188,7 @@ class Draft:
                 lambda price: identities.price(connection, price),
                 footprint,
             )
+        if batch.settlements or self._doubtful is not None:
             settled = load_settled(connection)
         if batch.signals != old.signals or self._doubtful is not None:
             connection.execute("DELETE FROM signal")

@@ -1,0 +1,99 @@
+"""`/api/v1/settle`, `verify` and `audit`: for operators, page after page, as documented."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from asking import ALICE, DAEMON, Asker
+from schema_check import faults
+from wattledger.model import Amounts
+from wattledger.model.settle_report import SettleResult
+from wattledger.model.settling import Settled
+from wattledger_exporters.amounts import settled_amounts
+from wattledger_exporters.http import openapi
+from wattledger_exporters.http.settle_api import settle_json
+from wattledger_exporters.receipts import signed
+
+DOCUMENT = json.loads(json.dumps(openapi.document("0.1.0")))
+ALL = (("/api/v1/settle", "POST"), ("/api/v1/verify", "GET"), ("/api/v1/audit", "GET"))
+
+
+@pytest.fixture
+def asker() -> Asker:
+    return Asker()
+
+
+def check(body: Any, path: str, method: str) -> None:
+    answers = DOCUMENT["paths"][path][method.lower()]["responses"]["200"]
+    schema = answers["content"]["application/json"]["schema"]
+    assert list(faults(body, schema, DOCUMENT)) == []
+
+
+@pytest.mark.parametrize(("path", "method"), ALL)
+@pytest.mark.parametrize("uid", [ALICE, None])
+def test_only_operators_may(asker: Asker, path: str, method: str, uid: int | None) -> None:
+    status, body = asker.ask(path, uid, method=method)
+    assert status == 403 and "sudo" in body["error"]
+    assert not asker.daemon.settled and not asker.daemon.asked
+
+
+def test_settling_is_asked_for_and_told(asker: Asker) -> None:
+    status, body = asker.ask("/api/v1/settle?days=7", DAEMON, method="POST")
+    assert status == 200 and asker.daemon.settled == [7]
+    check(body, "/api/v1/settle", "POST")
+    assert body["report"]["changed_slots"] == 3
+    assert body["report"]["problems"] == [{"source": "rte", "message": "it is out"}]
+    asker.ask("/api/v1/settle", DAEMON, method="POST")
+    assert asker.daemon.settled[1:] == [None]
+    assert asker.ask("/api/v1/settle?days=-1", DAEMON, method="POST")[0] == 400
+    assert asker.ask("/api/v1/settle", DAEMON)[0] == 405
+    check(settle_json(SettleResult(False)), "/api/v1/settle", "POST")
+
+
+def test_differences_are_listed(asker: Asker) -> None:
+    status, body = asker.ask("/api/v1/verify", DAEMON)
+    assert (status, body) == (200, {"balanced": False, "differences": ["1 is not 2"]})
+    check(body, "/api/v1/verify", "GET")
+
+
+def test_the_audit_goes_page_after_page(asker: Asker) -> None:
+    status, body = asker.ask("/api/v1/audit?since=100&until=200", DAEMON)
+    assert status == 200 and body["records"] == [{"record": "price", "id": 1}]
+    check(body, "/api/v1/audit", "GET")
+    _, last = asker.ask(f"/api/v1/audit?cursor={body['next_cursor']}", DAEMON)
+    assert last["next_cursor"] is None
+    assert asker.daemon.asked == [
+        (100 * 10**9, 200 * 10**9, "None"),
+        (100 * 10**9, 200 * 10**9, "(1, 'metered')"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "%",
+        "bnVsbA==",
+        *(
+            base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+            for told in ([], [1, 2], [1, "2", 3], [1, 2, [3]], [1, 2, 2**64], [1, 2, 9], {"a": 1})
+        ),
+    ],
+)
+def test_a_cursor_of_others_is_refused(asker: Asker, cursor: str) -> None:
+    status, body = asker.ask(f"/api/v1/audit?cursor={cursor}", DAEMON)
+    assert status == 400 and "cursor" in body["error"].lower()
+
+
+def test_settled_amounts_are_those_booked_and_the_difference() -> None:
+    booked = Amounts(10, 5_000_000, 3, 2_000_000)
+    assert settled_amounts(booked, Settled()) is None
+    told = settled_amounts(booked, Settled(4, -1_000_000, 500_000))
+    assert told is not None
+    assert (told["co2e_g"], told["co2e_difference_g"], told["water_grid_l"]) == (4.0, -1.0, 2.5)
+    assert told["exact"] == {"energy_uj": "4", "co2e_ug": "4000000", "water_grid_ul": "2500000"}
+    assert (signed(-1.5), signed(0.25), signed(0.0)) == ("-1.500", "+0.2500", "+0")

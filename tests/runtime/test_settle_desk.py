@@ -1,0 +1,168 @@
+"""Settling within the daemon: bit by bit with the commits, once a day, when asked, never twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes import FakeClock
+from grid_feeds import T0
+from ledgers import batch, key, opened
+from settling import Provider, table_price
+from wattledger.errors import CommitFailed, LedgerError
+from wattledger.grid.outcome import Outcome
+from wattledger.ledger import LedgerReader, SqliteLedger
+from wattledger.model import Basis, Batch, Books, Instant, LedgerStatus
+from wattledger.model.settling import PricedSlot
+from wattledger.settle_desk import SWITCHED_OFF, SettleDesk, SettlingLedger
+from wattledger.settler import DAY_NS, SettleSources, Stopped
+from wattledger.units import NS_PER_S
+
+SLOT_S = T0 // NS_PER_S
+WAIT_S = 20.0
+
+
+class Writing:
+    """A ledger that counts the settlements of each commit, and fails when it is told to."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self.inner = ledger
+        self.parts: list[int] = []
+        self.full = False
+        self.close = ledger.close
+
+    @property
+    def books(self) -> Books:
+        return self.inner.books
+
+    @property
+    def status(self) -> LedgerStatus:
+        return self.inner.status
+
+    def commit(self, batch: Batch, now: Instant) -> Books:
+        self.parts.append(len(batch.settlements))
+        if self.full:
+            raise CommitFailed("the disk is full")
+        return self.inner.commit(batch, now)
+
+
+class Desk:
+    """A desk, its ledger, and a sampling thread that commits when it is asked to."""
+
+    def __init__(self, path: Path, first_s: float = 3600.0) -> None:
+        self.clock, self.provider = FakeClock(T0), Provider()
+        self.written = Writing(opened(path, self.clock))
+        self.ledger = SettlingLedger(self.written, most=3)
+        entries = {key(SLOT_S + 300 * n, price=table_price()): 10**9 for n in range(8)}
+        self.ledger.commit(batch(entries), self.clock.now())
+        self.clock.advance(2400)
+        self.reader = LedgerReader(path)
+        self.asked = threading.Event()
+        self.stopped = False
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+        self.desk = SettleDesk(self.ledger, self.reader, self.clock, self.asked.set, first_s)
+        self.desk.configure(SettleSources((self.provider,), "GB"), DAY_NS)
+
+    def _sample(self) -> None:
+        while not self.stopped:
+            self.asked.wait(0.02)
+            self.asked.clear()
+            try:
+                self.ledger.commit(batch(devices=()), self.clock.now())
+            except CommitFailed:
+                continue
+
+    def start(self) -> Desk:
+        self.thread.start()
+        self.desk.start()
+        return self
+
+    def close(self) -> None:
+        self.desk.stop()
+        self.stopped = True
+        if self.thread.ident is not None:
+            self.thread.join(WAIT_S)
+        self.reader.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path / "ledger.sqlite")
+    yield made
+    made.close()
+
+
+def test_who_asks_gets_the_report_and_commits_stay_small(desk: Desk) -> None:
+    result = desk.start().desk.settle(None, WAIT_S)
+    assert result.finished and result.report is not None
+    assert (result.report.changed_slots, result.report.sources) == (8, ("first",))
+    assert [part for part in desk.written.parts if part] == [3, 3, 2]
+    assert desk.ledger.books.settled[Basis.GENERATION].energy_uj == 8 * 10**9
+    again = desk.desk.settle(1 * NS_PER_S, WAIT_S)
+    assert again.report is not None and again.report.changed_slots == 0
+    assert again.report.total.amounts.energy_uj == 10**9, "of the last slot only"
+
+
+def test_it_settles_of_itself(tmp_path: Path) -> None:
+    made = Desk(tmp_path / "ledger.sqlite", first_s=0.0).start()
+    done = threading.Event()
+    while not made.ledger.books.settled or made.ledger._waiting:
+        assert not done.wait(0.02)
+    made.close()
+    assert made.ledger.books.settled[Basis.GENERATION].energy_uj == 8 * 10**9
+    assert len(made.provider.asked) == 1, "the next time is tomorrow"
+
+
+def test_a_full_disk_loses_no_settlement(desk: Desk) -> None:
+    desk.written.full = True
+    desk.start()
+    assert desk.desk.settle(None, 0.2) == (False, None, "")
+    assert not desk.ledger.books.settled
+    desk.written.full = False
+    joined = desk.desk.settle(None, WAIT_S)
+    assert joined.report is not None and joined.report.changed_slots == 8, "it was waited for"
+    assert len(desk.provider.asked) == 1
+    assert desk.ledger.books.settled[Basis.GENERATION].energy_uj == 8 * 10**9
+
+
+def test_the_end_waits_for_nothing(desk: Desk) -> None:
+    desk.written.full = True
+    desk.start()
+    desk.desk.settle(None, 0.1)
+    desk.desk.stop()
+    assert desk.desk.settle(None, WAIT_S).finished is False
+    with pytest.raises(Stopped):
+        desk.ledger.settle([])
+
+
+def test_it_may_be_switched_off(desk: Desk) -> None:
+    desk.desk.configure(SettleSources((desk.provider,), "GB"), 0)
+    assert desk.start().desk.settle(None, WAIT_S) == (True, None, SWITCHED_OFF)
+    assert desk.provider.asked == []
+
+
+def test_what_fails_is_told_and_it_goes_on(desk: Desk) -> None:
+    class Broken:
+        fault: Exception | None = LedgerError("the ledger is gone")
+
+        def priced_slots(self, since_ns: int, until_ns: int) -> list[PricedSlot]:
+            if self.fault is not None:
+                raise self.fault
+            return desk.reader.priced_slots(since_ns, until_ns)
+
+        totals = desk.reader.totals
+
+    books = Broken()
+    desk.desk._books = books
+    desk.start()
+    assert desk.desk.settle(None, WAIT_S).message == "the ledger is gone"
+    books.fault = KeyError("a bug")
+    assert "unexpected" in desk.desk.settle(None, WAIT_S).message
+    books.fault = None
+    desk.provider.error = Outcome.HTTP_403
+    report = desk.desk.settle(None, WAIT_S).report
+    assert report is not None and [name for name, _ in report.problems] == ["first"]
