@@ -31,6 +31,7 @@ from wattledger.model.pricing import GridPart
 from wattledger.model.receipts import Receipt
 from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.model.settle_report import SettleReport, SettleResult
+from wattledger.model.settling import Settled
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, Renderer
@@ -45,6 +46,7 @@ class FakeDaemon:
         self.asked: list[tuple[int, int, str]] = []
         self.released: list[int] = []
         self.settled: list[int | None] = []
+        self.settled_of_jobs = Settled()
         self.uids: list[int | None] = []
         self.queries: list[JobQuery] = []
         self.books: list[RunBook] = list(snapshots.job_books().runs.values())
@@ -96,6 +98,7 @@ class FakeDaemon:
             parts,
             (JobMoment(1_800_000_000, Kind.GPU, 5),),
             300,
+            self.settled_of_jobs,
         )
 
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
-FIRST_SETTLING_S = 900.0  # a daemon that is restarted over and over asks for no history
 LAST_TURN_S = 0.8  # and the end for their last turn
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
@@ -84,7 +83,11 @@ class App(BooksDoor):
         try:
             self._reader = LedgerReader(path)
             self._settling = SettleDesk(
-                self._ledger, self._reader, self._clock, self._ask_commit, FIRST_SETTLING_S
+                self._ledger,
+                self._reader,
+                self._clock,
+                self._ask_commit,
+                build.first_settling_s(),
             )
             self._settling.configure(build.settle_sources(config), int(config.grid.settle_window))
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -295,6 +296,14 @@ def settle_sources(config: Config) -> SettleSources:
     zone = CountryTable.load().signal(table_zone(config)).zone
     known = (source for source in sources if source.basis is not Basis.MARGINAL)
     return SettleSources(tuple(s for s in known if isinstance(s, History)), zone)
+
+
+def first_settling_s() -> float:
+    """How long after its start a node settles; a cluster that started at once does not ask at once.
+
+    A daemon that is restarted over and over does not settle at all.
+    """
+    return 900.0 + zlib.crc32(platform.node().encode()) % 3600
 
 
 def site_factors(config: Config) -> SiteFactors:

@@ -25,7 +25,7 @@ from wattledger.units import kwh, seconds
 log = logging.getLogger(__name__)
 
 SWITCHED_OFF = "settling is switched off by grid.settle_window"
-SLOTS_PER_COMMIT = 64  # some thousand entries: a commit of 20 ms
+SLOTS_PER_COMMIT = 32  # hundreds of entries: 20 ms more of a commit
 
 
 class SettlingLedger:
@@ -130,6 +130,7 @@ class SettleDesk:
         self._begun = self._ended = 0
         self._is_asked = False  # the one that is under way
         self._result = SettleResult(False)
+        self._trouble: set[str] = set()  # sources, and "" for another basis: what was said
         self._changed = threading.Condition()
         self._stopped = False
 
@@ -199,27 +200,32 @@ class SettleDesk:
                 log.exception("the past could not be settled")
                 result = SettleResult(True, message="an unexpected error; the log tells more")
             else:
-                _say(result.report)
+                self._say(result.report)
             with self._changed:
                 self._ended, self._result = self._begun, result
                 self._changed.notify_all()
 
-
-def _say(report: SettleReport | None) -> None:
-    if report is None:
-        return
-    if report.changed_slots:
-        log.info(
-            "settled: %d prices of 5 minutes are published otherwise or anew; %.3f of %.3f kWh of "
-            "the window are settled",
-            report.changed_slots,
-            kwh(report.total.settled.energy_uj),
-            kwh(report.total.amounts.energy_uj),
-        )
-    for name, problem in report.problems:
-        log.warning("grid source %s, asked for its past: %s", name, problem)
-    if report.other_basis_uj:
-        log.warning(
-            "%.3f kWh are not settled: their price was published on another basis only",
-            kwh(report.other_basis_uj),
-        )
+    def _say(self, report: SettleReport | None) -> None:
+        """Say what is new; what goes wrong day after day is said when it begins."""
+        if report is None:
+            return
+        if report.changed_slots:
+            log.info(
+                "settled: %d prices of 5 minutes are published otherwise or anew; %.3f of %.3f kWh "
+                "of the window are settled",
+                report.changed_slots,
+                kwh(report.total.settled.energy_uj),
+                kwh(report.total.amounts.energy_uj),
+            )
+        trouble = dict(report.problems)
+        if report.other_basis_uj:
+            trouble[""] = ""
+        for name in trouble.keys() - self._trouble:
+            if name:
+                log.warning("grid source %s, asked for its past: %s", name, trouble[name])
+            else:
+                log.warning(
+                    "%.3f kWh are not settled: their price was published on another basis only",
+                    kwh(report.other_basis_uj),
+                )
+        self._trouble = set(trouble)

@@ -18,6 +18,7 @@ from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.rollup import roll_up
 from wattledger.model import IDLE, Basis, EntryKey, Price
+from wattledger.model.jobbooks import JobQuery
 from wattledger.model.jobs import JobRun, job_payee
 from wattledger.model.settling import HistoryVersion, PricedSlot, Settled, Settlement
 from wattledger.units import NS_PER_S
@@ -93,6 +94,10 @@ def test_what_is_settled_stands_beside_what_was_booked(path: Path) -> None:
         assert row.settled == after.settled[Basis.LIFECYCLE]
         by_device = {row.group: row.settled for row in reader.totals(*ALL, "device")}
         assert by_device[CPU.name] == Settled(3_000_000_000, anew[1].co2e_ug - parts[1].co2e_ug, 0)
+        detail = reader.job("slurm", "42")
+        assert detail is not None and detail.settled == by_device[CPU.name]
+        (listed,) = reader.jobs(JobQuery())
+        assert listed.book.settled == detail.runs[0].settled == detail.settled
         (own,) = reader.totals(*ALL, "job", uid=1000)
         assert own.settled == by_device[CPU.name]
         assert reader.priced_slots(*ALL) == [

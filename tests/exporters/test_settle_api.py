@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from asking import ALICE, DAEMON, Asker
-from schema_check import faults
+from schema_check import faults, resolved
+from wattledger.job_reports.receipt import receipt
 from wattledger.model import Amounts
 from wattledger.model.settle_report import SettleResult
 from wattledger.model.settling import Settled
 from wattledger_exporters.amounts import settled_amounts
 from wattledger_exporters.http import openapi
 from wattledger_exporters.http.settle_api import settle_json
-from wattledger_exporters.receipts import signed
+from wattledger_exporters.receipts import number, signed
 
 DOCUMENT = json.loads(json.dumps(openapi.document("0.1.0")))
 ALL = (("/api/v1/settle", "POST"), ("/api/v1/verify", "GET"), ("/api/v1/audit", "GET"))
@@ -87,6 +88,25 @@ def test_the_audit_goes_page_after_page(asker: Asker) -> None:
 def test_a_cursor_of_others_is_refused(asker: Asker, cursor: str) -> None:
     status, body = asker.ask(f"/api/v1/audit?cursor={cursor}", DAEMON)
     assert status == 400 and "cursor" in body["error"].lower()
+
+
+def test_a_job_shows_what_is_settled(asker: Asker) -> None:
+    book = asker.daemon.books[0]
+    manager, job_id = book.run.key
+    path = f"/api/v1/jobs/{manager}/{job_id}"
+    _, plain = asker.ask(path, DAEMON)
+    assert plain["settled"] is None
+    assert not [line for line in receipt(plain) if "settled" in line]
+
+    energy_uj = int(plain["totals"]["exact"]["energy_uj"])
+    asker.daemon.settled_of_jobs = Settled(energy_uj // 2, -1_500_000, 0)
+    _, body = asker.ask(path, DAEMON)
+    schema = resolved("#/components/schemas/Job", DOCUMENT)
+    assert list(faults(body, schema, DOCUMENT)) == []
+    settled_g = body["totals"]["co2e_g"] - 1.5
+    assert body["settled"]["co2e_g"] == pytest.approx(settled_g)
+    (line,) = [line for line in receipt(body) if "settled" in line]
+    assert f"{number(settled_g)} g" in line and "50% of it by published prices: -1.500 g" in line
 
 
 def test_settled_amounts_are_those_booked_and_the_difference() -> None:

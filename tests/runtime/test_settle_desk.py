@@ -145,7 +145,7 @@ def test_it_may_be_switched_off(desk: Desk) -> None:
     assert desk.provider.asked == []
 
 
-def test_what_fails_is_told_and_it_goes_on(desk: Desk) -> None:
+def test_what_fails_is_told_and_it_goes_on(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         fault: Exception | None = LedgerError("the ledger is gone")
 
@@ -164,5 +164,8 @@ def test_what_fails_is_told_and_it_goes_on(desk: Desk) -> None:
     assert "unexpected" in desk.desk.settle(None, WAIT_S).message
     books.fault = None
     desk.provider.error = Outcome.HTTP_403
-    report = desk.desk.settle(None, WAIT_S).report
-    assert report is not None and [name for name, _ in report.problems] == ["first"]
+    caplog.clear()
+    for _ in range(2):
+        report = desk.desk.settle(None, WAIT_S).report
+        assert report is not None and [name for name, _ in report.problems] == ["first"]
+    assert caplog.text.count("asked for its past") == 1, "said once, not every day"
