@@ -137,7 +137,7 @@ def _report(options: argparse.Namespace) -> int:
     from wattledger.report import print_report, read_report
 
     report = read_report(options, lambda: _config(options), _remote(options))
-    print_report(report, options.format)
+    print_report(report, options.format, options.limit)
     return 0
 
 
@@ -290,6 +290,13 @@ def _parser() -> argparse.ArgumentParser:
         "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
     )
     report.add_argument("--until", default="", metavar="TIME")
+    report.add_argument(
+        "--limit",
+        type=_row_count,
+        metavar="N",
+        help="the first N rows only; of jobs and users those that used most come first, and a "
+        "table shows 50",
+    )
     form = report.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
@@ -297,6 +304,12 @@ def _parser() -> argparse.ArgumentParser:
     add_job_commands(commands, [settings, socket], _config, _remote)
     _add_run_command(commands, settings, socket)
     return parser
+
+
+def _row_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
 
 
 def _add_run_command(

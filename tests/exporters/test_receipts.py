@@ -119,13 +119,13 @@ def test_the_text_for_people() -> None:
     run = a_run(3600, holdings=(Holding("GPU-7a", 1_000_000),))
     text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", exit_code=0), ["One note."])
     assert text.splitlines() == [
-        "wattledger: train took 1:00:00 h, exit code 0; measured by the daemon as run/r-1",
+        "wattledger: train took 1 h, exit code 0; measured by the daemon as run/r-1",
         "  energy    4.000 kWh     GPU 3.000, CPU 1.000",
         "            14,400,000 J  mean 4,000 W",
         "  CO2e      4,920 g       " + PRICED,
         "  water     6,857,143 L   on site 2,057,143, grid 4,800,000",
         "  cost      1.470 EUR",
-        "  held idle 1.000 kWh     50% of 2:00:00 h GPU time",
+        "  held idle 1.000 kWh     50% of 2 h GPU time",
         "  measured  75% by energy counters, 25% estimated",
         "  devices   GPU-7a",
         "  One note.",
@@ -153,13 +153,29 @@ def test_many_gpus_and_a_hostile_name_stay_readable() -> None:
 
 def test_a_tiny_energy_is_no_zero_and_not_in_scientific_notation() -> None:
     cells = {
-        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): a_cell(999_999),
+        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): a_cell(999_999, 3_000),
         ReceiptKey(Kind.CPU, Quality.ESTIMATED, TABLE): a_cell(1),
     }
     text = receipt_text(receipt_json(Receipt(a_run(0.3), cells=cells, since_ns=START_WALL_NS)))
-    assert "energy    0.0000002778 kWh" in text
-    assert "e-" not in text
+    assert "energy    1.000 J " in text and "GPU 1.000, CPU <0.001; mean 3.333 W" in text
+    assert "CO2e      3.000 mg" in text and "e-" not in text
     assert "measured  >99% by energy counters, <1% estimated" in text
+
+
+def test_what_is_too_little_to_tell_the_intensity_by_does_not_tell_it() -> None:
+    """CO2e is in whole µg, rounded down: below some joules the quotient says nothing."""
+
+    def intensity(energy_uj: int, co2e_ug: int) -> float | None:
+        cells = {ReceiptKey(Kind.CPU, Quality.METERED, LIVE): a_cell(energy_uj, co2e_ug)}
+        told = receipt_json(Receipt(a_run(), cells=cells, since_ns=START_WALL_NS))
+        said = told["grid"][0]["mean_intensity_g_per_kwh"]
+        assert ("g/kWh" in receipt_text(told)) == (said is not None)
+        return said  # type: ignore[no-any-return]
+
+    assert intensity(5_000, 0) is None, "not 0 g/kWh"
+    assert intensity(2_999_999, 473) is None
+    assert intensity(3_000_000, 473) == pytest.approx(473, abs=1)
+    assert intensity(KWH, 0) == 0.0, "a grid without any"
 
 
 GRIDS = st.sampled_from([TABLE, LIVE, LIVE._replace(estimated=True), TABLE._replace(pue_ppm=10**6)])

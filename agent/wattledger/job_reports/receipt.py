@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from wattledger.job_reports import timeline
-from wattledger.job_reports.printing import print_json, printable
-from wattledger_exporters.receipts import duration, number, receipt_lines
+from wattledger.printing import print_json, printable
+from wattledger_exporters.receipts import receipt_lines
+from wattledger_exporters.wording import duration, energy, number
 
 WIDTH = 80
 _INDENT = " " * 12
@@ -89,8 +90,8 @@ def _runs(answer: Mapping[str, Any]) -> list[str]:
     return [
         f"  {answer['run_count']} runs, the newest first:",
         *(
-            f"    {run['start']}  {duration(run['duration_s']):>12}  {run['state']:<7}  "
-            f"{number(run['totals']['energy_kwh']['total'])} kWh"
+            f"    {run['start']}  {duration(run['duration_s']):>16}  {run['state']:<7}  "
+            f"{energy(run['totals']['energy_kwh']['total'])}"
             for run in runs
         ),
         *([f"    and {more} more"] if more else []),

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from wattledger.job_reports.printing import can_print
+from wattledger.printing import can_print
 from wattledger.units import joules
-from wattledger_exporters.receipts import number
+from wattledger_exporters.wording import number
 
 COLUMNS = 64
 _BARS = " ▁▂▃▄▅▆▇█"
