@@ -126,7 +126,12 @@ def _jobs() -> dict[str, Schema]:
         "labels": mapping(TEXT),
         "totals": ref("JobAmounts"),
     }
-    run = thing({**common, "start_ns": EXACT, "devices": listing(ref("HeldDevice"))})
+    now = {
+        **NUMBER,
+        "description": "the job's mean power over the last commit's window; null: none is known",
+    }
+    of_run = {"start_ns": EXACT, "devices": listing(ref("HeldDevice")), "power_w": maybe(now)}
+    run = thing({**common, **of_run})
     grid = thing(
         {
             "zone": TEXT,
