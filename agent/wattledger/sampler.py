@@ -176,7 +176,8 @@ class Sampler:
             if info.kind is Kind.CPU and info.present:
                 self._baselines.cpus_read_by(info.meter, self._devices.values())
         self._processes.update(report.processes)
-        self._used.update(report.used)
+        for device, used in report.used.items():  # there may be two since the last turn
+            self._used[device] = used or self._used.get(device, False)
         for name in report.processes:
             if name in report.listed:
                 self._listed[name] = report.listed[name]

@@ -204,6 +204,19 @@ def test_what_is_held_and_not_used_is_told(node: Node) -> None:
     assert (held.idle_ms, held.idle_uj) == (5_000, 300 * UJ_PER_J)
 
 
+def test_of_two_reports_in_one_turn_each_may_say_that_a_gpu_was_used(node: Node) -> None:
+    node.run(7)
+    node.on_gpu = (7,)
+    node.turn({})
+    for used in (True, False):  # drained together: the sampler came late
+        node.feed.put(MeterReport(used={GPU.name: used}))
+    node.turn({GPU.name: 300})
+    node.turn({GPU.name: 60}, used=False)
+    cells = job_total(node.sampler.commit().books.jobs, JobKey("slurm", "7"))
+    (held,) = [cell.held for key, cell in cells.items() if key.kind is Kind.GPU]
+    assert (held.held_ms, held.idle_ms, held.idle_uj) == (2_000, 1_000, 60 * UJ_PER_J)
+
+
 def test_a_restart_gives_the_gap_to_who_lives_on_both_sides(node: Node) -> None:
     node.run(7, memory=512_000_000)
     node.run(8)
