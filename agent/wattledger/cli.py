@@ -21,6 +21,7 @@ from wattledger.config.check import check_tokens
 from wattledger.config.settings import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.job_reports.arguments import add_job_commands
+from wattledger.top import add_top_command
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS
 
@@ -302,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
     add_job_commands(commands, [settings, socket], _config, _remote)
+    add_top_command(commands, [settings, socket], _remote)
     _add_run_command(commands, settings, socket)
     return parser
 
