@@ -84,6 +84,7 @@ class Sampler:
         node_busy_ns: Callable[[], int | None] = lambda: None,
         jobs: Jobs | None = None,
         idle_policy: str = "allocated",
+        cpu_idle_uw: int | None = None,
         released_until_ns: Callable[[], int] = lambda: 0,
         version: str = "",
         simulated: str = "",
@@ -100,6 +101,7 @@ class Sampler:
             node_busy_ns: the CPU time that they were busy since boot, as of that call.
             jobs: who is on the node; None: nobody is looked for.
             idle_policy: who bears the CPUs' idle floor, one of `core.usage.POLICIES`.
+            cpu_idle_uw: what a CPU package draws when idle; None: it is learnt.
             released_until_ns: until when NVML is released on request (wall clock), or 0.
             version: of the program, for `build_info`.
             simulated: the scenario's name, or empty.
@@ -120,7 +122,7 @@ class Sampler:
         # Until a meter reports a device, it is as the ledger knew it, but not present.
         self._remembered = {name: record.info for name, record in books.devices.items()}
         self._baselines = Baselines(books, clock.now(), clock.boot_id)
-        self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""))
+        self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""), cpu_idle_uw)
         self._pending = PendingBooks()
         self._payroll = Payroll(jobs, idle_policy, books, clock.boot_id)
         self._node_busy_ns = node_busy_ns

@@ -56,8 +56,8 @@ class NvmlMeter:
                 not of this machine, as with a simulated driver.
             interval_ns: between two turns; GPUs whose power has to be polled shorten it.
             process_interval_ns: between two process lists of a GPU.
-            hurried: somebody waits for a command that has just begun, or ends: list the processes and
-                ask whether the GPU is used at each turn.
+            hurried: a command has just begun, or ends: at each turn list the processes and ask
+                whether the GPU is used.
         """
         self._driver = driver
         self._clock = clock
