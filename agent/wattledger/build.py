@@ -250,7 +250,7 @@ def jobs(
     if runs is None:
         return found
     commands = [run for run in remembered if run.payee.manager == RUN]
-    return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands)
+    return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands, gpus=bound.gpus)
 
 
 def required_meters(config: Config) -> frozenset[str]:

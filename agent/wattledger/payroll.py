@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from wattledger.core import tally_note
 from wattledger.core.holding import payer_of
@@ -100,7 +101,8 @@ class Payroll:
             self._ended[run.payee] = replace(run, holdings=held)
         for payee in survey.runs:
             self._ended.pop(payee, None)
-        if self._commands or any(payee.manager == RUN for payee in survey.runs):
+        told = chain(survey.runs, (run.payee for run in survey.ended))
+        if self._commands or any(payee.manager == RUN for payee in told):
             self._note_commands(survey)
         self._payers.observe(survey)
         self._survey = survey

@@ -334,6 +334,7 @@ class JobWatch:
             cpuset_ppm=cpusets,
             processes=shares.processes,
             sm=shares.sm,
+            instances=shares.instances,
             strangers=frozenset(d for d, one in located.items() if one.strangers),
             claims=(*claims, *shares.claims),
         )
