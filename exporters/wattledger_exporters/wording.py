@@ -16,24 +16,30 @@ class Unit(NamedTuple):
         least: of the base unit.
         name: of this unit.
         per_base: how many of it the base unit is.
+        decimals: more do not exist: the books are in whole µJ, µg and µL.
     """
 
     least: float
     name: str
     per_base: float
+    decimals: int
 
 
 Units = tuple[Unit, ...]
 """The largest first; the base unit is that with `per_base` 1."""
 
-ENERGY: Units = (Unit(1e-3, "kWh", 1.0), Unit(1e-5, "Wh", 1e3), Unit(0.0, "J", 3.6e6))
-CO2E: Units = (
-    Unit(1e7, "t", 1e-6),
-    Unit(1e4, "kg", 1e-3),
-    Unit(0.1, "g", 1.0),
-    Unit(0.0, "mg", 1e3),
+ENERGY: Units = (
+    Unit(1e-3, "kWh", 1.0, 12),
+    Unit(1e-5, "Wh", 1e3, 9),
+    Unit(0.0, "J", 3.6e6, 6),
 )
-WATER: Units = (Unit(0.1, "L", 1.0), Unit(0.0, "mL", 1e3))
+CO2E: Units = (
+    Unit(1e7, "t", 1e-6, 12),
+    Unit(1e4, "kg", 1e-3, 9),
+    Unit(0.1, "g", 1.0, 6),
+    Unit(0.0, "mg", 1e3, 3),
+)
+WATER: Units = (Unit(0.1, "L", 1.0, 6), Unit(0.0, "mL", 1e3, 3))
 
 
 def unit_for(value: float, units: Units) -> Unit:
@@ -49,7 +55,7 @@ def energy(kwh: float) -> str:
 
 
 def co2e(grams: float) -> str:
-    """A mass of CO2e: `12.34 kg`, `7.422 g`, `0.003000 mg`."""
+    """A mass of CO2e: `12.34 kg`, `7.422 g`, `0.003 mg`."""
     return _with_unit(grams, CO2E)
 
 
@@ -60,7 +66,7 @@ def water(liters: float) -> str:
 
 def _with_unit(value: float, units: Units) -> str:
     unit = unit_for(value, units)
-    return f"{number(value * unit.per_base)} {unit.name}"
+    return f"{number(value * unit.per_base, unit.decimals)} {unit.name}"
 
 
 def parts(values: Sequence[tuple[str, float]], whole: float, units: Units) -> str:
@@ -72,7 +78,7 @@ def parts(values: Sequence[tuple[str, float]], whole: float, units: Units) -> st
         units: of such amounts.
     """
     unit = unit_for(whole, units)
-    digits = _decimals(whole * unit.per_base) if whole else 0
+    digits = _decimals(whole * unit.per_base, unit.decimals) if whole else 0
     said = ((name, value * unit.per_base) for name, value in values)
     return ", ".join(f"{name} {_rounded(value, digits)}" for name, value in said)
 
@@ -85,14 +91,14 @@ def _rounded(value: float, digits: int) -> str:
     return f"<{least:.{digits}f}" if 0 < value < least / 2 else f"{value:,.{digits}f}"
 
 
-def _decimals(value: float) -> int:
+def _decimals(value: float, most: int) -> int:
     exponent = int(f"{value:.{_DIGITS - 1}e}".rpartition("e")[2])  # of the rounded value
-    return min(12, max(0, _DIGITS - 1 - exponent))
+    return min(most, max(0, _DIGITS - 1 - exponent))
 
 
-def number(value: float) -> str:
-    """Four significant digits, never in scientific notation."""
-    return f"{value:,.{_decimals(value)}f}" if value else "0"
+def number(value: float, decimals: int = 12) -> str:
+    """Four significant digits, at most so many decimals, never in scientific notation."""
+    return f"{value:,.{_decimals(value, decimals)}f}" if value else "0"
 
 
 def percent(share: float) -> str:
