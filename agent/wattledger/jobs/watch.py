@@ -146,8 +146,10 @@ class JobWatch:
             if all(cgroup.empty for cgroup in run.cgroups.values()):
                 if not run.dormant:
                     run.dormant = True
-                    used_ns[run.payee] = run.tally.used_ns
-                    over.append(self._note(run.record(self._boot_id, run.seen_ns), now, seen=True))
+                    if run.told:  # else it has outlived a job that nobody here knew
+                        used_ns[run.payee] = run.tally.used_ns
+                        record = run.record(self._boot_id, run.seen_ns)
+                        over.append(self._note(record, now, seen=True))
                 continue
             run.dormant = False
             run.told = True
