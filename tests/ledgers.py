@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fakes import FakeClock
 from wattledger.core.footprint import footprint
@@ -50,6 +51,60 @@ PRICE = Price(
     360_000,
     1_800_000,
 )
+
+
+COMMIT = 10_000
+
+
+class Disk:
+    """Makes one statement fail, before or after it took effect, and perhaps all that follow.
+
+    Attributes:
+        fail_at: statements until the one that fails; below 0: none does; `COMMIT`: that one.
+        after: it takes effect all the same.
+        sticky: the connection answers nothing any more.
+    """
+
+    def __init__(self) -> None:
+        self.fail_at = -1
+        self.after = False
+        self.sticky = False
+        self.code = sqlite3.SQLITE_IOERR
+
+    def arm(self, fail_at: int, *, after: bool = False, sticky: bool = False) -> None:
+        self.fail_at, self.after, self.sticky = fail_at, after, sticky
+
+    def factory(self) -> type[Connection]:
+        disk = self
+
+        class Failing(Connection):
+            broken = False
+
+            def execute(self, *args: Any) -> sqlite3.Cursor:
+                if args == ("COMMIT",) and disk.fail_at > COMMIT // 2:
+                    disk.fail_at = 0
+                return self.attempt(lambda: super(Failing, self).execute(*args))
+
+            def executemany(self, *args: Any) -> sqlite3.Cursor:
+                return self.attempt(lambda: super(Failing, self).executemany(*args))
+
+            def attempt(self, statement: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+                if self.broken:
+                    raise disk.error()
+                disk.fail_at -= 1
+                if disk.fail_at != -1:
+                    return statement()
+                self.broken = disk.sticky
+                if disk.after:
+                    statement()
+                raise disk.error()
+
+        return Failing
+
+    def error(self) -> sqlite3.Error:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = self.code
+        return error
 
 
 def opened(

@@ -62,7 +62,7 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
     connection.execute("PRAGMA foreign_keys = OFF")
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN "
-        "('run', 'run_total', 'unlisted_job', 'unlisted_total', 'user_total')"
+        "('run', 'run_total', 'unlisted_job', 'unlisted_total', 'user_total', 'user_waiting')"
     ).fetchall()
     for (name,) in names:
         connection.execute(f"DROP TABLE {name}")
@@ -74,7 +74,7 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
-    assert len(names) == 5
+    assert len(names) == 6
 
     ledger = opened(path)
     assert ledger.books.epoch == epoch and ledger.books.commits == 4

@@ -85,6 +85,7 @@ class JobBooks:
         unlisted_total: the sum of all such jobs since the epoch.
         unlisted_count: how many there were.
         users: user → sum over all their jobs since the epoch.
+        waiting: run → what of its totals is not in `users`, while it is not known whose it is.
     """
 
     runs: Mapping[Payee, RunBook] = field(default_factory=lambda: MappingProxyType({}))
@@ -93,6 +94,7 @@ class JobBooks:
     unlisted_total: Cells = field(default_factory=lambda: NO_CELLS)
     unlisted_count: int = 0
     users: Mapping[UserKey, Amounts] = field(default_factory=lambda: MappingProxyType({}))
+    waiting: Mapping[Payee, Amounts] = field(default_factory=lambda: MappingProxyType({}))
 
 
 JOB_SORTS = ("start", "energy", "co2e", "held_idle")
