@@ -231,3 +231,27 @@ def test_whatever_comes_and_goes_a_turns_energy_is_divided_wholly(turns, energy_
             assert min(got.values()) >= 0
             payers_of = {payer_of(p, {}) for p in got}
             assert payers_of <= {*ALL, IDLE, SYSTEM, UNATTRIBUTED}
+
+
+def test_an_end_that_is_known_late_counts_all_the_same() -> None:
+    """A command is surveyed until it was read a last time: what comes after its end is not its."""
+    payers = Payers()
+    payers.observe(survey(0, JOB_A, processes={GPU: (JOB_A,)}))
+    payers.observe(survey(1, JOB_A, processes={GPU: (JOB_A,)}))
+    assert paid(payers, -0.3, 0.7) == {JOB_A: 1_000_000}
+    payers.observe(survey(2, ended=(ended(JOB_A, 0.7),), processes={GPU: ()}))
+    assert paid(payers, 0.7, 1.7) == {IDLE: 1_000_000}
+
+
+@given(weights, weights, st.sampled_from(ALL), st.integers(-10, 2010))
+def test_whose_end_was_earlier_leaves_the_rest_as_it_was(first, then, payee, end_ns) -> None:  # type: ignore[no-untyped-def]
+    timelines = Timelines()
+    timelines.extend(GPU, [Segment(0, 1000, first), Segment(1000, 2000, then)])
+    before = timelines.over(GPU, 0, 2000)
+    timelines.end(payee, end_ns)
+    got = timelines.over(GPU, 0, 2000)
+    for one in ALL:
+        was, now = (dict(weights).get(one, 0) / whole for weights, whole in (before, got))
+        assert now <= was + 1e-12 if one == payee else abs(now - was) < 1e-12
+    after = timelines.over(GPU, max(0, min(end_ns, 1999)), 2000)
+    assert payee not in dict(after[0]) or end_ns >= 2000

@@ -119,6 +119,23 @@ class Timelines:
         if len(known) > MAX_SEGMENTS:
             del known[: len(known) - MAX_SEGMENTS]
 
+    def end(self, payee: Payee, end_ns: int) -> None:
+        """A run had ended earlier than the surveys knew: what it held since was nobody's."""
+        for device, known in self._segments.items():
+            if known[-1].end_ns <= end_ns:
+                continue
+            amended: list[Segment] = []
+            for one in known:
+                if one.end_ns <= end_ns or payee not in dict(one.holders.weights):
+                    amended.append(one)
+                    continue
+                if one.start_ns < end_ns:
+                    amended.append(one._replace(end_ns=end_ns))
+                rest = tuple(item for item in one.holders.weights if item[0] != payee)
+                holders = one.holders._replace(weights=rest)
+                amended.append(Segment(max(one.start_ns, end_ns), one.end_ns, holders))
+            self._segments[device] = amended
+
     def over(self, device: str, start_ns: int, end_ns: int) -> tuple[Weights, int]:
         """Who held a GPU in an interval: weights, and what they are parts of.
 

@@ -149,6 +149,10 @@ class Payers:
         }
         gone = [run for run in survey.ended if run.payee not in survey.runs]
         ended_ns = {run.payee: boottime_ns(run.end_ns or run.last_seen_ns) for run in gone}
+        for run in gone:
+            end_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
+            if end_ns < since_ns:  # it was seen dead already, or held on to until it was read
+                self._timelines.end(run.payee, end_ns)
         brief: dict[str, list[Brief]] = {}
         for run in gone:
             for device, share_ppm, _ in run.holdings:
