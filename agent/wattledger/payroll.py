@@ -97,7 +97,8 @@ class Payroll:
             return
         survey = self._jobs.survey(now, busy_ns, processes)
         for run in survey.ended:  # with what it held to its end
-            held = self._held.get(run.payee, run.holdings)
+            before = self._ended.get(run.payee, run)  # one is told of again with its user's name
+            held = self._held.get(run.payee, run.holdings) or before.holdings
             self._ended[run.payee] = replace(run, holdings=held)
         for payee in survey.runs:
             self._ended.pop(payee, None)

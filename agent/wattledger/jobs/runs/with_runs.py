@@ -21,6 +21,7 @@ from wattledger.units import NS_PER_S
 MANY = 512  # processes of all runs; from here on they are looked at less often
 WALK_NS = 5 * NS_PER_S
 MEMORY_NS = 5 * NS_PER_S
+NAMING_NS = 15 * NS_PER_S  # so long an ended command waits for its user's name
 MAX_ASLEEP = 4_096  # jobs that had commands, and may come back
 
 Nested = Mapping[Run, Around]
@@ -98,6 +99,7 @@ class WithRuns:
         self._listed: set[int] = set()
         self._taken: dict[Payee, _Taken] = {}
         self._asleep: dict[Payee, _Taken] = {}  # of jobs that are in no survey now
+        self._nameless: list[tuple[JobRun, int]] = []  # ended, and until when to ask for the user
         self._on_gpus = OnGpus(gpus)
 
     def survey(
@@ -107,7 +109,8 @@ class WithRuns:
         processes: Mapping[str, Listed] = MappingProxyType({}),
     ) -> Survey:
         """Look around once; see `ports.Jobs`."""
-        if not (self._registry or self._runs or self._taken or self._remembered):
+        busy = self._registry or self._runs or self._taken or self._remembered
+        if not (busy or self._nameless):
             survey = self._jobs.survey(now, busy_ns, processes)
             if self._asleep.keys().isdisjoint(survey.cpu_ns):
                 return survey
@@ -117,7 +120,7 @@ class WithRuns:
         runs = self._registry.nested(living)
         mine = self._on_gpus.find(tuple(runs), processes)
         survey = self._jobs.survey(now, busy_ns, self._on_gpus.others(processes, mine))
-        ended = self._ended(runs)
+        ended = [*self._named(now.monotonic_ns), *self._ended(runs, now.monotonic_ns)]
         return self._with(survey, runs, mine, ended)
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────
@@ -156,14 +159,17 @@ class WithRuns:
             self._registry.end(run.payee.job_id)
         return living
 
-    def _ended(self, living: Iterable[Run]) -> list[JobRun]:
+    def _ended(self, living: Iterable[Run], now_ns: int) -> list[JobRun]:
         here = {run.payee.job_id: run for run in living}
-        ended = [
-            self._record(run, end_ns=run.finish.wall_ns if run.finish is not None else run.seen_ns)
-            for job_id, run in self._runs.items()
+        ended: list[JobRun] = []
+        for job_id, run in self._runs.items():
             # A step that no survey told of has paid nothing, and is no job of its own.
-            if job_id not in here and (run.told or not run.step)
-        ]
+            if job_id in here or (run.step and not run.told):
+                continue
+            end_ns = run.finish.wall_ns if run.finish is not None else run.seen_ns
+            ended.append(self._record(run, end_ns=end_ns))
+            if run.uid >= 0 and not run.step and "user" not in ended[-1].labels:
+                self._nameless.append((ended[-1], now_ns + NAMING_NS))
         for record in self._remembered:  # known from the ledger, and not here any more
             if record.payee.job_id not in here:
                 end_ns = record.last_seen_ns or record.payee.start_ns
@@ -171,6 +177,18 @@ class WithRuns:
         self._remembered = ()
         self._runs = here
         return ended
+
+    def _named(self, now_ns: int) -> list[JobRun]:
+        """Ended commands whose user's name has become known since, told of once more."""
+        waiting, self._nameless = self._nameless, []
+        named: list[JobRun] = []
+        for record, until_ns in waiting:
+            user = self._names.name(record.uid or 0)
+            if user:
+                named.append(replace(record, labels={**record.labels, "user": user}))
+            elif now_ns < until_ns:
+                self._nameless.append((record, until_ns))
+        return named
 
     # ── the answer ──────────────────────────────────────────────────────────────────────────────
 
@@ -197,6 +215,7 @@ class WithRuns:
             cpu_ns=cpu_ns,
             memory_bytes=memory,
             steps=steps,
+            ending={r.payee: f.wall_ns for r in shown if (f := r.finish) is not None},
         )
 
     def _record(self, run: Run, end_ns: int = 0) -> JobRun:
