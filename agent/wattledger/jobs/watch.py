@@ -105,6 +105,14 @@ class JobWatch:
         """How many directories were listed so far, for tests of what a look costs."""
         return self._newcomers.listings
 
+    def rest(self, most_s: float) -> bool:
+        """Wait, but not longer than that, while no job comes or goes; for the thread of `step`.
+
+        Returns:
+            It is time for a `step`.
+        """
+        return self._newcomers.rest(most_s)
+
     def step(self, now: Instant) -> float:
         """Look briefly whether jobs came or went; thread-safe, for a thread of its own.
 
