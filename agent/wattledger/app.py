@@ -126,6 +126,7 @@ class App:
                 node_busy_ns=lambda: load.busy_ns,
                 jobs=build.jobs(config, self._clock, remembered, self._bindings, self._runs, watch),
                 idle_policy=config.jobs.idle_policy,
+                cpu_idle_uw=build.cpu_idle_uw(config),
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),

@@ -253,6 +253,12 @@ def jobs(
     return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands, gpus=bound.gpus)
 
 
+def cpu_idle_uw(config: Config) -> int | None:
+    """What a CPU package draws when idle, by the settings; None: it is learnt."""
+    watts = config.jobs.cpu_idle_watts
+    return None if watts is None else micro(watts)
+
+
 def required_meters(config: Config) -> frozenset[str]:
     """Meters whose absence is a fault and not a fact: those set to true, not "auto"."""
     wanted = config.meters

@@ -135,6 +135,7 @@ class Engine:
             node_busy_ns=lambda: load.busy_ns,
             jobs=self._jobs,
             idle_policy=config.jobs.idle_policy,
+            cpu_idle_uw=build.cpu_idle_uw(config),
             version=__version__,
             simulated=build.scenario_name(config),
         )

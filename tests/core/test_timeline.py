@@ -139,6 +139,24 @@ def test_the_floor_of_a_downtime_is_told_to_nobody() -> None:
     assert dict(attribute(one, usage).shares) == {JOB_A: 300, UNATTRIBUTED: 700}
 
 
+def test_a_command_pays_to_its_end_though_it_is_read_a_moment_later() -> None:
+    command = job_payee(RUN, "s", at(-50).wall_ns)
+    payers = Payers()
+    payers.observe(survey(0, command, processes={GPU: (command,)}))
+    ending = {command: at(0.4).wall_ns}
+    payers.observe(survey(1, command, processes={GPU: (command,)}, ending=ending))
+    assert paid(payers, 0, 1) == {command: 400_000, IDLE: 600_000}
+
+
+def test_a_step_pays_to_its_end_and_its_job_on() -> None:
+    step = job_payee(RUN, "s", at(-50).wall_ns)
+    more = {"claims": CLAIM_A, "processes": {GPU: (step,)}, "steps": {step: JOB_A}}
+    payers = Payers()
+    payers.observe(survey(0, JOB_A, step, **more))
+    payers.observe(survey(1, JOB_A, step, **more, ending={step: at(0.4).wall_ns}))
+    assert paid(payers, 0, 1) == {step: 400_000, JOB_A: 600_000}
+
+
 # ── properties ──────────────────────────────────────────────────────────────────────────────────
 
 moment = st.integers(0, 1000)

@@ -62,11 +62,13 @@ def cut(
     def runs(payee: Payee, at_ns: int) -> bool:
         return begun_ns.get(payee, at_ns) <= at_ns < ended_ns.get(payee, at_ns + 1)
 
-    if (new == old and not brief) or start_ns >= end_ns:
+    held = {payee for payee, _ in (*old.weights, *new.weights)}
+    ends = [ended_ns[payee] for payee in held if payee in ended_ns]
+    if (new == old and not brief and not ends) or start_ns >= end_ns:
         return [Segment(start_ns, end_ns, new)]
     edges = [
+        *ends,
         *(begun_ns[payee] for payee, _ in new.weights if payee in begun_ns),
-        *(ended_ns[payee] for payee, _ in old.weights if payee in ended_ns),
         *(edge_ns for one in brief for edge_ns in (one.start_ns, one.end_ns)),
     ]
     inside = sorted({edge_ns for edge_ns in edges if start_ns < edge_ns < end_ns})

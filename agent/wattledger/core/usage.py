@@ -87,6 +87,7 @@ class Payers:
         self._holders: dict[str, Holders] = {}
         self._timelines = Timelines()
         self._step_starts_ns: dict[Payee, int] = {}  # on CLOCK_BOOTTIME
+        self._step_ends_ns: dict[Payee, int] = {}
 
     def observe(self, survey: Survey) -> None:
         """Take in a survey; the usages asked for from now on are by it."""
@@ -128,6 +129,10 @@ class Payers:
             step: known.get(step, min(step.start_ns - at.wall_ns, 0) + at.boottime_ns)
             for step in survey.steps
         }
+        self._step_ends_ns = {
+            step: min(end_ns - at.wall_ns, 0) + at.boottime_ns
+            for step, end_ns in survey.ending.items()
+        }
 
     def _note_holders(
         self, before: Survey | None, old: Mapping[str, Holders], survey: Survey
@@ -149,6 +154,7 @@ class Payers:
         }
         gone = [run for run in survey.ended if run.payee not in survey.runs]
         ended_ns = {run.payee: boottime_ns(run.end_ns or run.last_seen_ns) for run in gone}
+        ended_ns |= {payee: boottime_ns(end_ns) for payee, end_ns in survey.ending.items()}
         for run in gone:
             end_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
             if end_ns < since_ns:  # it was seen dead already, or held on to until it was read
@@ -235,12 +241,11 @@ class Payers:
             start_ns, end_ns = interval.start_ns + to_boottime_ns, interval.end_ns + to_boottime_ns
             weights, whole = self._timelines.over(device, start_ns, end_ns)
             if survey.steps:
-                starts_ns = self._step_starts_ns
                 weights, whole = divide(
                     weights,
                     whole,
                     self._members(device),
-                    lambda step: max(0, end_ns - max(starts_ns.get(step, start_ns), start_ns)),
+                    lambda step: self._ran_ns(step, start_ns, end_ns),
                     end_ns - start_ns,
                 )
         if weights:
@@ -252,6 +257,11 @@ class Payers:
         if processes is None:
             return Usage(device, rest=UNATTRIBUTED)
         return Usage(device, rest=SYSTEM if processes else IDLE)
+
+    def _ran_ns(self, step: Payee, start_ns: int, end_ns: int) -> int:
+        """How long a step ran in a span on CLOCK_BOOTTIME."""
+        from_ns = max(self._step_starts_ns.get(step, start_ns), start_ns)
+        return max(0, min(self._step_ends_ns.get(step, end_ns), end_ns) - from_ns)
 
     def _cpu(self, device: str, floor_uw: int, *, recovered: bool) -> Usage:
         weights, whole = self._cpu_time(device)

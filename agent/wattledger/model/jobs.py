@@ -140,6 +140,8 @@ class Survey:
         claims: all that other sources say.
         steps: run of a command inside a job → the job's run. Such a run is in `runs`, `cpu_ns`
             and so on like any other, and what it used is not in the job's; its job pays for both.
+        ending: run of a command → wall clock of its end, while it is in `runs` until its devices
+            have been read a last time.
     """
 
     at: Instant
@@ -158,6 +160,7 @@ class Survey:
     strangers: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
     steps: Mapping[Payee, Payee] = field(default_factory=lambda: MappingProxyType({}))
+    ending: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Held(NamedTuple):
