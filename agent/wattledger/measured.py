@@ -170,7 +170,7 @@ class Measure:
         try:
             config = load_config(self._config)
             remote = remote_of(config, self._socket)
-            wanted = Wanted(self._name, self._gpus)
+            wanted = Wanted.of(self._name, self._gpus)
             try:
                 return begin(wanted, config, remote)
             except RunRefused as error:

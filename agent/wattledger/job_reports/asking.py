@@ -98,7 +98,7 @@ def read_job(
     try:
         for manager, job_id in candidates:
             try:
-                path = f"/api/v1/jobs/{manager}/{quote(job_id, safe='')}"
+                path = f"/api/v1/jobs/{manager}/{quote(job_id, safe='', errors='replace')}"
                 found.append(_object(remote.request(path)))
             except Refused as error:
                 if error.status != 404:
