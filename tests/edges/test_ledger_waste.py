@@ -173,11 +173,17 @@ def test_the_lines_are_what_the_runs_held(
 
 def test_an_older_ledger_is_brought_up_and_an_older_program_goes_on(path: Path) -> None:
     clock, scripts = FakeClock(), migrations.scripts()
-    old = opened(path, clock, steps=scripts[:2])
+    old = opened(path, clock)
     run = a_run(1, account="physics")
     where = key(SLOT_S, GPU.name, run.payee)
     old.commit(batch({where: 50}, runs=(run,), held={where: Held(10, 5, 20)}), clock.now())
     old.close()
+    connection = sqlite3.connect(path)  # as version 2 left it
+    connection.executescript(
+        "DROP TABLE user_waiting; DROP INDEX entry_held; DROP INDEX entry_hour_held;"
+        "DROP INDEX run_account; PRAGMA user_version = 2"
+    )
+    connection.close()
     opened(path, clock).close()
     reader = LedgerReader(path)
     assert rows(reader.waste(*ALL, "account"))["physics"][:4] == (1, 10, 5, 20)
