@@ -194,7 +194,8 @@ class Payroll:
             payee = command.run.payee
             payer = payer_of(payee, self._steps)
             step_of = JobKey(payer.manager, payer.job_id) if payer != payee else None
-            return Receipt(command.run, step_of, self._tallies.cells(payee), command.since_ns)
+            cells, weights = self._tallies.sums(payee)
+            return Receipt(command.run, step_of, cells, command.since_ns, weights)
 
     def _pay(self, attributed: AttributedInterval) -> None:
         """Count what jobs were booked, for their mean power."""

@@ -9,6 +9,7 @@ from wattledger import units
 from wattledger.model import Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import KindBasis
+from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
 from wattledger.units import PPM
 from wattledger_exporters.amounts import amounts
@@ -34,7 +35,6 @@ _QUALITIES = {
     Quality.RECOVERED: "recovered from counters",
 }
 _KINDS = {Kind.GPU: "GPU", Kind.CPU: "CPU", Kind.DRAM: "DRAM", Kind.OTHER: "other"}
-_TELLING_UJ = units.UJ_PER_KWH // units.UG_PER_G  # 3.6 J at 1 g/kWh are 1 µg
 _DEVICES_SHOWN = 8
 _NAME_CHARS = 60
 
@@ -99,7 +99,7 @@ def receipt_json(
         "held_idle_device_hours": totals["held_idle_device_hours"],
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
-        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "grid": grid_parts(grids, receipt.weights),
         "devices": [
             {"device": held.device, "share": held.share_ppm / PPM, "exact": held.exact}
             for held in run.holdings
@@ -156,26 +156,27 @@ def cost(facility_uj: int, price_per_kwh: float | None, currency: str) -> dict[s
     return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
 
 
-def grid_part(grid: GridPart, cell: Cell, whole_uj: int) -> dict[str, Any]:
-    """What priced a part of `whole_uj`, and how large it is.
+def grid_parts(grids: Mapping[GridPart, Cell], weights: Weights) -> list[dict[str, Any]]:
+    """What priced each part of the energy, and how large it is.
 
-    The mean intensity is worked out from CO2e in whole µg, rounded down: where the last of them
-    would change it by more than 1 g/kWh it is None.
+    The mean intensity is weighted by energy: of a single price it is that price's; None where
+    nothing was priced.
     """
-    facility_uj = _facility_uj(grid, cell)
-    return {
-        "zone": grid.zone,
-        "source": grid.source,
-        "basis": grid.basis.value,
-        "estimated": grid.estimated,
-        "energy_share": _share(cell.amounts.energy_uj, whole_uj),
-        "mean_intensity_g_per_kwh": cell.amounts.co2e_ug
-        * units.UJ_PER_KWH
-        / (facility_uj * units.UG_PER_G)
-        if facility_uj >= _TELLING_UJ
-        else None,
-        "pue": grid.pue_ppm / PPM,
-    }
+    whole_uj = sum(cell.amounts.energy_uj for cell in grids.values())
+    return [
+        {
+            "zone": grid.zone,
+            "source": grid.source,
+            "basis": grid.basis.value,
+            "estimated": grid.estimated,
+            "energy_share": _share(cell.amounts.energy_uj, whole_uj),
+            "mean_intensity_g_per_kwh": weights[grid] / (cell.amounts.energy_uj * units.UG_PER_G)
+            if grid in weights and cell.amounts.energy_uj
+            else None,
+            "pue": grid.pue_ppm / PPM,
+        }
+        for grid, cell in sorted(grids.items())
+    ]
 
 
 # ── for people ──────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job_payee
 from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
-from wattledger.units import NS_PER_S, UJ_PER_KWH
+from wattledger.units import NS_PER_S, UG_PER_G, UJ_PER_KWH
 from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
 
 TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
@@ -44,7 +44,9 @@ def a_receipt(**more: Any) -> Receipt:
         ReceiptKey(Kind.GPU, Quality.METERED, TABLE): gpu,
         ReceiptKey(Kind.CPU, Quality.ESTIMATED, LIVE): a_cell(1 * KWH, 240_000_000),
     }
-    return replace(Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS), **more)
+    weights = {TABLE: 3 * KWH * 1_000_000_000, LIVE: KWH * 200_000_000}
+    receipt = Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS, weights=weights)
+    return replace(receipt, **more)
 
 
 def test_the_figures_of_a_receipt() -> None:
@@ -162,20 +164,28 @@ def test_a_tiny_energy_is_no_zero_and_not_in_scientific_notation() -> None:
     assert "measured  >99% by energy counters, <1% estimated" in text
 
 
-def test_what_is_too_little_to_tell_the_intensity_by_does_not_tell_it() -> None:
-    """CO2e is in whole µg, rounded down: below some joules the quotient says nothing."""
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 10**15), min_size=1, max_size=5))
+def test_the_intensity_is_that_of_the_price_however_little_was_used(
+    tenths_g: int, energies_uj: list[int]
+) -> None:
+    """CO2e is in whole µg, rounded down: below some joules its quotient by energy says nothing."""
+    key = ReceiptKey(Kind.CPU, Quality.METERED, LIVE)
+    intensity_ug, energy_uj = tenths_g * UG_PER_G // 10, sum(energies_uj)
+    weights = {LIVE: sum(uj * intensity_ug for uj in energies_uj)}
+    cells = {key: a_cell(energy_uj, energy_uj * intensity_ug // KWH)}
+    told = receipt_json(
+        Receipt(a_run(), cells=cells, since_ns=START_WALL_NS, weights=weights),
+    )
+    said = told["grid"][0]["mean_intensity_g_per_kwh"]
+    assert said == (tenths_g / 10 if energy_uj else None)
+    assert ("g/kWh" in receipt_text(told)) == (said is not None)
 
-    def intensity(energy_uj: int, co2e_ug: int) -> float | None:
-        cells = {ReceiptKey(Kind.CPU, Quality.METERED, LIVE): a_cell(energy_uj, co2e_ug)}
-        told = receipt_json(Receipt(a_run(), cells=cells, since_ns=START_WALL_NS))
-        said = told["grid"][0]["mean_intensity_g_per_kwh"]
-        assert ("g/kWh" in receipt_text(told)) == (said is not None)
-        return said  # type: ignore[no-any-return]
 
-    assert intensity(5_000, 0) is None, "not 0 g/kWh"
-    assert intensity(2_999_999, 473) is None
-    assert intensity(3_000_000, 473) == pytest.approx(473, abs=1)
-    assert intensity(KWH, 0) == 0.0, "a grid without any"
+def test_several_intensities_of_a_source_show_their_mean_by_energy() -> None:
+    key = ReceiptKey(Kind.CPU, Quality.METERED, LIVE)
+    weights = {LIVE: 3 * 100_000_000 + 1 * 300_000_000}
+    receipt = Receipt(a_run(), cells={key: a_cell(4)}, since_ns=START_WALL_NS, weights=weights)
+    assert receipt_json(receipt)["grid"][0]["mean_intensity_g_per_kwh"] == 150.0
 
 
 GRIDS = st.sampled_from([TABLE, LIVE, LIVE._replace(estimated=True), TABLE._replace(pue_ppm=10**6)])

@@ -11,7 +11,7 @@ from wattledger.model.amounts import Amounts
 from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.paying import Payee
-from wattledger.model.pricing import GridPart
+from wattledger.model.pricing import GridPart, Weights
 
 
 class Cell(NamedTuple):
@@ -172,6 +172,7 @@ class JobDetail:
         parts: the same sums by how they were measured and what priced them.
         moments: its time line, oldest first.
         grain_s: the time line's grain in seconds.
+        weights: the intensities by which the parts were priced.
     """
 
     runs: tuple[RunBook, ...]
@@ -182,6 +183,7 @@ class JobDetail:
     parts: Mapping[JobPart, Cell]
     moments: tuple[JobMoment, ...]
     grain_s: int
+    weights: Weights = field(default_factory=lambda: MappingProxyType({}))
 
 
 class WasteRow(NamedTuple):

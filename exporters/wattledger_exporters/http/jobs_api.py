@@ -17,7 +17,7 @@ from wattledger.units import NS_PER_S, PPM
 from wattledger_exporters.advice import advice
 from wattledger_exporters.amounts import amounts
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
-from wattledger_exporters.receipts import cost, cost_of, grid_part
+from wattledger_exporters.receipts import cost, cost_of, grid_parts
 from wattledger_exporters.when import iso
 
 PARAMETERS = (
@@ -199,7 +199,7 @@ def job(
         else None,
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
-        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "grid": grid_parts(grids, detail.weights),
         "advice": advice(detail, idle_cost),
         "runs": [run(book, power_uw) for book in detail.runs],
         "run_count": detail.run_count,
