@@ -17,6 +17,7 @@ from wattledger_exporters import report
 from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.report import PRIVATE_GROUPINGS
+from wattledger_exporters.wording import escaped
 
 TABLE_ROWS = 50
 """How many jobs or users a table shows where nobody says."""
@@ -118,7 +119,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
     energy = float(row["energy_kwh"])
     share = float(row["estimated_kwh"]) / energy if energy else 0.0
     return [
-        Text(printable(str(row["group"]))),
+        Text(printable(escaped(str(row["group"])))),
         f"{energy:,.6f}",
         f"{float(row['co2e_g']):,.3f}",
         f"{float(row['water_onsite_l']):,.4f}",

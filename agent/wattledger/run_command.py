@@ -92,7 +92,7 @@ def _begin(wanted: Wanted, config: Config, remote: Callable[[], Remote] | None) 
     except (RunRefused, ConfigError, ScenarioError):
         raise
     except WattledgerError as error:
-        return Unmeasured(wanted.name, f"It could not be measured: {error.message}.")
+        return Unmeasured(wanted.name, f"It could not be measured: {error.message.rstrip('.')}.")
     except Exception as error:
         log.debug("not measured", exc_info=True)
         return Unmeasured(wanted.name, f"It could not be measured: {error!r}.")

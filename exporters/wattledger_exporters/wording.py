@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 _DIGITS = 4
+# Of more than U+10FFFF there is none, and Python would refuse it.
+_ESCAPE = re.compile(r"\\(?:[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
@@ -120,6 +123,21 @@ def duration(duration_s: float) -> str:
         if count:
             said.append(f"{count} {name}")
     return " ".join(said)
+
+
+def escaped(text: str) -> str:
+    r"""A job's id on one line: what cannot be printed as in Python's texts, `\n`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def unescaped(text: str) -> str:
+    r"""The id of `escaped`; what it does not escape stays, as the `\x2d` of systemd's names."""
+
+    def plain(match: re.Match[str]) -> str:
+        char = match[0].encode().decode("unicode_escape")
+        return match[0] if char.isprintable() else char
+
+    return _ESCAPE.sub(plain, text)
 
 
 def printable(text: str) -> str:

@@ -149,6 +149,13 @@ def test_no_cursor_or_id_can_hurt(text: str) -> None:
             assert str(error)  # noqa: PT017
 
 
+def test_an_id_may_be_of_any_text() -> None:
+    assert jobs_api.job_of_path("unit", "a\nb") == ("unit", "a\nb")
+    for text in ("", "a\0", "\udcff", "x" * 257):
+        with pytest.raises(BadRequest, match="no job id"):
+            jobs_api.job_of_path("unit", text)
+
+
 def test_a_jobs_answer(asker: Asker) -> None:
     _, body = asker.ask("/api/v1/jobs/slurm/4711", 0)
     totals = body["totals"]

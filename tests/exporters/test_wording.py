@@ -78,3 +78,12 @@ def test_no_duration_is_empty_or_far_off(seconds: float) -> None:
     words = said.split()
     total = sum(float(n) * sizes[u] for n, u in zip(words[::2], words[1::2], strict=True))
     assert total == pytest.approx(seconds, rel=0.006, abs=0.01)
+
+
+@given(st.text())
+def test_an_escaped_id_is_one_line_and_is_known_again(text: str) -> None:
+    shown = wording.escaped(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+    if "\\" not in text:
+        assert wording.unescaped(shown) == text

@@ -165,6 +165,35 @@ def test_an_id_that_two_managers_know(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Also" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [
+        ("a\nb.service", "a\\nb.service"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("dev-x\\x2dy\n.service", "dev-x\\x2dy\\n.service"),
+        ("back\\nslash.service", "back\\nslash.service"),
+    ],
+)
+def test_whatever_is_listed_can_be_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], job_id: str, shown: str
+) -> None:
+    path, clock = tmp_path / "odd.sqlite", FakeClock()
+    run = JobRun(job_payee("unit", job_id, START_WALL_NS), last_seen_ns=START_WALL_NS)
+    books = opened(path, clock)
+    books.commit(batch({key(SLOT_S, CPU.name, run.payee): 5}, runs=(run,)), clock.now())
+    books.close()
+    for command in (("jobs",), ("report", "--by", "job", "--until", "2030-01-01")):
+        assert main([*command, "--ledger", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert sum(line.split()[:1] == [f"unit/{shown}"] for line in said.splitlines()) == 1
+    for asked in (f"unit/{shown}", shown, job_id):
+        assert main(["job", asked, "--ledger", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"unit/{shown}\n") and "Also" not in said
+        assert main(["job", asked, "--ledger", str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["job_id"] == job_id
+
+
 def test_a_time_line_of_bars(tmp_path: Path) -> None:
     path, clock = tmp_path / "line.sqlite", FakeClock()
     run = JobRun(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wattledger.printing import PIPE_COLUMNS, print_csv, print_json, printable
-from wattledger_exporters.wording import energy, number, percent
+from wattledger_exporters.wording import energy, escaped, number, percent
 
 JOB_COLUMNS = (
     "manager",
@@ -73,7 +73,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
-            Text(printable(f"{row['manager']}/{row['job_id']}")),
+            Text(printable(f"{row['manager']}/{escaped(row['job_id'])}")),
             Text(printable(row["user"])),
             Text(printable(row["name"])[:_NAME_CHARS]),
             row["state"],

@@ -12,7 +12,7 @@ from wattledger.errors import DaemonUnreachable, WattledgerError
 from wattledger.printing import PIPE_COLUMNS, print_json, printable
 from wattledger.remote import Remote
 from wattledger.top.view import KINDS, View, view
-from wattledger_exporters.wording import co2e, duration, energy, number, percent
+from wattledger_exporters.wording import co2e, duration, energy, escaped, number, percent
 
 LOOK_S = 1.0  # a commit shows at most so late; the jobs are asked for only after one
 MOST_JOBS = 1000  # that are ordered by their power
@@ -196,7 +196,7 @@ def _jobs(jobs: Sequence[View]) -> Any:
         share = job["held_idle_share"]
         _row(
             table,
-            f"{job['manager']}/{job['job_id']}",
+            f"{job['manager']}/{escaped(job['job_id'])}",
             job["user"],
             job["name"][:_NAME_CHARS],
             duration(job["duration_s"]),

@@ -121,7 +121,8 @@ def job_of_path(manager: str, job_id: str) -> tuple[str, str]:
         BadRequest: no job can be called that.
     """
     one_of("manager", manager, MANAGERS)
-    if not 0 < len(job_id) <= _ID_CHARS or not job_id.isprintable():
+    valid = job_id.encode("utf-8", "replace").decode() == job_id  # no lone surrogates
+    if not 0 < len(job_id) <= _ID_CHARS or "\0" in job_id or not valid:
         raise BadRequest("That is no job id.")
     return manager, job_id
 
