@@ -323,8 +323,9 @@ def _add_run_command(
         usage="%(prog)s [OPTIONS] -- COMMAND …",
         help="run a command and print what it cost, whether or not a daemon runs",
         description="Run a command and print on standard error what it cost: energy, CO2e, water. "
-        "The exit code is the command's; 125: it was not started, 126: it cannot be executed, "
-        "127: it was not found, 128 + N: signal N killed it.",
+        "The exit code is the command's; 2: an option cannot be, 125: it was not started for "
+        "another reason, 126: it cannot be executed, 127: it was not found, 128 + N: signal N "
+        "killed it.",
     )
     run.add_argument("--name", help="what to call it")
     run.add_argument(
