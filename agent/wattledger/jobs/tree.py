@@ -163,7 +163,7 @@ class Tree:
     def _is_quiet(self) -> bool:
         """Whether no link count is other than it was, of the directories to be looked at briefly.
 
-        This is ten times a second, and almost always the whole of it.
+        Where nobody tells of changes this is ten times a second, and almost always the whole of it.
         """
         for path, directory in self.watched():
             try:
