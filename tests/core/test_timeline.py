@@ -157,6 +157,24 @@ def test_a_step_pays_to_its_end_and_its_job_on() -> None:
     assert paid(payers, 0, 1) == {step: 400_000, JOB_A: 600_000}
 
 
+def test_what_a_run_holds_may_be_told_a_moment_after_it_was_seen() -> None:
+    """A survey falls between the making of a job's cgroup and the reading of its prolog's file."""
+    begun = job_payee("slurm", "3", at(0.1).wall_ns)
+    payers = Payers()
+    payers.observe(survey(-0.7, processes={GPU: ()}))
+    assert paid(payers, -1, 0) == {IDLE: 1_000_000}
+    payers.observe(survey(0.3, begun, processes={GPU: ()}))
+    claim = (Claim("slurm", "3", GPU, source="slurm"),)
+    payers.observe(survey(1.3, begun, claims=claim, processes={GPU: ()}))
+    assert paid(payers, 0, 1) == {begun: 900_000, IDLE: 100_000}
+
+    payers = Payers()
+    payers.observe(survey(-0.7, processes={GPU: ()}))
+    payers.observe(survey(0.3, begun, processes={GPU: ()}))
+    payers.observe(survey(1.3, ended=(ended(begun, 0.4, WHOLE),), processes={GPU: ()}))
+    assert paid(payers, 0, 1) == {begun: 300_000, IDLE: 700_000}
+
+
 # ── properties ──────────────────────────────────────────────────────────────────────────────────
 
 moment = st.integers(0, 1000)

@@ -121,6 +121,19 @@ class Timelines:
         if len(known) > MAX_SEGMENTS:
             del known[: len(known) - MAX_SEGMENTS]
 
+    def begin(self, device: str, alone: Holders, start_ns: int) -> None:
+        """Somebody held a GPU earlier than the surveys knew: what was nobody's since was theirs."""
+        amended: list[Segment] = []
+        for one in self._segments.get(device, ()):
+            if one.end_ns <= start_ns or one.holders.weights:
+                amended.append(one)
+                continue
+            if one.start_ns < start_ns:
+                amended.append(one._replace(end_ns=start_ns))
+            amended.append(Segment(max(one.start_ns, start_ns), one.end_ns, alone))
+        if amended:
+            self._segments[device] = amended
+
     def end(self, payee: Payee, end_ns: int) -> None:
         """A run had ended earlier than the surveys knew: what it held since was nobody's."""
         for device, known in self._segments.items():

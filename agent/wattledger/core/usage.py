@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from wattledger.core.holding import Holders, Weights, divide, holders_of, members_of
-from wattledger.core.timeline import Brief, Timelines, cut
+from wattledger.core.timeline import Brief, Segment, Timelines, cut
 from wattledger.model import (
     IDLE,
     SYSTEM,
@@ -32,12 +32,13 @@ from wattledger.model import (
     Quality,
     Usage,
 )
-from wattledger.model.jobs import Holding, JobKey, JobRun, Survey
+from wattledger.model.jobs import WHOLE_SHARE_PPM, Holding, JobKey, JobRun, Survey
 from wattledger.units import NS_PER_S, PPM
 
 POLICIES = ("allocated", "equal", "proportional", "none")
 REMEMBER_NS = 60 * NS_PER_S
 MAX_ASLEEP = 10_000
+LEARN_NS = 2 * NS_PER_S
 
 
 class _Mark(NamedTuple):
@@ -85,6 +86,7 @@ class Payers:
         self._marks: dict[str, _Mark] = {}
         self._spent: dict[str, tuple[Mapping[Payee, int], Weights, int]] = {}
         self._holders: dict[str, Holders] = {}
+        self._holdings: dict[tuple[str, ...], dict[Payee, tuple[Holding, ...]]] = {}
         self._timelines = Timelines()
         self._step_starts_ns: dict[Payee, int] = {}  # on CLOCK_BOOTTIME
         self._step_ends_ns: dict[Payee, int] = {}
@@ -94,10 +96,16 @@ class Payers:
         before, old = self._survey, self._holders
         if before is None and self._start.busy_ns is None:
             self._start = _Mark({}, survey.busy_ns)
-        self._survey, self._holders = survey, {}
-        self._running = {run.key: payee for payee, run in survey.runs.items()}
+        self._survey = survey
         self._count_cpu_time(before, survey)
         self._note_steps(survey)
+        if before is not None and _held_alike(before, survey):  # nearly always
+            since_ns, now_ns = before.at.boottime_ns, survey.at.boottime_ns
+            for device, holders in old.items():
+                self._timelines.extend(device, (Segment(since_ns, now_ns, holders),))
+            return
+        self._holders, self._holdings = {}, {}
+        self._running = {run.key: payee for payee, run in survey.runs.items()}
         self._note_holders(before, old, survey)
 
     def _count_cpu_time(self, before: Survey | None, survey: Survey) -> None:
@@ -167,15 +175,29 @@ class Payers:
                     start_ns = boottime_ns(run.payee.start_ns)
                     one = Brief(run.payee, share_ppm, start_ns, ended_ns[run.payee])
                     brief.setdefault(device, []).append(one)
+                    alone = Holders(((run.payee, share_ppm),), WHOLE_SHARE_PPM)
+                    self._learn(device, run.payee, alone, to_boottime_ns, since_ns)
         claimed = (claim.device for claim in survey.claims)
         for device in dict.fromkeys((*survey.processes, *claimed, *old, *brief)):
             new, was = self.holders(device), old.get(device)
             if was is None:
                 was = new if before is None else Holders()
+            for payee, weight in new.weights:
+                if payee in known and payee not in dict(was.weights):
+                    alone = Holders(((payee, weight),), new.whole)
+                    self._learn(device, payee, alone, to_boottime_ns, since_ns)
             segments = cut(
                 since_ns, at.boottime_ns, was, new, begun_ns, ended_ns, brief.get(device, ())
             )
             self._timelines.extend(device, segments)
+
+    def _learn(
+        self, device: str, payee: Payee, alone: Holders, to_boottime_ns: int, since_ns: int
+    ) -> None:
+        """A run began a moment before a survey that did not know yet what it holds."""
+        start_ns = payee.start_ns + to_boottime_ns
+        if since_ns - LEARN_NS < start_ns < since_ns:
+            self._timelines.begin(device, alone, start_ns)
 
     def holders(self, device: str) -> Holders:
         """Who pays for a GPU now; steps are not among them."""
@@ -188,6 +210,12 @@ class Payers:
 
     def holdings(self, gpus: Iterable[str]) -> dict[Payee, tuple[Holding, ...]]:
         """Run → the GPUs that it holds; a step what it has of its job's."""
+        asked = tuple(gpus)
+        if asked not in self._holdings:
+            self._holdings = {asked: self._find_holdings(asked)}
+        return self._holdings[asked]
+
+    def _find_holdings(self, gpus: Iterable[str]) -> dict[Payee, tuple[Holding, ...]]:
         held: dict[Payee, tuple[Holding, ...]] = {}
         for device in gpus:
             holders = self.holders(device)
@@ -316,3 +344,15 @@ class Payers:
         )
         whole = max(survey.memory_total_bytes, sum(survey.memory_bytes.values()))
         return Usage(device, weights, whole, rest)
+
+
+def _held_alike(before: Survey, survey: Survey) -> bool:
+    """Nothing has changed by which it is known who holds what."""
+    return not (survey.ended or survey.ending or before.ending) and (
+        survey.claims == before.claims
+        and survey.processes == before.processes
+        and survey.sm == before.sm
+        and survey.instances == before.instances
+        and survey.steps == before.steps
+        and survey.runs.keys() == before.runs.keys()
+    )
