@@ -285,9 +285,10 @@ class App:
             asked = self._commit_asked.is_set()  # for what the meters have brought by now
             self._commit_asked.clear()
             read_up_to_ns = self._desk.read_up_to_ns()
-            self._sampler.tick()
             now_ns = self._clock.now().monotonic_ns
-            if now_ns >= due_ns or asked:
+            commits = asked or now_ns >= due_ns
+            self._sampler.tick(may_wait=not commits)
+            if commits:
                 self._commit()
                 if self._desk.close(read_up_to_ns):  # that commands have ended is written too
                     self._sampler.tick()

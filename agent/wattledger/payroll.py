@@ -36,6 +36,7 @@ BUSY_NOTE = "node_busy"
 RUNS_NOTE = "runs"
 KEPT_NS = 600 * NS_PER_S  # a receipt, after the command's end
 MAX_KEPT = 512
+MANY_JOBS = 32
 
 
 def remembered_runs(books: Books) -> tuple[JobRun, ...]:
@@ -173,6 +174,13 @@ class Payroll:
             with self._tallied:
                 self._tallies.book(settled, kind, price_at, self._steps)
         return settled
+
+    @property
+    def is_crowded(self) -> bool:
+        """Many jobs run, and nobody may ask for a command's receipt at any moment."""
+        return (
+            self._survey is not None and len(self._survey.runs) >= MANY_JOBS and not self._commands
+        )
 
     @property
     def measures_commands(self) -> bool:

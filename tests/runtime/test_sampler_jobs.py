@@ -97,7 +97,13 @@ class Node:
         for name in self.raw_uj:
             self.raw_uj[name] += round(watts.get(name, 0) * seconds * UJ_PER_J)
 
-    def turn(self, watts: dict[str, float], seconds: float = 1.0, used: bool | None = None) -> None:
+    def turn(
+        self,
+        watts: dict[str, float],
+        seconds: float = 1.0,
+        used: bool | None = None,
+        may_wait: bool = False,
+    ) -> None:
         self.pass_time(seconds, watts)
         now, boot = self.clock.now(), self.clock.boot_id
         pids = tuple(100 + job for job in self.on_gpu)
@@ -120,7 +126,7 @@ class Node:
                 used={} if used is None else {GPU.name: used},
             )
         )
-        self.sampler.tick()
+        self.sampler.tick(may_wait=may_wait)
 
 
 @pytest.fixture
@@ -335,3 +341,18 @@ def test_whatever_happens_the_answers_of_all_are_the_nodes_energy(
             assert 0 <= cell.held.idle_ms <= cell.held.held_ms
             assert cell.held.idle_uj <= cell.amounts.energy_uj
     reader.close()
+
+
+def test_among_many_jobs_every_second_turn_has_to_do(node: Node) -> None:
+    for job in range(40):
+        node.run(job)
+    node.on_gpu = (7,)
+    node.turn({})
+    node.sampler.commit()
+    node.run(7, cpu_s=1.0)
+    node.turn({GPU.name: 400, CPU.name: 100}, may_wait=True)  # looks at nobody
+    node.run(8, cpu_s=1.0)
+    node.turn({GPU.name: 200, CPU.name: 100}, may_wait=True)
+    snapshot = node.sampler.commit()
+    assert joules(snapshot, 7, Kind.GPU) == 600
+    assert joules(snapshot, 7, Kind.CPU) == joules(snapshot, 8, Kind.CPU) == 100
