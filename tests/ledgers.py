@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fakes import FakeClock
 from wattledger.core.footprint import footprint
@@ -51,6 +52,60 @@ PRICE = Price(
     360_000,
     1_800_000,
 )
+
+
+COMMIT = 10_000
+
+
+class Disk:
+    """Makes one statement fail, before or after it took effect, and perhaps all that follow.
+
+    Attributes:
+        fail_at: statements until the one that fails; below 0: none does; `COMMIT`: that one.
+        after: it takes effect all the same.
+        sticky: the connection answers nothing any more.
+    """
+
+    def __init__(self) -> None:
+        self.fail_at = -1
+        self.after = False
+        self.sticky = False
+        self.code = sqlite3.SQLITE_IOERR
+
+    def arm(self, fail_at: int, *, after: bool = False, sticky: bool = False) -> None:
+        self.fail_at, self.after, self.sticky = fail_at, after, sticky
+
+    def factory(self) -> type[Connection]:
+        disk = self
+
+        class Failing(Connection):
+            broken = False
+
+            def execute(self, *args: Any) -> sqlite3.Cursor:
+                if args == ("COMMIT",) and disk.fail_at > COMMIT // 2:
+                    disk.fail_at = 0
+                return self.attempt(lambda: super(Failing, self).execute(*args))
+
+            def executemany(self, *args: Any) -> sqlite3.Cursor:
+                return self.attempt(lambda: super(Failing, self).executemany(*args))
+
+            def attempt(self, statement: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+                if self.broken:
+                    raise disk.error()
+                disk.fail_at -= 1
+                if disk.fail_at != -1:
+                    return statement()
+                self.broken = disk.sticky
+                if disk.after:
+                    statement()
+                raise disk.error()
+
+        return Failing
+
+    def error(self) -> sqlite3.Error:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = self.code
+        return error
 
 
 def opened(
@@ -163,17 +218,24 @@ def filled(path: Path, commits: int = 40) -> str:
     return epoch
 
 
-SCHEMA_4 = (
+SCHEMA_5 = (
     *("settled_slot", "settled", "settled_hour", "settled_total", "settled_run"),
     "history",  # the others refer to it
 )
-"""The tables that schema 4 added."""
+"""The tables that schema 5 added."""
+
+
+def take_back_schema_5(connection: sqlite3.Connection) -> None:
+    """Leaves a ledger as schema 4 had it."""
+    for name in SCHEMA_5:
+        connection.execute(f"DROP TABLE {name}")
+    connection.execute("PRAGMA user_version = 4")
 
 
 def take_back_schema_4(connection: sqlite3.Connection) -> None:
     """Leaves a ledger as schema 3 had it."""
-    for name in SCHEMA_4:
-        connection.execute(f"DROP TABLE {name}")
+    take_back_schema_5(connection)
+    connection.execute("DROP TABLE user_waiting")
     connection.execute("PRAGMA user_version = 3")
 
 

@@ -98,6 +98,7 @@ class FakeDaemon:
             parts,
             (JobMoment(1_800_000_000, Kind.GPU, 5),),
             300,
+            {part.grid: cell.amounts.energy_uj * 200_000_000 for part, cell in parts.items()},
             self.settled_of_jobs,
         )
 

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
 LAST_TURN_S = 0.8  # and the end for their last turn
+REST_S = 1.0  # what waits for jobs looks as often whether it is to end
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
 
@@ -110,7 +111,9 @@ class App(BooksDoor):
             self._claims = PollingThread("claims", self._ask_claims)
             remembered = remembered_runs(books)
             watch = build.job_watch(config, self._clock, remembered, self._bindings)
-            self._newcomers = PollingThread("jobs", lambda: watch.step(self._clock.now()))
+            self._newcomers = PollingThread(
+                "jobs", lambda: watch.step(self._clock.now()) if watch.rest(REST_S) else 0.0
+            )
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
             load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
@@ -123,6 +126,7 @@ class App(BooksDoor):
                 node_busy_ns=lambda: load.busy_ns,
                 jobs=build.jobs(config, self._clock, remembered, self._bindings, self._runs, watch),
                 idle_policy=config.jobs.idle_policy,
+                cpu_idle_uw=build.cpu_idle_uw(config),
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),
@@ -264,9 +268,10 @@ class App(BooksDoor):
             asked = self._commit_asked.is_set()  # for what the meters have brought by now
             self._commit_asked.clear()
             read_up_to_ns = self._desk.read_up_to_ns()
-            self._sampler.tick()
             now_ns = self._clock.now().monotonic_ns
-            if now_ns >= due_ns or asked:
+            commits = asked or now_ns >= due_ns
+            self._sampler.tick(may_wait=not commits)
+            if commits:
                 self._commit()
                 if self._desk.close(read_up_to_ns):  # that commands have ended is written too
                     self._sampler.tick()

@@ -255,7 +255,13 @@ def jobs(
     if runs is None:
         return found
     commands = [run for run in remembered if run.payee.manager == RUN]
-    return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands)
+    return WithRuns(found, runs, boot_id=clock.boot_id, remembered=commands, gpus=bound.gpus)
+
+
+def cpu_idle_uw(config: Config) -> int | None:
+    """What a CPU package draws when idle, by the settings; None: it is learnt."""
+    watts = config.jobs.cpu_idle_watts
+    return None if watts is None else micro(watts)
 
 
 def required_meters(config: Config) -> frozenset[str]:

@@ -24,6 +24,7 @@ from wattledger.config.setting import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.estimates.arguments import add_estimate_command
 from wattledger.job_reports.arguments import add_job_commands
+from wattledger.top import add_top_command
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS
 
@@ -152,7 +153,7 @@ def _report(options: argparse.Namespace) -> int:
         from wattledger.alternatives.what_if_command import what_if_command
 
         return what_if_command(options, lambda: _config(options), ask)
-    print_report(ask(asked_of(options)), options.format)
+    print_report(ask(asked_of(options)), options.format, options.limit)
     return 0
 
 
@@ -307,16 +308,30 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--until", default="", metavar="TIME")
     report.add_argument(EXPORT, type=Path, metavar="FILE", help=EXPORT_HELP)
     report.add_argument(WHAT_IF, metavar="ANOTHER", help=WHAT_IF_HELP)
+    report.add_argument(
+        "--limit",
+        type=_row_count,
+        metavar="N",
+        help="the first N rows only; of jobs and users those that used most come first, and a "
+        "table shows 50",
+    )
     form = report.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
     report.set_defaults(run=_report, format="table")
     add_job_commands(commands, [settings, socket], _config, _remote)
+    add_top_command(commands, [settings, socket], _remote)
     _add_run_command(commands, settings, socket)
     add_audit_commands(commands, [settings, socket], _config, _remote)
     add_estimate_command(commands)
     add_when_command(commands, _config)
     return parser
+
+
+def _row_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
 
 
 def _add_run_command(
@@ -328,8 +343,9 @@ def _add_run_command(
         usage="%(prog)s [OPTIONS] -- COMMAND …",
         help="run a command and print what it cost, whether or not a daemon runs",
         description="Run a command and print on standard error what it cost: energy, CO2e, water. "
-        "The exit code is the command's; 125: it was not started, 126: it cannot be executed, "
-        "127: it was not found, 128 + N: signal N killed it.",
+        "The exit code is the command's; 2: an option cannot be, 125: it was not started for "
+        "another reason, 126: it cannot be executed, 127: it was not found, 128 + N: signal N "
+        "killed it.",
     )
     run.add_argument("--name", help="what to call it")
     run.add_argument(

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from wattledger.memory_ledger import MemoryLedger
 from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import GridChoice, GridSignal, Instant, SourceStatus
 from wattledger.model.jobs import JobKey, Survey
-from wattledger.model.measuring import Process
+from wattledger.model.measuring import GpuNames, Process
 from wattledger.model.running import RunRequest
 from wattledger.ports import Grid, Jobs
 from wattledger.sampler import Sampler
@@ -120,7 +120,9 @@ class Engine:
         self._meters = [MeterThread(one, self._clock, required=required) for one in meters]
         self._nvml = next((one for one in meters if isinstance(one, NvmlMeter)), None)
         self._jobs = _Listening(
-            WithRuns(NoJobs(procfs), self._registry, boot_id=self._clock.boot_id)
+            WithRuns(
+                NoJobs(procfs), self._registry, boot_id=self._clock.boot_id, gpus=self._gpu_names
+            )
         )
         load = NodeLoad(procfs)
         self._sampler = Sampler(
@@ -133,6 +135,7 @@ class Engine:
             node_busy_ns=lambda: load.busy_ns,
             jobs=self._jobs,
             idle_policy=config.jobs.idle_policy,
+            cpu_idle_uw=build.cpu_idle_uw(config),
             version=__version__,
             simulated=build.scenario_name(config),
         )
@@ -211,9 +214,11 @@ class Engine:
             for device, listed in self._jobs.listed.items()
             if not all(self._is_ours(process.pid) for process in listed)
         }
-        names = self._nvml.gpu_names() if self._nvml is not None else ()
-        gpus = gpus_in(snapshot, names, None if snapshot.simulated else Path("/dev"))
+        gpus = gpus_in(snapshot, self._gpu_names(), None if snapshot.simulated else Path("/dev"))
         return claim(request.gpus, gpus, holders, inside, request.uid, groups)
+
+    def _gpu_names(self) -> Sequence[GpuNames]:
+        return self._nvml.gpu_names() if self._nvml is not None else ()
 
     def _is_ours(self, pid: int) -> bool:
         return os.getpid() in self._registry.processes.ancestors(pid)

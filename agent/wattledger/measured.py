@@ -83,7 +83,9 @@ class MeasuredReceipt:
         return copy.deepcopy(self._fields)
 
     def __str__(self) -> str:
-        return receipt_text(self._fields, self._notes)
+        # A block has no exit code: the JSON's 1 is for that something was raised.
+        raised = ("Something was raised in it.",) if self._fields["exit_code"] else ()
+        return receipt_text({**self._fields, "exit_code": None}, (*raised, *self._notes))
 
     def __repr__(self) -> str:
         return f"<receipt {self.name!r}: {self.energy_kwh['total']:.3g} kWh, {self.co2e_g:.3g} g>"
@@ -170,14 +172,15 @@ class Measure:
         try:
             config = load_config(self._config)
             remote = remote_of(config, self._socket)
-            wanted = Wanted(self._name, self._gpus)
+            wanted = Wanted.of(self._name, self._gpus)
             try:
                 return begin(wanted, config, remote)
             except RunRefused as error:
                 if not self._gpus:
                     raise
-                _warn(f"{error.message}; measured without these GPUs")
-                self._refused = f"Without the GPUs that were asked for: {error.message}."
+                why = error.message.rstrip(".")
+                _warn(f"{why}; measured without these GPUs")
+                self._refused = f"Without the GPUs that were asked for: {why}."
                 return begin(wanted._replace(gpus=()), config, remote)
         except Exception as error:  # noqa: BLE001  (whatever it is, the program goes on)
             _warn(f"{self._name or 'a step'} is not measured: {error}", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -41,6 +41,11 @@ class Wanted(NamedTuple):
 
     name: str = ""
     gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, gpus: Sequence[str] = ()) -> Wanted:
+        """What somebody typed: bytes that are no UTF-8 (PEP 383) become question marks."""
+        return cls(_readable(name), tuple(map(_readable, gpus)))
 
 
 class Finished(NamedTuple):
@@ -204,6 +209,10 @@ class _ByDaemon:
         age_s = time.monotonic() - self._last_s
         known = f"This is what it had measured {age_s:.0f} s before the end. {later}"
         return Finished({**self._last, **ended}, (gone, known))
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _sentence(error: WattledgerError) -> str:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from wattledger.core import tally_note
 from wattledger.core.holding import payer_of
@@ -35,6 +36,7 @@ BUSY_NOTE = "node_busy"
 RUNS_NOTE = "runs"
 KEPT_NS = 600 * NS_PER_S  # a receipt, after the command's end
 MAX_KEPT = 512
+MANY_JOBS = 32
 
 
 def remembered_runs(books: Books) -> tuple[JobRun, ...]:
@@ -96,11 +98,13 @@ class Payroll:
             return
         survey = self._jobs.survey(now, busy_ns, processes)
         for run in survey.ended:  # with what it held to its end
-            held = self._held.get(run.payee, run.holdings)
+            before = self._ended.get(run.payee, run)  # one is told of again with its user's name
+            held = self._held.get(run.payee, run.holdings) or before.holdings
             self._ended[run.payee] = replace(run, holdings=held)
         for payee in survey.runs:
             self._ended.pop(payee, None)
-        if self._commands or any(payee.manager == RUN for payee in survey.runs):
+        told = chain(survey.runs, (run.payee for run in survey.ended))
+        if self._commands or any(payee.manager == RUN for payee in told):
             self._note_commands(survey)
         self._payers.observe(survey)
         self._survey = survey
@@ -172,6 +176,13 @@ class Payroll:
         return settled
 
     @property
+    def is_crowded(self) -> bool:
+        """Many jobs run, and nobody may ask for a command's receipt at any moment."""
+        return (
+            self._survey is not None and len(self._survey.runs) >= MANY_JOBS and not self._commands
+        )
+
+    @property
     def measures_commands(self) -> bool:
         """Whether somebody may ask for a command's receipt at any moment."""
         return bool(self._commands)
@@ -191,7 +202,8 @@ class Payroll:
             payee = command.run.payee
             payer = payer_of(payee, self._steps)
             step_of = JobKey(payer.manager, payer.job_id) if payer != payee else None
-            return Receipt(command.run, step_of, self._tallies.cells(payee), command.since_ns)
+            cells, weights = self._tallies.sums(payee)
+            return Receipt(command.run, step_of, cells, command.since_ns, weights)
 
     def _pay(self, attributed: AttributedInterval) -> None:
         """Count what jobs were booked, for their mean power."""

@@ -65,7 +65,7 @@ class Remote:
             DaemonUnreachable: no daemon listens on any of the sockets.
             Refused: the daemon's own words where it refuses.
         """
-        target = path + (f"?{urlencode(query)}" if query else "")
+        target = path + (f"?{urlencode(query, errors='replace')}" if query else "")
         failures: list[str] = []
         for candidate in self._candidates:
             connection = _UnixConnection(candidate, timeout_s or self._timeout_s)

@@ -11,11 +11,16 @@ from typing import Any
 from wattledger import build
 from wattledger.config import Config
 from wattledger.errors import ConfigError, DaemonUnreachable
+from wattledger.printing import printable
 from wattledger.remote import Remote
 from wattledger_exporters import report
 from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
-from wattledger_exporters.receipts import percent
+from wattledger_exporters.report import PRIVATE_GROUPINGS
+from wattledger_exporters.wording import escaped, percent
+
+TABLE_ROWS = 50
+"""How many jobs or users a table shows where nobody says."""
 
 
 def asked_of(options: argparse.Namespace) -> dict[str, str]:
@@ -38,8 +43,11 @@ def read_totals(
     try:
         answer: Mapping[str, Any] = remote.request("/api/v1/totals", asked)
     except DaemonUnreachable:
-        return _from_ledger(asked, build.ledger_path(config()))
-    return answer
+        answer = _from_ledger(asked, build.ledger_path(config()))
+    if asked["by"] not in PRIVATE_GROUPINGS:
+        return answer
+    rows = sorted(answer["rows"], key=lambda row: (-int(row["energy_uj"]), row["group"]))
+    return {**answer, "rows": rows}
 
 
 def _from_ledger(asked: Mapping[str, str], path: Any) -> Mapping[str, Any]:
@@ -55,21 +63,38 @@ def _from_ledger(asked: Mapping[str, str], path: Any) -> Mapping[str, Any]:
         reader.close()
 
 
-def print_report(answer: Mapping[str, Any], form: str) -> None:
-    """To standard output, as a table for people, JSON or CSV."""
-    rows = answer["rows"]
+def print_report(answer: Mapping[str, Any], form: str, limit: int | None = None) -> None:
+    """To standard output, as a table for people, JSON or CSV.
+
+    Args:
+        answer: of `read_totals`.
+        form: `table`, `json` or `csv`.
+        limit: the first so many rows only, the total being that of all; None: all of them, but
+            of jobs and users a table shows `TABLE_ROWS`.
+    """
+    if limit is None and form == "table" and answer["by"] in PRIVATE_GROUPINGS:
+        limit = TABLE_ROWS
+    rows = answer["rows"][:limit]
+    more = len(answer["rows"]) - len(rows)
     if form == "json":
         import json
 
-        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+        left_out = {"rows_left_out": more} if more else {}
+        sys.stdout.write(json.dumps({**answer, "rows": rows, **left_out}, indent=2) + "\n")
     elif form == "csv":
         sys.stdout.write(report.to_csv(rows))
+        if more:
+            sys.stderr.write(f"wattledger: {more} more were left out by --limit\n")
     else:
-        _print_table(answer["by"], rows, answer["total"], answer)
+        _print_table(answer["by"], rows, answer["total"], answer, more)
 
 
 def _print_table(
-    by: str, rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any], answer: Mapping[str, Any]
+    by: str,
+    rows: Sequence[Mapping[str, Any]],
+    total: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    more: int,
 ) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -88,6 +113,8 @@ def _print_table(
     # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
+    if more:
+        console.print(f"And {more:,} more, in the total; --limit N shows them.", style="dim")
     until = answer.get("books_complete_until") or answer.get("until")
     console.print(
         f"IT energy; CO2e and grid water include PUE. Complete up to {until}.", style="dim"
@@ -99,11 +126,13 @@ def _print_table(
         )
 
 
-def _cells(row: Mapping[str, Any], *, is_settled: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], *, is_settled: bool) -> list[Any]:
+    from rich.text import Text
+
     energy = float(row["energy_kwh"])
     share = float(row["estimated_kwh"]) / energy if energy else 0.0
     return [
-        str(row["group"]),
+        Text(printable(escaped(str(row["group"])))),
         f"{energy:,.6f}",
         f"{float(row['co2e_g']):,.3f}",
         f"{float(row['water_onsite_l']):,.4f}",

@@ -17,7 +17,7 @@ from wattledger.config import Config
 from wattledger.errors import ConfigError, LedgerError, RunRefused, ScenarioError, WattledgerError
 from wattledger.metering import Metering, Unmeasured, Wanted, begin
 from wattledger.remote import Remote
-from wattledger.wrapping import CommandFailed, Wrapped, find_command
+from wattledger.wrapping import CommandFailed, Wrapped, find_command, occupy_standard_streams
 from wattledger_exporters.receipts import receipt_text
 
 CANNOT_EXIT = 125  # ours, where the command was not started; as env, nice and timeout have it
@@ -48,9 +48,10 @@ def run(
     file = Path(options.json) if options.json else None
     if file is not None and not file.parent.is_dir():
         raise ConfigError([("--json", f"there is no directory {file.parent}")])
+    occupy_standard_streams()
     settings = config()
     directly = options.simulate or options.sysfs or options.procfs
-    wanted = Wanted(options.name or "", gpus)
+    wanted = Wanted.of(options.name or "", gpus)
     try:
         path = find_command(command[0])
         wrapped = Wrapped()
@@ -91,7 +92,7 @@ def _begin(wanted: Wanted, config: Config, remote: Callable[[], Remote] | None) 
     except (RunRefused, ConfigError, ScenarioError):
         raise
     except WattledgerError as error:
-        return Unmeasured(wanted.name, f"It could not be measured: {error.message}.")
+        return Unmeasured(wanted.name, f"It could not be measured: {error.message.rstrip('.')}.")
     except Exception as error:
         log.debug("not measured", exc_info=True)
         return Unmeasured(wanted.name, f"It could not be measured: {error!r}.")
@@ -146,6 +147,8 @@ def _write(file: Path, receipt: Mapping[str, Any]) -> None:
 
 def _say(text: str) -> None:
     """On standard error; whether anybody reads it is not our business."""
+    if sys.stderr is None:  # it was closed before we began
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

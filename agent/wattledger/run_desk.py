@@ -14,7 +14,7 @@ from typing import Protocol
 
 from wattledger.errors import RunRefused
 from wattledger.jobs.runs import RunRegistry
-from wattledger.jobs.runs.registry import Run
+from wattledger.jobs.runs.run import Run
 from wattledger.model import Instant
 from wattledger.model.jobs import JobRun
 from wattledger.model.receipts import Receipt

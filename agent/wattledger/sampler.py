@@ -9,7 +9,7 @@ counters with the present health.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from wattledger.core.baselines import ENDED_NOTE, Baselines
 from wattledger.core.books import PendingBooks
 from wattledger.core.floor import IdleFloors
 from wattledger.core.footprint import price_of
-from wattledger.core.intervals import Step
+from wattledger.core.intervals import Step, merged
 from wattledger.errors import CommitFailed
 from wattledger.model import (
     IDLE,
@@ -84,6 +84,7 @@ class Sampler:
         node_busy_ns: Callable[[], int | None] = lambda: None,
         jobs: Jobs | None = None,
         idle_policy: str = "allocated",
+        cpu_idle_uw: int | None = None,
         released_until_ns: Callable[[], int] = lambda: 0,
         version: str = "",
         simulated: str = "",
@@ -100,6 +101,7 @@ class Sampler:
             node_busy_ns: the CPU time that they were busy since boot, as of that call.
             jobs: who is on the node; None: nobody is looked for.
             idle_policy: who bears the CPUs' idle floor, one of `core.usage.POLICIES`.
+            cpu_idle_uw: what a CPU package draws when idle; None: it is learnt.
             released_until_ns: until when NVML is released on request (wall clock), or 0.
             version: of the program, for `build_info`.
             simulated: the scenario's name, or empty.
@@ -120,7 +122,7 @@ class Sampler:
         # Until a meter reports a device, it is as the ledger knew it, but not present.
         self._remembered = {name: record.info for name, record in books.devices.items()}
         self._baselines = Baselines(books, clock.now(), clock.boot_id)
-        self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""))
+        self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""), cpu_idle_uw)
         self._pending = PendingBooks()
         self._payroll = Payroll(jobs, idle_policy, books, clock.boot_id)
         self._node_busy_ns = node_busy_ns
@@ -128,6 +130,8 @@ class Sampler:
         self._listed: dict[str, tuple[Process, ...]] = {}
         self._used: dict[str, bool] = {}
         self._turns: list[_Turn] = []
+        self._undivided: list[EnergyInterval] = []
+        self._waits = False
         self._ratios: dict[str, float] = {}
         self._window: dict[str, tuple[int, int]] = {}  # device → (µJ, ns) since the last commit
         self._trouble: dict[str, str] = {}  # device → what was last said of it
@@ -137,6 +141,8 @@ class Sampler:
 
     def reconfigure(self, *, grid: Grid, site: SiteFactors) -> None:
         """Price with another grid and other factors from now on; what is booked stays."""
+        if self._undivided:
+            self.tick()
         self._settle()
         self._grid = grid
         self._site = site
@@ -148,16 +154,26 @@ class Sampler:
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self) -> None:
-        """Take in everything the meters brought since the last turn."""
-        busy_ppm = self._node_load()
-        intervals: list[EnergyInterval] = []
+    def tick(self, *, may_wait: bool = False) -> None:
+        """Take in everything the meters brought since the last turn.
+
+        Args:
+            may_wait: where many jobs run, who used it may be found out at the next turn.
+        """
         for feed in self._feeds:
             for report in feed.drain():
-                self._take(report, intervals)
+                self._take(report, self._undivided)
+        if may_wait and not self._waits and self._payroll.is_crowded:
+            # Looking at all jobs is what costs most. Their beginnings and ends are known to the
+            # moment all the same, and two seconds of a meter are divided as exactly as one.
+            self._waits = True
+            return
+        self._waits = False
+        intervals, self._undivided = self._undivided, []
+        busy_ppm = self._node_load()
         now = self._clock.now()
         self._payroll.look(now, self._node_busy_ns(), self._listed)
-        shares = [self._shared(interval, busy_ppm) for interval in _merged(intervals)]
+        shares = [self._shared(interval, busy_ppm) for interval in merged(intervals)]
         used, self._used = self._used, {}
         if shares or used:
             self._turns.append(_Turn(now.wall_ns, shares, used))
@@ -176,7 +192,8 @@ class Sampler:
             if info.kind is Kind.CPU and info.present:
                 self._baselines.cpus_read_by(info.meter, self._devices.values())
         self._processes.update(report.processes)
-        self._used.update(report.used)
+        for device, used in report.used.items():  # there may be two since the last turn
+            self._used[device] = used or self._used.get(device, False)
         for name in report.processes:
             if name in report.listed:
                 self._listed[name] = report.listed[name]
@@ -370,28 +387,3 @@ class Sampler:
             quality=self._baselines.qualities(),
             job_power_uw=self._payroll.power_uw(now),
         )
-
-
-def _merged(intervals: Iterable[EnergyInterval]) -> list[EnergyInterval]:
-    """Neighbouring intervals of a device and quality as one; fifty samples a second become one.
-
-    Only where one begins where the other ended, so that no time is counted twice.
-    """
-    merged: list[EnergyInterval] = []
-    open_: dict[tuple[str, Quality], int] = {}
-    for interval in intervals:
-        key = (interval.device, interval.quality)
-        at = open_.get(key)
-        if at is not None and abs(merged[at].end_ns - interval.start_ns) < NS_PER_MS:
-            before = merged[at]
-            merged[at] = EnergyInterval(
-                before.device,
-                before.start_ns,
-                interval.end_ns,
-                before.energy_uj + interval.energy_uj,
-                before.quality,
-            )
-        else:
-            open_[key] = len(merged)
-            merged.append(interval)
-    return merged

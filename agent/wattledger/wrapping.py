@@ -38,6 +38,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CHANGED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # which the interpreter ignores
 _ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _MAX_DEPTH = 64
+_STDERR = 2
 
 
 class CommandFailed(WattledgerError):
@@ -66,14 +67,37 @@ def find_command(name: str) -> str:
         candidates = [os.path.join(part or ".", name) for part in parts]  # noqa: PTH118
     refused = ""
     for candidate in candidates if name else []:
-        if os.access(candidate, os.X_OK, effective_ids=True) and not Path(candidate).is_dir():
+        if os.access(candidate, os.X_OK, effective_ids=True) and not os.path.isdir(candidate):  # noqa: PTH112
             return candidate
-        if Path(candidate).exists():
-            refused = refused or candidate
+        if not refused and _is_there(candidate, named=candidate == name):
+            refused = candidate
     if refused:
-        why = "is a directory" if Path(refused).is_dir() else "may not be executed"
+        why = "is a directory" if os.path.isdir(refused) else "may not be executed"  # noqa: PTH112
         raise CommandFailed(NOT_EXECUTABLE, f"{refused}: {why}")
     raise CommandFailed(NOT_FOUND, f"{name}: command not found")
+
+
+def _is_there(file: str, *, named: bool) -> bool:
+    """Whether there is such a file, or there may be, where its user has named its directory."""
+    try:
+        os.stat(file)  # noqa: PTH116
+    except PermissionError:
+        return named
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def occupy_standard_streams() -> None:
+    """Put the null device where standard streams were closed, for this process alone.
+
+    Else the next file or socket would be opened as number 2, and whatever is said there is written
+    into it. The command does not get these: they are closed as it is executed (PEP 446).
+    """
+    with contextlib.suppress(OSError):  # without a null device it goes on as it began
+        while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass
+        os.close(number)
 
 
 def adopt_orphans() -> None:

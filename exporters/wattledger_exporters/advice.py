@@ -8,7 +8,7 @@ from typing import Any
 from wattledger import units
 from wattledger.model import Kind
 from wattledger.model.jobbooks import Cell, JobDetail
-from wattledger_exporters.receipts import number, percent
+from wattledger_exporters.wording import energy, number, percent
 
 MOSTLY = 0.5
 SOMETIMES = 0.1
@@ -30,13 +30,13 @@ def advice(detail: JobDetail, idle_cost: Mapping[str, Any] | None) -> list[str]:
         gpu_uj += cell.amounts.energy_uj if kind is Kind.GPU else 0
     held, said = whole.held, []
     if held.held_ms and held.idle_ms:
-        energy = held.idle_uj / whole.amounts.energy_uj if whole.amounts.energy_uj else 0.0
+        of_all = held.idle_uj / whole.amounts.energy_uj if whole.amounts.energy_uj else 0.0
         of_gpu = held.idle_uj / gpu_uj if gpu_uj else 0.0
         money = f", {number(idle_cost['amount'])} {idle_cost['currency']}" if idle_cost else ""
         said.append(
             f"{percent(held.idle_ms / held.held_ms)} of the time that it held GPUs they did "
-            f"nothing: {percent(energy)} of its energy, {percent(of_gpu)} of that of its GPUs "
-            f"({number(units.kwh(held.idle_uj))} kWh{money})."
+            f"nothing: {percent(of_all)} of its energy, {percent(of_gpu)} of that of its GPUs "
+            f"({energy(units.kwh(held.idle_uj))}{money})."
         )
         said += _what_to_try(held.idle_ms, held.held_ms)
     elif held.held_ms:

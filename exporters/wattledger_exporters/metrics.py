@@ -33,8 +33,9 @@ class MetricSpec(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The family's full name: without `_total` or `_info`, as OpenMetrics wants it."""
-        return PREFIX + self.name.removesuffix("_total").removesuffix("_info")
+        """The family's full name: a counter's without `_total`, an info's without `_info`."""
+        suffix = {"counter": "_total", "info": "_info"}.get(self.type, "")
+        return PREFIX + self.name.removesuffix(suffix)
 
     @property
     def sample(self) -> str:

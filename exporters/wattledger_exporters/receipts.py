@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,26 @@ from wattledger import units
 from wattledger.model import Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import KindBasis
+from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
 from wattledger.units import PPM
 from wattledger_exporters.amounts import amounts
 from wattledger_exporters.when import iso
+from wattledger_exporters.wording import (
+    CO2E,
+    ENERGY,
+    WATER,
+    co2e,
+    duration,
+    energy,
+    number,
+    parts,
+    percent,
+    printable,
+    signed,
+    unit_for,
+    water,
+)
 
 _QUALITIES = {
     Quality.METERED: "by energy counters",
@@ -86,7 +101,7 @@ def receipt_json(
         "held_idle_device_hours": totals["held_idle_device_hours"],
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
-        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "grid": grid_parts(grids, receipt.weights),
         "devices": [
             {"device": held.device, "share": held.share_ppm / PPM, "exact": held.exact}
             for held in run.holdings
@@ -143,22 +158,27 @@ def cost(facility_uj: int, price_per_kwh: float | None, currency: str) -> dict[s
     return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
 
 
-def grid_part(grid: GridPart, cell: Cell, whole_uj: int) -> dict[str, Any]:
-    """What priced a part of `whole_uj`, and how large it is."""
-    facility_uj = _facility_uj(grid, cell)
-    return {
-        "zone": grid.zone,
-        "source": grid.source,
-        "basis": grid.basis.value,
-        "estimated": grid.estimated,
-        "energy_share": _share(cell.amounts.energy_uj, whole_uj),
-        "mean_intensity_g_per_kwh": cell.amounts.co2e_ug
-        * units.UJ_PER_KWH
-        / (facility_uj * units.UG_PER_G)
-        if facility_uj
-        else None,
-        "pue": grid.pue_ppm / PPM,
-    }
+def grid_parts(grids: Mapping[GridPart, Cell], weights: Weights) -> list[dict[str, Any]]:
+    """What priced each part of the energy, and how large it is.
+
+    The mean intensity is weighted by energy: of a single price it is that price's; None where
+    nothing was priced.
+    """
+    whole_uj = sum(cell.amounts.energy_uj for cell in grids.values())
+    return [
+        {
+            "zone": grid.zone,
+            "source": grid.source,
+            "basis": grid.basis.value,
+            "estimated": grid.estimated,
+            "energy_share": _share(cell.amounts.energy_uj, whole_uj),
+            "mean_intensity_g_per_kwh": weights[grid] / (cell.amounts.energy_uj * units.UG_PER_G)
+            if grid in weights and cell.amounts.energy_uj
+            else None,
+            "pue": grid.pue_ppm / PPM,
+        }
+        for grid, cell in sorted(grids.items())
+    ]
 
 
 # ── for people ──────────────────────────────────────────────────────────────────────────────────
@@ -187,26 +207,20 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
             `cost`, `mean_watts`, `devices` and `exact`.
     """
-    energy, water, cost = receipt["energy_kwh"], receipt["water_l"], receipt["cost"]
-    kinds = [f"{name} {number(energy[kind])}" for kind, name in _KINDS.items() if energy[kind]]
-    joules = units.joules(int(receipt["exact"]["energy_uj"]))
+    liters, cost = receipt["water_l"], receipt["cost"]
+    origins = [("on site", liters["onsite"]), ("grid", liters["grid"])]
     rows = [
-        ("energy", f"{number(energy['total'])} kWh", ", ".join(kinds)),
-        ("", f"{number(joules)} J", f"mean {number(receipt['mean_watts'] or 0.0)} W"),
-        ("CO2e", f"{number(receipt['co2e_g'])} g", priced_by(receipt["grid"])),
-        (
-            "water",
-            f"{number(water['total'])} L",
-            f"on site {number(water['onsite'])}, grid {number(water['grid'])}",
-        ),
+        *_energy(receipt),
+        ("CO2e", co2e(receipt["co2e_g"]), priced_by(receipt["grid"])),
+        ("water", water(liters["total"]), parts(origins, liters["total"], WATER)),
     ]
     settled = receipt.get("settled")
     if settled is not None:
-        share = settled["energy_kwh"] / energy["total"] if energy["total"] else 0.0
-        how = (
-            f"{percent(share)} of it by published prices: {signed(settled['co2e_difference_g'])} g"
-        )
-        rows.insert(3, ("settled", f"{number(settled['co2e_g'])} g", how))
+        whole_kwh = receipt["energy_kwh"]["total"]
+        share = settled["energy_kwh"] / whole_kwh if whole_kwh else 0.0
+        difference = signed(settled["co2e_difference_g"], CO2E)
+        how = f"{percent(share)} of it by published prices: {difference}"
+        rows.insert(-1, ("settled", co2e(settled["co2e_g"]), how))
     if cost is not None:
         rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
     if receipt["held_device_hours"]:
@@ -219,6 +233,16 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
     return body
+
+
+def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    kwh = receipt["energy_kwh"]
+    kinds = parts([(n, kwh[kind]) for kind, n in _KINDS.items() if kwh[kind]], kwh["total"], ENERGY)
+    mean = f"mean {number(receipt['mean_watts'] or 0.0)} W"
+    if unit_for(kwh["total"], ENERGY).name == "J":
+        return [("energy", energy(kwh["total"]), f"{kinds}; {mean}")]
+    joules = units.joules(int(receipt["exact"]["energy_uj"]))
+    return [("energy", energy(kwh["total"]), kinds), ("", f"{number(joules)} J", mean)]
 
 
 def _short(device: str) -> str:
@@ -258,7 +282,7 @@ def _held(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
     idle_h, held_h = receipt["held_idle_device_hours"], receipt["held_device_hours"]
     return (
         "held idle",
-        f"{number(receipt['held_idle_kwh'])} kWh",
+        energy(receipt["held_idle_kwh"]),
         f"{idle_h / held_h:.0%} of {duration(held_h * 3600)} GPU time",
     )
 
@@ -267,36 +291,3 @@ def measured_how(quality: Mapping[str, float]) -> str:
     """The shares of a receipt's `quality` in words."""
     said = [f"{percent(quality[q])} {text}" for q, text in _QUALITIES.items() if q in quality]
     return ", ".join(said) or "nothing: no energy was booked for it"
-
-
-def percent(share: float) -> str:
-    """Whole percents, but never 0 or 100 of what is more or less."""
-    if 0 < share < 0.01:
-        return "<1%"
-    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
-
-
-def number(value: float) -> str:
-    """Four significant digits, never in scientific notation."""
-    if not value:
-        return "0"
-    digits = 3 - math.floor(math.log10(abs(value)))
-    return f"{value:,.{min(12, max(0, digits))}f}"
-
-
-def signed(value: float) -> str:
-    """`number` with its sign."""
-    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
-
-
-def duration(duration_s: float) -> str:
-    """A time for people: `7.5 s`, `2:03:04 h`."""
-    if duration_s < 120:
-        return f"{duration_s:.3g} s" if duration_s < 10 else f"{duration_s:.1f} s"
-    hours, rest_s = divmod(round(duration_s), 3600)
-    return f"{hours}:{rest_s // 60:02}:{rest_s % 60:02} h"
-
-
-def printable(text: str) -> str:
-    """Nothing that a terminal would obey."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

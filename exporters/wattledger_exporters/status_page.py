@@ -12,13 +12,18 @@ from string import Template
 
 from wattledger import units
 from wattledger.model import DeviceInfo, FallbackLevel, PayeeKind, Snapshot
+from wattledger.model.jobbooks import sum_of
 from wattledger.units import NS_PER_S, format_duration
 from wattledger_exporters.http.api import LEVELS, node_total
+from wattledger_exporters.job_metrics import NO_PAST, job_runs
 from wattledger_exporters.when import iso
+from wattledger_exporters.wording import number
 
 _PAGE = Path(__file__).parent / "page"
 _STARTING = '<p class="note">The daemon is starting; the first figures come with its first commit.'
 _BAR_WIDTH = 1000
+_JOBS_SHOWN = 10
+_JOBS_MORE = "On the node <code>wattledger top</code> and <code>wattledger jobs</code> tell more."
 
 
 @cache
@@ -56,6 +61,7 @@ def _body(snapshot: Snapshot, now_ns: int) -> str:
             _notes(snapshot, now_ns),
             _figures(snapshot),
             _payees(snapshot),
+            _jobs(snapshot),
             _devices(snapshot),
             _grid(snapshot, now_ns),
             _meters(snapshot, now_ns),
@@ -135,6 +141,29 @@ def _payees(snapshot: Snapshot) -> str:
     )
 
 
+def _jobs(snapshot: Snapshot) -> str:
+    """How many jobs run, and those that draw most: what `/metrics` shows of them, no more."""
+    books = snapshot.books.jobs
+    running = {book.run.key for book in books.runs.values() if not book.run.end_ns}
+    if not running:
+        return '<h2>Jobs</h2><p class="quiet">No job runs now.</p>'
+    power_uw, listed = snapshot.job_power_uw, job_runs(books)
+    shown = [key for key in listed if key in running]
+    shown.sort(key=lambda key: (-power_uw.get(key, 0), key))
+    rows = []
+    for key in shown[:_JOBS_SHOWN]:
+        power = f"{units.watts(power_uw[key]):,.0f}" if key in power_uw else "–"
+        past = books.past.get(key, NO_PAST).cells
+        cells = sum_of((past, *(book.cells for book in listed[key]))).values()
+        energy_uj = sum(cell.amounts.energy_uj for cell in cells)
+        job = escape(f"{key.manager}/{key.job_id}")
+        rows.append((job, power, number(units.kwh(energy_uj))))
+    count = "1 job runs now" if len(running) == 1 else f"{len(running):,} jobs run now"
+    most = f"; these {len(rows)} draw most" if len(running) > len(rows) > 0 else ""
+    table = _table(("job", "W", "kWh"), rows, figures_from=1) if rows else ""
+    return f'<h2>Jobs</h2>{table}<p class="quiet">{count}{most}. {_JOBS_MORE}</p>'
+
+
 def _devices(snapshot: Snapshot) -> str:
     energy_uj: dict[str, int] = {}
     for key, total in snapshot.books.totals.items():
@@ -169,14 +198,16 @@ def _grid(snapshot: Snapshot, now_ns: int) -> str:
     age_ns = max(0, (now_ns - signal.valid_from_ns) // (60 * NS_PER_S) * 60 * NS_PER_S)
     estimated = ", estimated" if grid.estimated else ""
     age = "" if grid.level == FallbackLevel.TABLE else f", {format_duration(age_ns)} old"
+    # The table's signals are called "table", which its level says as well.
+    level = LEVELS.get(grid.level, "")
+    origin = [signal.source, f"zone {signal.zone}", signal.basis, level]
+    if grid.level == FallbackLevel.TABLE:
+        origin = [level, *origin[1:3]]
     rows = [
         (
             "carbon intensity",
             f"{units.grams(signal.intensity_ug_per_kwh):,.1f} g/kWh",
-            escape(
-                f"{signal.source}, zone {signal.zone}, {signal.basis}, "
-                f"{LEVELS.get(grid.level, '')}{age}{estimated}"
-            ),
+            escape(f"{', '.join(origin)}{age}{estimated}"),
         ),
         ("PUE", f"{site.pue_ppm / units.PPM:g}", escape(site.pue_source)),
         ("WUE", f"{units.liters(site.wue_ul_per_kwh):g} L/kWh", escape(site.wue_source)),

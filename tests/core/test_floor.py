@@ -57,3 +57,9 @@ def test_the_floor_survives_as_a_note() -> None:
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"cpu0": "x"}', '{"cpu0": -4}', "null", "7"])
 def test_an_unreadable_note_is_forgotten(note: str) -> None:
     assert IdleFloors(note).floor_uw("cpu0") == 0
+
+
+def test_what_is_configured_is_not_learnt() -> None:
+    floors = IdleFloors('{"cpu0": 30000000}', known_uw=45_000_000)
+    observe(floors, 20, 60, 0)
+    assert floors.floor_uw("cpu0") == floors.floor_uw("cpu1") == 45_000_000

@@ -28,7 +28,7 @@ from wattledger.model import (
     Usage,
 )
 from wattledger.model.jobs import RUN, Held, JobRun, job_payee
-from wattledger.units import NS_PER_S, SLOT_NS
+from wattledger.units import NS_PER_S, SLOT_NS, slot_of
 
 JOBS = [job_payee("slurm", str(number), START_WALL_NS) for number in range(3)]
 RUNS = [job_payee(RUN, f"{number:x}", START_WALL_NS) for number in range(6)]
@@ -243,6 +243,25 @@ def test_an_hour_of_slots_at_once_is_kept_small() -> None:
     tallies.book(after, Kind.GPU, price_at, {})
     assert len(tallies.entries.energy_uj) <= 3
     assert energy_of(tallies, RUNS[0]) == 10**9 + 5
+
+
+def test_the_intensities_of_a_command_are_those_of_its_prices() -> None:
+    """Also of slots that were closed, and over a restart."""
+    tallies, usage = Tallies(), Usage(GPU, ((RUNS[0], 1),), 1)
+    expected = 0
+    for number in range(5):
+        start_s = number * SLOT_NS // NS_PER_S
+        piece = interval(1_000 + number, start_s)
+        tallies.book(settle(piece, usage, {}), Kind.GPU, price_at, {})
+        price = price_at(slot_of(piece.start_ns))
+        expected += piece.energy_uj * price.intensity_ug_per_kwh
+        run = JobRun(RUNS[0], boot_id="boot-1")
+        note = tally_note.write([Command(run, None, (), START_WALL_NS)], tallies)
+        _, tallies = tally_note.read(note)
+    cells, weights = tallies.sums(RUNS[0])
+    assert {key.grid for key in cells} == set(weights) and sum(weights.values()) == expected
+    tallies.drop(RUNS[0])
+    assert tallies.sums(RUNS[0]) == ({}, {})
 
 
 @pytest.mark.parametrize(

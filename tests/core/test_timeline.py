@@ -139,6 +139,42 @@ def test_the_floor_of_a_downtime_is_told_to_nobody() -> None:
     assert dict(attribute(one, usage).shares) == {JOB_A: 300, UNATTRIBUTED: 700}
 
 
+def test_a_command_pays_to_its_end_though_it_is_read_a_moment_later() -> None:
+    command = job_payee(RUN, "s", at(-50).wall_ns)
+    payers = Payers()
+    payers.observe(survey(0, command, processes={GPU: (command,)}))
+    ending = {command: at(0.4).wall_ns}
+    payers.observe(survey(1, command, processes={GPU: (command,)}, ending=ending))
+    assert paid(payers, 0, 1) == {command: 400_000, IDLE: 600_000}
+
+
+def test_a_step_pays_to_its_end_and_its_job_on() -> None:
+    step = job_payee(RUN, "s", at(-50).wall_ns)
+    more = {"claims": CLAIM_A, "processes": {GPU: (step,)}, "steps": {step: JOB_A}}
+    payers = Payers()
+    payers.observe(survey(0, JOB_A, step, **more))
+    payers.observe(survey(1, JOB_A, step, **more, ending={step: at(0.4).wall_ns}))
+    assert paid(payers, 0, 1) == {step: 400_000, JOB_A: 600_000}
+
+
+def test_what_a_run_holds_may_be_told_a_moment_after_it_was_seen() -> None:
+    """A survey falls between the making of a job's cgroup and the reading of its prolog's file."""
+    begun = job_payee("slurm", "3", at(0.1).wall_ns)
+    payers = Payers()
+    payers.observe(survey(-0.7, processes={GPU: ()}))
+    assert paid(payers, -1, 0) == {IDLE: 1_000_000}
+    payers.observe(survey(0.3, begun, processes={GPU: ()}))
+    claim = (Claim("slurm", "3", GPU, source="slurm"),)
+    payers.observe(survey(1.3, begun, claims=claim, processes={GPU: ()}))
+    assert paid(payers, 0, 1) == {begun: 900_000, IDLE: 100_000}
+
+    payers = Payers()
+    payers.observe(survey(-0.7, processes={GPU: ()}))
+    payers.observe(survey(0.3, begun, processes={GPU: ()}))
+    payers.observe(survey(1.3, ended=(ended(begun, 0.4, WHOLE),), processes={GPU: ()}))
+    assert paid(payers, 0, 1) == {begun: 300_000, IDLE: 700_000}
+
+
 # ── properties ──────────────────────────────────────────────────────────────────────────────────
 
 moment = st.integers(0, 1000)
@@ -231,3 +267,27 @@ def test_whatever_comes_and_goes_a_turns_energy_is_divided_wholly(turns, energy_
             assert min(got.values()) >= 0
             payers_of = {payer_of(p, {}) for p in got}
             assert payers_of <= {*ALL, IDLE, SYSTEM, UNATTRIBUTED}
+
+
+def test_an_end_that_is_known_late_counts_all_the_same() -> None:
+    """A command is surveyed until it was read a last time: what comes after its end is not its."""
+    payers = Payers()
+    payers.observe(survey(0, JOB_A, processes={GPU: (JOB_A,)}))
+    payers.observe(survey(1, JOB_A, processes={GPU: (JOB_A,)}))
+    assert paid(payers, -0.3, 0.7) == {JOB_A: 1_000_000}
+    payers.observe(survey(2, ended=(ended(JOB_A, 0.7),), processes={GPU: ()}))
+    assert paid(payers, 0.7, 1.7) == {IDLE: 1_000_000}
+
+
+@given(weights, weights, st.sampled_from(ALL), st.integers(-10, 2010))
+def test_whose_end_was_earlier_leaves_the_rest_as_it_was(first, then, payee, end_ns) -> None:  # type: ignore[no-untyped-def]
+    timelines = Timelines()
+    timelines.extend(GPU, [Segment(0, 1000, first), Segment(1000, 2000, then)])
+    before = timelines.over(GPU, 0, 2000)
+    timelines.end(payee, end_ns)
+    got = timelines.over(GPU, 0, 2000)
+    for one in ALL:
+        was, now = (dict(weights).get(one, 0) / whole for weights, whole in (before, got))
+        assert now <= was + 1e-12 if one == payee else abs(now - was) < 1e-12
+    after = timelines.over(GPU, max(0, min(end_ns, 1999)), 2000)
+    assert payee not in dict(after[0]) or end_ns >= 2000

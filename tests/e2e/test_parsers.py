@@ -63,6 +63,14 @@ def promtool(page: bytes) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.parametrize("name", ["metrics.txt", "metrics.jobs.txt"])
+def test_promtool_finds_nothing_on_the_golden_pages(name: str, need: Callable[..., None]) -> None:
+    need("promtool")
+    checked = promtool((Path(__file__).parents[1] / "golden" / name).read_bytes())
+    found = {line.split(" ", 1)[1] for line in checked.stderr.decode().splitlines() if line}
+    assert found <= {"metric name should not include type 'counter'"}
+
+
 def test_promtool_finds_nothing(node: Daemon, need: Callable[..., None]) -> None:
     need("promtool")
     page = node.get("/metrics").body

@@ -54,9 +54,11 @@ def run(
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
     command = [shell, "sh"] if shell == "busybox" else [shell]
+    # Both are named always: what is not would lie in the system's own /run, and be believed there.
+    nowhere = dict.fromkeys(("WATTLEDGER_JOBS_DIR", "WATTLEDGER_NAMES_DIR"), "/dev/null/nowhere")
     done = subprocess.run(
         [shutil.which(command[0]) or "", *command[1:], str(HOOKS / script)],
-        env={variable: str(directory), **environment},
+        env={**nowhere, variable: str(directory), **environment},
         preexec_fn=limit,
         capture_output=True,
         text=True,

@@ -225,6 +225,19 @@ def test_a_switch_is_logged_once_in_one_line_with_the_remedy(
     assert up == "cpu: measuring with rapl again, which now answers"
 
 
+def test_a_loss_is_a_warning_and_what_the_machine_never_had_is_not(
+    three: Three, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else each program that measures itself on a virtual machine would begin with a warning."""
+    caplog.set_level(logging.INFO)
+    three.best.up = False
+    three.cpu.read()
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    three.middle.up = False
+    three.cpu.read()
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
 def test_close_closes_all_and_read_chooses_anew(three: Three) -> None:
     three.best.up = False
     three.cpu.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cgroups import CID, POD_UID
 from watching import JOB, V1_JOB, Watched, used_s
 from wattledger.jobs.claims.records import JobFacts
 from wattledger.jobs.hierarchy import find_layout
+from wattledger.jobs.names import UserNames
 from wattledger.jobs.newcomers import SHARE, Newcomers, Sighting
 from wattledger.jobs.paths import Paths, Place
 from wattledger.jobs.roll import Roll
@@ -345,6 +347,24 @@ def test_what_is_learnt_later_is_told_later_and_once(tmp_path: Path) -> None:
     assert second.payee == first.payee and second.end_ns == first.end_ns
     assert second.holdings == (Holding("GPU-1", 1_000_000),)
     assert (second.uid, second.labels["name"]) == (1001, "train")
+    assert [w.look().ended for _ in range(3)] == [(), (), ()]
+
+
+def test_a_user_whose_name_was_being_looked_up_is_told_after_the_end(tmp_path: Path) -> None:
+    answers = threading.Event()
+    names = UserNames(lambda _: "alice" if answers.wait(60) else "")
+    w = Watched(tmp_path, "v1")
+    w.node.make(V1_JOB)
+    w.names = names
+    w.start()
+    assert w.look().runs
+    w.node.remove(V1_JOB)
+    (ended,) = w.look().ended
+    assert ended.labels == {} and ended.uid == 1001
+    answers.set()
+    names.settle()
+    (named,) = w.look().ended
+    assert named == replace(ended, labels={"user": "alice"})
     assert [w.look().ended for _ in range(3)] == [(), (), ()]
 
 

@@ -224,6 +224,43 @@ def test_a_job_in_which_no_process_is_yet_has_not_ended(tmp_path: Path) -> None:
     assert run.end_ns > survey.at.wall_ns
 
 
+def test_a_directory_that_had_outlived_its_job_before_the_daemon_is_no_job(tmp_path: Path) -> None:
+    w = Watched(tmp_path)
+    w.node.make(JOB, cpu_s=100)
+    events = w.node.cgroup / JOB.lstrip("/") / "cgroup.events"
+    events.write_text("populated 0\nfrozen 0\n")
+    for _ in range(2):
+        w.start()
+        for survey in [w.look() for _ in range(15)]:
+            assert survey.runs == {} and survey.ended == () and survey.cpu_ns == {}
+    w.node.make(JOB, cpu_s=101)  # somebody is in it after all
+    assert used_s(w.look()) == {"7": 1}
+    events.write_text("populated 0\nfrozen 0\n")
+    assert len([run for survey in [w.look() for _ in range(15)] for run in survey.ended]) == 1
+    w.node.remove(JOB)
+    assert w.look().ended == ()
+
+
+@pytest.mark.parametrize("used_meanwhile_s", [0, 3])
+def test_a_job_that_ended_without_a_daemon_and_left_its_directory_ended_then(
+    tmp_path: Path, used_meanwhile_s: int
+) -> None:
+    w = Watched(tmp_path)
+    w.node.make(JOB, cpu_s=100)
+    (known,) = w.look().runs.values()
+    known = replace(known, last_seen_ns=known.last_seen_ns or w.clock.wall_ns, cpu_ns=100 * 10**9)
+    w.node.make(JOB, cpu_s=100 + used_meanwhile_s)
+    events = w.node.cgroup / JOB.lstrip("/") / "cgroup.events"
+    events.write_text("populated 0\nfrozen 0\n")
+    w.clock.advance(3600)
+    w.start(remembered=[known])
+    survey = w.look()
+    assert survey.runs == {}
+    assert [(run.payee, run.end_ns) for run in survey.ended] == [(known.payee, known.last_seen_ns)]
+    assert used_s(survey) == {"7": used_meanwhile_s}
+    assert w.look().ended == ()
+
+
 def test_thousands_that_stand_still_are_not_listed_again(tmp_path: Path) -> None:
     w = Watched(tmp_path)
     for number in range(2000):

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import START_WALL_NS, FakeClock
-from ledgers import CPU, DEVICES, GPU, PRICE, batch, energy_uj, key, opened, reading
+from ledgers import (
+    COMMIT,
+    CPU,
+    DEVICES,
+    GPU,
+    PRICE,
+    Disk,
+    batch,
+    energy_uj,
+    key,
+    opened,
+    reading,
+)
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed, LedgerError
 from wattledger.ledger import LedgerReader
@@ -29,61 +41,6 @@ from wattledger.model.settling import HistoryVersion, Settlement
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
-
-
-COMMIT = 10_000
-
-
-class Disk:
-    """Makes one statement fail, before or after it took effect, and perhaps all that follow.
-
-    Attributes:
-        fail_at: statements until the one that fails; below 0: none does; `COMMIT`: that one.
-        after: it takes effect all the same.
-        sticky: the connection answers nothing any more.
-    """
-
-    def __init__(self) -> None:
-        self.fail_at = -1
-        self.after = False
-        self.sticky = False
-        self.code = sqlite3.SQLITE_IOERR
-
-    def arm(self, fail_at: int, *, after: bool = False, sticky: bool = False) -> None:
-        self.fail_at, self.after, self.sticky = fail_at, after, sticky
-
-    def factory(self) -> type[Connection]:
-        disk = self
-
-        class Failing(Connection):
-            broken = False
-
-            def execute(self, *args: Any) -> sqlite3.Cursor:
-                if args == ("COMMIT",) and disk.fail_at > COMMIT // 2:
-                    disk.fail_at = 0
-                return self.attempt(lambda: super(Failing, self).execute(*args))
-
-            def executemany(self, *args: Any) -> sqlite3.Cursor:
-                return self.attempt(lambda: super(Failing, self).executemany(*args))
-
-            def attempt(self, statement: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-                if self.broken:
-                    raise disk.error()
-                disk.fail_at -= 1
-                if disk.fail_at != -1:
-                    return statement()
-                self.broken = disk.sticky
-                if disk.after:
-                    statement()
-                raise disk.error()
-
-        return Failing
-
-    def error(self) -> sqlite3.Error:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = self.code
-        return error
-
 
 KEYS = st.builds(
     key,
@@ -102,10 +59,16 @@ def held(pending: Counter[EntryKey]) -> dict[EntryKey, Held]:
     }
 
 
-def runs(pending: Counter[EntryKey]) -> tuple[JobRun, ...]:
+def runs(pending: Counter[EntryKey], *, named: bool) -> tuple[JobRun, ...]:
+    """Job 0's user is not always known."""
     payees = {k.payee for k in pending if k.payee.kind is PayeeKind.JOBS}
     return tuple(
-        JobRun(payee, 1000, {"user": "alice"}, "/a", 7, "boot-1", 5, (), 99, 0)
+        JobRun(
+            payee,
+            1000,
+            {"user": "alice"} if named or payee.job_id != "0" else {},
+            *("/a", 7, "boot-1", 5, (), 99, 0),
+        )
         for payee in sorted(payees)
     )
 
@@ -148,7 +111,7 @@ def test_no_failure_loses_or_doubles_a_booking(
                         checkpoints={GPU.name: reading(GPU.name, clock.now(), raw_uj)},
                         unobserved_ms={CPU.name: raw_uj},
                         notes={"raw": str(raw_uj)},
-                        runs=runs(pending),
+                        runs=runs(pending, named=raw_uj % 3 == 0),
                         held=held(pending),
                         settlements=settled(raw_uj),
                     ),

@@ -280,6 +280,7 @@ def test_a_jobs_time_line(path: Path) -> None:
         JobPart(Quality.METERED, table): 30,
         JobPart(Quality.ESTIMATED, table): 3,
     }
+    assert detail.weights == {table: 33 * PRICE.intensity_ug_per_kwh}
     ledger.commit(batch({key(SLOT_S + 86_400, GPU.name, run.payee): 1}), clock.now())
     detail = reader.job("slurm", "7")
     assert detail is not None and detail.grain_s == 3600

@@ -13,7 +13,7 @@ import pytest
 
 import ledgers
 from fakes import START_WALL_NS, FakeClock
-from ledgers import GPU, batch, energy_uj, filled, key, opened, take_back_schema_4
+from ledgers import GPU, batch, energy_uj, filled, key, opened, take_back_schema_5
 from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
 from wattledger.ledger import LedgerReader, open_reader_offline
@@ -60,10 +60,10 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
     epoch = filled(path, 3)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA foreign_keys = OFF")
-    take_back_schema_4(connection)
+    take_back_schema_5(connection)
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN "
-        "('run', 'run_total', 'unlisted_job', 'unlisted_total', 'user_total')"
+        "('run', 'run_total', 'unlisted_job', 'unlisted_total', 'user_total', 'user_waiting')"
     ).fetchall()
     for (name,) in names:
         connection.execute(f"DROP TABLE {name}")
@@ -75,7 +75,7 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
-    assert len(names) == 5
+    assert len(names) == 6
 
     ledger = opened(path)
     assert ledger.books.epoch == epoch and ledger.books.commits == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,12 @@ class Node:
         self.used: dict[Payee, int] = {}
         self.start(known)
 
-    def start(self, known: Sequence[KnownRun] = (), remembered: Sequence[JobRun] = ()) -> None:
+    def start(
+        self,
+        known: Sequence[KnownRun] = (),
+        remembered: Sequence[JobRun] = (),
+        names: UserNames | None = None,
+    ) -> None:
         self.registry = RunRegistry(
             self.clock,
             procfs=self.fake.procfs,
@@ -99,7 +105,7 @@ class Node:
             self.registry,
             boot_id=self.clock.boot_id,
             remembered=remembered,
-            names=UserNames(lambda uid: f"user{uid}"),
+            names=names or UserNames(lambda uid: f"user{uid}"),
         )
 
     def spawn(self, pid: int, ppid: int = 1, cgroup: str = "/", **more: int) -> None:
@@ -252,6 +258,40 @@ def test_the_end_that_was_said_is_the_end(node: Node) -> None:
     node.registry.end(ticket.payee.job_id)
     (ended,) = node.look().ended
     assert ended.end_ns == finish.wall_ns
+
+
+def test_a_name_that_comes_after_the_end_is_told_once(node: Node) -> None:
+    answers = threading.Event()
+    names = UserNames(lambda uid: f"user{uid}" if answers.wait(60) else "")
+    node.start(names=names)
+    node.spawn(100)
+    node.spawn(300)
+    ticket, stays = node.register(100, "train"), node.register(300)
+    node.look()
+    node.fake.end(100)
+    (ended,) = node.look().ended
+    assert ended.labels == {"name": "train"}
+    assert node.look().ended == ()
+    answers.set()
+    names.settle()
+    (named,) = node.look().ended
+    assert named == replace(ended, labels={"name": "train", "user": f"user{UID}"})
+    assert node.look().ended == () and ticket.payee == named.payee
+    assert node.look().runs[stays.payee].labels["user"] == f"user{UID}"
+
+
+def test_a_name_that_does_not_come_is_not_waited_for_for_ever(node: Node) -> None:
+    late = threading.Event()
+    names = UserNames(lambda _: "alice" if late.wait(60) else "")
+    node.start(names=names)
+    node.spawn(100)
+    node.register(100)
+    node.fake.end(100)
+    assert len(node.look().ended) == 1
+    node.look(seconds=20)
+    late.set()
+    names.settle()
+    assert [node.look().ended for _ in range(3)] == [(), (), ()]
 
 
 def test_what_has_just_ended_was_on_its_gpus_until_then(node: Node) -> None:

@@ -14,13 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import snapshots
-from fakes import FakeClock
+from fakes import FakeClock, table_choice
 from serving import FakeDaemon, Served, page_of, read_answer, serving
 from wattledger.errors import LedgerError
+from wattledger.model.jobs import JobKey, job_payee
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.http import PageStore, openapi
 from wattledger_exporters.http.app import App
+from wattledger_exporters.status_page import html_page
 
 # ── /metrics ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -292,6 +294,39 @@ def test_status_page(served: Served) -> None:
     assert not re.search(r"\$\w", html)
 
 
+def page_of_jobs(count: int) -> str:
+    """The page of a node on which so many jobs run; the higher the number, the more it draws."""
+    node = snapshots.with_jobs()
+    jobs = node.books.jobs
+    (one, *_) = jobs.runs.values()
+    payees = [one.run.payee._replace(job_id=str(n)) for n in range(count)]
+    runs = {payee: replace(one, run=replace(one.run, payee=payee)) for payee in payees}
+    ended = replace(one, run=replace(one.run, payee=job_payee("slurm", "old", 5), end_ns=6))
+    runs[ended.run.payee] = ended
+    power_uw = {JobKey("slurm", payee.job_id): int(payee.job_id) * 10**6 for payee in payees}
+    books = replace(node.books, jobs=replace(jobs, runs=runs, past={}, unlisted=frozenset()))
+    return html_page(replace(node, books=books, job_power_uw=power_uw), node.at_ns)
+
+
+def test_the_page_shows_what_the_metrics_do_of_the_jobs_that_draw_most() -> None:
+    html = page_of_jobs(12)
+    figure = r'<td class="n">(.*?)</td>'
+    rows = re.findall(rf"<td>slurm/(\w+)</td>{figure}{figure}", html)
+    assert [row[0] for row in rows] == [str(n) for n in range(11, 1, -1)]
+    assert rows[0] == ("11", "11", "1.100")  # 1 kWh of GPUs, 0.1 of CPUs
+    assert "12 jobs run now; these 10 draw most." in html
+    for private in ("user1001", "physics", "of mine", "old"):
+        assert private not in html.partition("<h2>Jobs</h2>")[2].partition("<h2>Devices</h2>")[0]
+    assert "1 job runs now." in page_of_jobs(1)
+    assert "No job runs now." in page_of_jobs(0)
+
+
+def test_the_page_names_the_country_table_once() -> None:
+    grid = table_choice()
+    html = html_page(snapshots.snapshot(grid=grid), snapshots.NOW_NS)
+    assert "<td>country table, zone WORLD, lifecycle, estimated</td>" in html
+
+
 def test_nothing_from_outside_becomes_markup() -> None:
     evil = '"><script>alert(1)</script>\ud800'
     info = replace(snapshots.devices()[0], name=evil, model=evil)
@@ -299,6 +334,11 @@ def test_nothing_from_outside_becomes_markup() -> None:
     meters = tuple(replace(m, message=evil, errors={evil: 1}) for m in snapshot.meters)
     signal = replace(snapshot.grid.signal, zone=evil, source=evil)
     sources = tuple(replace(s, source=evil, message=evil) for s in snapshot.sources)
+    jobs = snapshots.job_books()
+    (one, *_) = jobs.runs.values()
+    payee = job_payee("unit", evil, 1)
+    runs = {payee: replace(one, run=replace(one.run, payee=payee))}
+    snapshot = replace(snapshot, books=replace(snapshot.books, jobs=replace(jobs, runs=runs)))
     with serving() as it:
         it.daemon.state = replace(
             snapshot,
@@ -311,5 +351,5 @@ def test_nothing_from_outside_becomes_markup() -> None:
         )
         html = it.tcp.request("/").body.decode()
         assert "<script" not in html
-        assert html.count("&lt;script&gt;") > 8
+        assert html.count("&lt;script&gt;") > 9
         assert it.tcp.request("/api/v1/status").status == 200

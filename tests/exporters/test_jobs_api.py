@@ -50,6 +50,15 @@ def test_root_and_the_daemons_user_see_all_a_user_their_own(asker: Asker) -> Non
     )
 
 
+def test_who_runs_has_the_power_that_the_page_shows(asker: Asker) -> None:
+    _, body = asker.ask("/api/v1/jobs", 0)
+    assert [run["power_w"] for run in body["jobs"]] == [350.0, None, None]
+    _, body = asker.ask("/api/v1/jobs/slurm/4711", ALICE)
+    assert [run["power_w"] for run in body["runs"]] == [350.0]
+    asker.daemon.state = None
+    assert asker.ask("/api/v1/jobs", 0)[1]["jobs"][0]["power_w"] is None
+
+
 def test_somebody_elses_job_is_as_good_as_none(asker: Asker) -> None:
     assert asker.ask("/api/v1/jobs/slurm/4711", ALICE)[0] == 200
     assert asker.ask("/api/v1/jobs/slurm/4711", 0)[0] == 200
@@ -138,6 +147,13 @@ def test_no_cursor_or_id_can_hurt(text: str) -> None:
             question()
         except BadRequest as error:
             assert str(error)  # noqa: PT017
+
+
+def test_an_id_may_be_of_any_text() -> None:
+    assert jobs_api.job_of_path("unit", "a\nb") == ("unit", "a\nb")
+    for text in ("", "a\0", "\udcff", "x" * 257):
+        with pytest.raises(BadRequest, match="no job id"):
+            jobs_api.job_of_path("unit", text)
 
 
 def test_a_jobs_answer(asker: Asker) -> None:

@@ -15,7 +15,7 @@ from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job_payee
 from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
-from wattledger.units import NS_PER_S, UJ_PER_KWH
+from wattledger.units import NS_PER_S, UG_PER_G, UJ_PER_KWH
 from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
 
 TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
@@ -44,7 +44,9 @@ def a_receipt(**more: Any) -> Receipt:
         ReceiptKey(Kind.GPU, Quality.METERED, TABLE): gpu,
         ReceiptKey(Kind.CPU, Quality.ESTIMATED, LIVE): a_cell(1 * KWH, 240_000_000),
     }
-    return replace(Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS), **more)
+    weights = {TABLE: 3 * KWH * 1_000_000_000, LIVE: KWH * 200_000_000}
+    receipt = Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS, weights=weights)
+    return replace(receipt, **more)
 
 
 def test_the_figures_of_a_receipt() -> None:
@@ -119,13 +121,13 @@ def test_the_text_for_people() -> None:
     run = a_run(3600, holdings=(Holding("GPU-7a", 1_000_000),))
     text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", exit_code=0), ["One note."])
     assert text.splitlines() == [
-        "wattledger: train took 1:00:00 h, exit code 0; measured by the daemon as run/r-1",
+        "wattledger: train took 1 h, exit code 0; measured by the daemon as run/r-1",
         "  energy    4.000 kWh     GPU 3.000, CPU 1.000",
         "            14,400,000 J  mean 4,000 W",
         "  CO2e      4,920 g       " + PRICED,
         "  water     6,857,143 L   on site 2,057,143, grid 4,800,000",
         "  cost      1.470 EUR",
-        "  held idle 1.000 kWh     50% of 2:00:00 h GPU time",
+        "  held idle 1.000 kWh     50% of 2 h GPU time",
         "  measured  75% by energy counters, 25% estimated",
         "  devices   GPU-7a",
         "  One note.",
@@ -153,13 +155,37 @@ def test_many_gpus_and_a_hostile_name_stay_readable() -> None:
 
 def test_a_tiny_energy_is_no_zero_and_not_in_scientific_notation() -> None:
     cells = {
-        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): a_cell(999_999),
+        ReceiptKey(Kind.GPU, Quality.METERED, TABLE): a_cell(999_999, 3_000),
         ReceiptKey(Kind.CPU, Quality.ESTIMATED, TABLE): a_cell(1),
     }
     text = receipt_text(receipt_json(Receipt(a_run(0.3), cells=cells, since_ns=START_WALL_NS)))
-    assert "energy    0.0000002778 kWh" in text
-    assert "e-" not in text
+    assert "energy    1.000 J " in text and "GPU 1.000, CPU <0.001; mean 3.333 W" in text
+    assert "CO2e      3.000 mg" in text and "e-" not in text
     assert "measured  >99% by energy counters, <1% estimated" in text
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 10**15), min_size=1, max_size=5))
+def test_the_intensity_is_that_of_the_price_however_little_was_used(
+    tenths_g: int, energies_uj: list[int]
+) -> None:
+    """CO2e is in whole µg, rounded down: below some joules its quotient by energy says nothing."""
+    key = ReceiptKey(Kind.CPU, Quality.METERED, LIVE)
+    intensity_ug, energy_uj = tenths_g * UG_PER_G // 10, sum(energies_uj)
+    weights = {LIVE: sum(uj * intensity_ug for uj in energies_uj)}
+    cells = {key: a_cell(energy_uj, energy_uj * intensity_ug // KWH)}
+    told = receipt_json(
+        Receipt(a_run(), cells=cells, since_ns=START_WALL_NS, weights=weights),
+    )
+    said = told["grid"][0]["mean_intensity_g_per_kwh"]
+    assert said == (tenths_g / 10 if energy_uj else None)
+    assert ("g/kWh" in receipt_text(told)) == (said is not None)
+
+
+def test_several_intensities_of_a_source_show_their_mean_by_energy() -> None:
+    key = ReceiptKey(Kind.CPU, Quality.METERED, LIVE)
+    weights = {LIVE: 3 * 100_000_000 + 1 * 300_000_000}
+    receipt = Receipt(a_run(), cells={key: a_cell(4)}, since_ns=START_WALL_NS, weights=weights)
+    assert receipt_json(receipt)["grid"][0]["mean_intensity_g_per_kwh"] == 150.0
 
 
 GRIDS = st.sampled_from([TABLE, LIVE, LIVE._replace(estimated=True), TABLE._replace(pue_ppm=10**6)])

@@ -17,7 +17,7 @@ from wattledger.model.settling import Settled
 from wattledger_exporters.amounts import settled_amounts
 from wattledger_exporters.http import openapi
 from wattledger_exporters.http.settle_api import settle_json
-from wattledger_exporters.receipts import number, signed
+from wattledger_exporters.receipts import signed
 
 DOCUMENT = json.loads(json.dumps(openapi.document("0.1.0")))
 ALL = (("/api/v1/settle", "POST"), ("/api/v1/verify", "GET"), ("/api/v1/audit", "GET"))
@@ -106,7 +106,7 @@ def test_a_job_shows_what_is_settled(asker: Asker) -> None:
     settled_g = body["totals"]["co2e_g"] - 1.5
     assert body["settled"]["co2e_g"] == pytest.approx(settled_g)
     (line,) = [line for line in receipt(body) if "settled" in line]
-    assert f"{number(settled_g)} g" in line and "50% of it by published prices: -1.500 g" in line
+    assert co2e(settled_g) in line and "50% of it by published prices: -1.500 g" in line
 
 
 def test_settled_amounts_are_those_booked_and_the_difference() -> None:
@@ -116,4 +116,8 @@ def test_settled_amounts_are_those_booked_and_the_difference() -> None:
     assert told is not None
     assert (told["co2e_g"], told["co2e_difference_g"], told["water_grid_l"]) == (4.0, -1.0, 2.5)
     assert told["exact"] == {"energy_uj": "4", "co2e_ug": "4000000", "water_grid_ul": "2500000"}
-    assert (signed(-1.5), signed(0.25), signed(0.0)) == ("-1.500", "+0.2500", "+0")
+    assert (signed(-1.5, CO2E), signed(0.25, CO2E), signed(0.0, CO2E)) == (
+        "-1.500 g",
+        "+0.2500 g",
+        "+0 g",
+    )

@@ -53,5 +53,5 @@ def test_a_marginal_source_is_noted_and_no_problem(tmp_path: Path) -> None:
     found = [f for f in examine(config, Told(status(shown, clock.wall_ns))) if f.area == "grid"]
 
     assert [finding.level for finding in found] == ["note", "note"]
-    assert "table US" in found[0].message
+    assert "country table" in found[0].message
     assert MARGINAL[0] in found[1].message and found[1].hint == MARGINAL[1]

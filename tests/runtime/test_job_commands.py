@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 from fakes import START_WALL_NS, FakeClock
 from ledgers import CPU, GPU, batch, key, opened
 from wattledger.cli import main
+from wattledger.job_reports import tables
 from wattledger.model import IDLE
 from wattledger.model.jobs import Held, Holding, JobRun, job_payee
 from wattledger.units import NS_PER_S
@@ -54,7 +57,7 @@ def test_a_receipt(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "slurm/4711" in said and "running, from 2027-01-15T08:00:00Z to now" in said
     assert "energy    1.000 kWh" in said and "GPU 1.000" in said
     words = " ".join(said.split())
-    assert "held idle 0.2500 kWh 75% of 1:00:00 h GPU time" in words
+    assert "held idle 0.2500 kWh 75% of 1 h GPU time" in words
     assert "475.0 g/kWh, table WORLD (lifecycle, an estimate), PUE 1.56" in words
     assert "75% of the time that it held GPUs they did nothing: 25% of its energy" in words
     assert "Most of the time the GPUs waited" in words and "100% by energy counters" in words
@@ -162,6 +165,35 @@ def test_an_id_that_two_managers_know(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Also" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [
+        ("a\nb.service", "a\\nb.service"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("dev-x\\x2dy\n.service", "dev-x\\x2dy\\n.service"),
+        ("back\\nslash.service", "back\\nslash.service"),
+    ],
+)
+def test_whatever_is_listed_can_be_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], job_id: str, shown: str
+) -> None:
+    path, clock = tmp_path / "odd.sqlite", FakeClock()
+    run = JobRun(job_payee("unit", job_id, START_WALL_NS), last_seen_ns=START_WALL_NS)
+    books = opened(path, clock)
+    books.commit(batch({key(SLOT_S, CPU.name, run.payee): 5}, runs=(run,)), clock.now())
+    books.close()
+    for command in (("jobs",), ("report", "--by", "job", "--until", "2030-01-01")):
+        assert main([*command, "--ledger", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert sum(line.split()[:1] == [f"unit/{shown}"] for line in said.splitlines()) == 1
+    for asked in (f"unit/{shown}", shown, job_id):
+        assert main(["job", asked, "--ledger", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"unit/{shown}\n") and "Also" not in said
+        assert main(["job", asked, "--ledger", str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["job_id"] == job_id
+
+
 def test_a_time_line_of_bars(tmp_path: Path) -> None:
     path, clock = tmp_path / "line.sqlite", FakeClock()
     run = JobRun(
@@ -204,4 +236,92 @@ def test_each_command_stands_alone(ledger: str) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "4711" in done.stdout or "GPU-h" in done.stdout
+        assert "4711" in done.stdout or "Nobody held a GPU" in done.stdout
+
+
+def test_what_is_not_shown_is_said_in_words(
+    ledger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["jobs", "--ledger", ledger, "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "There are more; --all shows the rest." in said and "cursor" not in said
+    assert main(["jobs", "--ledger", ledger, "--limit", "1", "--csv"]) == 0
+    assert capsys.readouterr().err == "wattledger: there are more; --all shows the rest\n"
+    assert main(["jobs", "--ledger", ledger, "--user", "nobody"]) == 0
+    assert capsys.readouterr().out == "No jobs found.\n"
+    empty = ("--since", "2026-01-01", "--until", "2026-01-02", "--ledger", ledger)
+    assert main(["waste", *empty]) == 0
+    assert capsys.readouterr().out == (
+        "Nobody held a GPU from 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z. "
+        "GPUs that nobody held used 0 kWh.\n"
+    )
+    assert main(["waste", *empty, "--csv"]) == 0  # programs get their header
+    assert capsys.readouterr().out.startswith("group,runs,")
+
+
+def test_those_who_were_shown_to_one_user_only() -> None:
+    """What the daemon answers to a user who may see their own jobs only."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        tables.print_jobs({"jobs": [], "next_cursor": None, "restricted_to_uid": 7}, "table")
+    assert out.getvalue() == "No jobs of uid 7 found.\n"
+
+
+def many_jobs(path: Path, count: int) -> None:
+    clock = FakeClock()
+    payees = [job_payee("slurm", str(n), START_WALL_NS + n) for n in range(count)]
+    runs = tuple(
+        JobRun(payee, uid=1001, labels={"user": f"u{n}"}, last_seen_ns=START_WALL_NS + n)
+        for n, payee in enumerate(payees)
+    )
+    energy = {key(SLOT_S, GPU.name, payee): 1 + n * 7 % count for n, payee in enumerate(payees)}
+    books = opened(path, clock)
+    books.commit(batch(energy, runs=runs), clock.now())
+    books.close()
+
+
+@pytest.mark.parametrize("by", ["job", "user"])
+def test_those_who_used_most_are_reported_first(
+    by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "many.sqlite"
+    many_jobs(path, 60)
+    asked = ["report", "--by", by, "--until", "2030-01-01", "--ledger", str(path)]
+
+    def energies(form: str, *more: str) -> tuple[list[int], str, str]:
+        assert main([*asked, form, *more]) == 0
+        said = capsys.readouterr()
+        if form == "--json":
+            return [int(r["energy_uj"]) for r in json.loads(said.out)["rows"]], said.out, said.err
+        rows = csv.DictReader(said.out.splitlines())
+        return [int(r["energy_uj"]) for r in rows], said.out, said.err
+
+    for form in ("--json", "--csv"):
+        assert energies(form)[0] == list(range(60, 0, -1))
+    few, text, _ = energies("--json", "--limit", "3")
+    assert few == [60, 59, 58]
+    cut = json.loads(text)
+    assert (cut["rows_left_out"], cut["total"]["energy_uj"]) == (57, str(sum(range(61))))
+    assert "57 more" in energies("--csv", "--limit", "3")[2]
+
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "And 10 more, in the total; --limit N shows them." in lines
+    assert len(lines) == 1 + 50 + 1 + 2, "head, rows, total, notes"
+    assert main([*asked, "--limit", "60"]) == 0
+    assert "more" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*asked, "--limit", "0"])
+
+
+def test_hours_stay_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, clock = tmp_path / "hours.sqlite", FakeClock()
+    books = opened(path, clock)
+    hours = {key(SLOT_S + 3600 * n): 100 - n for n in range(60)}
+    books.commit(batch(hours), clock.now())
+    books.close()
+    since = ("--since", "2027-01-01", "--until", "2027-02-01", "--ledger", str(path))
+    assert main(["report", "--by", "hour", *since]) == 0
+    said = capsys.readouterr().out.splitlines()
+    hours_shown = [line.split()[0] for line in said if line.startswith("2027-")]
+    assert len(hours_shown) == 60 and hours_shown == sorted(hours_shown)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import socketserver
 import subprocess
 import sys
 import threading
@@ -101,6 +102,16 @@ def test_what_a_block_raises_is_raised_and_its_receipt_says_1(place: Place) -> N
     with pytest.raises(ZeroDivisionError), place.measure() as m:
         _ = 1 / 0
     assert receipt_of(m).exit_code == 1
+    assert "exit code" not in str(receipt_of(m))
+    assert "Something was raised in it." in str(receipt_of(m))
+
+
+def test_a_block_has_no_exit_code_to_tell(place: Place) -> None:
+    with place.measure() as m:
+        pass
+    said = str(receipt_of(m))
+    assert "exit code" not in said and "raised" not in said
+    assert said.startswith("wattledger: step took ")
 
 
 def test_a_block_in_a_block_is_a_step_of_it(place: Place) -> None:
@@ -297,6 +308,29 @@ def test_a_gpu_that_is_not_to_be_had_is_left_out_and_told(
     assert receipt.energy_kwh["cpu"] > 0
     assert "Without the GPUs that were asked for" in str(receipt)
     assert any("measured without these GPUs" in r.getMessage() for r in caplog.records)
+
+
+def test_the_daemons_sentence_ends_once(
+    tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = b'{"error": "GPU 1 is lent to somebody.", "hint": "Wait."}'
+    reply = b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n%s" % (len(refusal), refusal)
+
+    class Refuses(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(reply)
+
+    with socketserver.UnixStreamServer(str(tmp_path / "s"), Refuses) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        measured = place.measure(gpus=[1], socket=tmp_path / "s")
+        measured.__enter__()
+        thread.join()
+    measured.__exit__(None, None, None)
+    why = "GPU 1 is lent to somebody"
+    assert f"Without the GPUs that were asked for: {why}.\n" in f"{receipt_of(measured)}\n"
+    assert any(r.getMessage().startswith(f"{why}; measured") for r in caplog.records)
 
 
 def test_nothing_is_loaded_before_it_is_asked_for() -> None:

@@ -97,7 +97,13 @@ class Node:
         for name in self.raw_uj:
             self.raw_uj[name] += round(watts.get(name, 0) * seconds * UJ_PER_J)
 
-    def turn(self, watts: dict[str, float], seconds: float = 1.0, used: bool | None = None) -> None:
+    def turn(
+        self,
+        watts: dict[str, float],
+        seconds: float = 1.0,
+        used: bool | None = None,
+        may_wait: bool = False,
+    ) -> None:
         self.pass_time(seconds, watts)
         now, boot = self.clock.now(), self.clock.boot_id
         pids = tuple(100 + job for job in self.on_gpu)
@@ -120,7 +126,7 @@ class Node:
                 used={} if used is None else {GPU.name: used},
             )
         )
-        self.sampler.tick()
+        self.sampler.tick(may_wait=may_wait)
 
 
 @pytest.fixture
@@ -202,6 +208,19 @@ def test_what_is_held_and_not_used_is_told(node: Node) -> None:
     (held,) = [cell.held for key, cell in cells.items() if key.kind is Kind.GPU]
     assert held.held_ms == 11_000
     assert (held.idle_ms, held.idle_uj) == (5_000, 300 * UJ_PER_J)
+
+
+def test_of_two_reports_in_one_turn_each_may_say_that_a_gpu_was_used(node: Node) -> None:
+    node.run(7)
+    node.on_gpu = (7,)
+    node.turn({})
+    for used in (True, False):  # drained together: the sampler came late
+        node.feed.put(MeterReport(used={GPU.name: used}))
+    node.turn({GPU.name: 300})
+    node.turn({GPU.name: 60}, used=False)
+    cells = job_total(node.sampler.commit().books.jobs, JobKey("slurm", "7"))
+    (held,) = [cell.held for key, cell in cells.items() if key.kind is Kind.GPU]
+    assert (held.held_ms, held.idle_ms, held.idle_uj) == (2_000, 1_000, 60 * UJ_PER_J)
 
 
 def test_a_restart_gives_the_gap_to_who_lives_on_both_sides(node: Node) -> None:
@@ -322,3 +341,18 @@ def test_whatever_happens_the_answers_of_all_are_the_nodes_energy(
             assert 0 <= cell.held.idle_ms <= cell.held.held_ms
             assert cell.held.idle_uj <= cell.amounts.energy_uj
     reader.close()
+
+
+def test_among_many_jobs_every_second_turn_has_to_do(node: Node) -> None:
+    for job in range(40):
+        node.run(job)
+    node.on_gpu = (7,)
+    node.turn({})
+    node.sampler.commit()
+    node.run(7, cpu_s=1.0)
+    node.turn({GPU.name: 400, CPU.name: 100}, may_wait=True)  # looks at nobody
+    node.run(8, cpu_s=1.0)
+    node.turn({GPU.name: 200, CPU.name: 100}, may_wait=True)
+    snapshot = node.sampler.commit()
+    assert joules(snapshot, 7, Kind.GPU) == 600
+    assert joules(snapshot, 7, Kind.CPU) == joules(snapshot, 8, Kind.CPU) == 100

@@ -22,7 +22,7 @@ from wattledger.settle_desk import SLOTS_PER_COMMIT, SWITCHED_OFF
 from wattledger.settler import DAY_NS, Settler
 from wattledger.units import format_duration
 from wattledger_exporters.http.settle_api import SETTLE_PATH, settle_json
-from wattledger_exporters.receipts import percent, printable, signed
+from wattledger_exporters.wording import CO2E, percent, printable, signed
 
 FAILED_EXIT = 1
 
@@ -110,10 +110,10 @@ def lines(answer: Mapping[str, Any]) -> list[str]:
     booked_g, settled_g = float(total["co2e_g"]), float(total["co2e_settled_g"])
     share = percent(settled / energy) if energy else "nothing"
     span = f"From {report['since']} to {report['until']}: {energy:,.6f} kWh"
-    change = signed(settled_g - booked_g)
+    change = signed(settled_g - booked_g, CO2E)
     found = [
         f"{span}, of which {share} is settled; {report['changed_slots']} prices of slots changed.",
-        f"CO2e: booked {booked_g:,.3f} g, settled {settled_g:,.3f} g ({change} g).",
+        f"CO2e: booked {booked_g:,.3f} g, settled {settled_g:,.3f} g ({change}).",
     ]
     if report["unpublished_kwh"]:
         found.append(f"{report['unpublished_kwh']:,.6f} kWh: no source has published its price.")

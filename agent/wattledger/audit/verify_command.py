@@ -15,7 +15,7 @@ from wattledger.errors import DaemonUnreachable
 from wattledger.ledger import open_reader_offline
 from wattledger.remote import Remote
 from wattledger_exporters.http.settle_api import VERIFY_PATH, verify_json
-from wattledger_exporters.receipts import printable
+from wattledger_exporters.wording import printable
 
 PATIENCE_S = 90.0
 UNBALANCED_EXIT = 1

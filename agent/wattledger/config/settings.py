@@ -261,6 +261,9 @@ class Jobs:
         "Who bears what the CPUs draw when idle: jobs by the CPUs that they were given "
         '("allocated"), all alike ("equal"), by CPU time ("proportional"), or nobody ("none").',
     )
+    cpu_idle_watts: Watts | None = setting(
+        None, "What a CPU package draws when idle. Not set: learnt from quiet minutes.", "45"
+    )
     linger: DurationNs = setting(
         s_ns(900),
         "How long a job stays on the page after its end; in the ledger it stays for good.",

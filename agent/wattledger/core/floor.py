@@ -18,8 +18,14 @@ QUIET_PPM = 20_000  # 2 %
 class IdleFloors:
     """The floors of the node's CPU devices, and the quiet minute in progress of each."""
 
-    def __init__(self, note: str = "") -> None:
-        """Args: note: what `note()` gave in an earlier process; unreadable text is forgotten."""
+    def __init__(self, note: str = "", known_uw: int | None = None) -> None:
+        """Floors as they are known.
+
+        Args:
+            note: what `note()` gave in an earlier process; unreadable text is forgotten.
+            known_uw: what each device draws when idle, by the settings; None: it is learnt.
+        """
+        self._known_uw = known_uw
         self._floor_uw: dict[str, int] = {}
         self._window: dict[str, tuple[int, int]] = {}  # device → (energy_uj, ns) since it is quiet
         try:
@@ -30,7 +36,7 @@ class IdleFloors:
 
     def floor_uw(self, device: str) -> int:
         """The device's floor in µW; 0 while unknown."""
-        return self._floor_uw.get(device, 0)
+        return self._known_uw if self._known_uw is not None else self._floor_uw.get(device, 0)
 
     def observe(self, device: str, energy_uj: int, duration_ns: int, busy_ppm: int | None) -> None:
         """One interval of a device and the node's load in it (None: cannot be told)."""

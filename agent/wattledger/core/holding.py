@@ -103,9 +103,9 @@ def _use_by_payer(device: str, survey: Survey) -> dict[Payee, int]:
 def members_of(device: str, survey: Survey) -> dict[Payee, list[tuple[Payee, int]]]:
     """Payer → those of it and its steps that are on a GPU, with their parts of what it holds.
 
-    A step has what its processes use, or the equal part of it; a job whose own processes are not
-    on the device leaves all of it to the steps that are. A payer without an entry has no steps on
-    it.
+    A step has what its processes use, with MIG by their slices, or the equal part of it; a job
+    whose own processes are not on the device leaves all of it to the steps that are. A payer
+    without an entry has no steps on it.
     """
     if not survey.steps:
         return {}
@@ -118,11 +118,19 @@ def members_of(device: str, survey: Survey) -> dict[Payee, list[tuple[Payee, int
         if (step.manager, step.job_id) in claiming:
             on_it.setdefault(payer_of(step, survey.steps), set()).add(step)
     sm = survey.sm.get(device, {})
+    slices = {
+        JobKey(claim.manager, claim.job_id): claim.share_ppm
+        for claim in survey.claims
+        if claim.device == device and claim.source == "processes"
+    }
     members: dict[Payee, list[tuple[Payee, int]]] = {}
     for payer, those in on_it.items():
         if those.isdisjoint(survey.steps):
             continue
-        used = [(payee, sm.get(payee, 0)) for payee in sorted(those)]
+        used = [
+            (payee, sm.get(payee, 0) if sm else slices.get(JobKey(*payee[1:3]), 0))
+            for payee in sorted(those)
+        ]
         if not sum(part for _, part in used):
             used = [(payee, 1) for payee, _ in used]
         members[payer] = used

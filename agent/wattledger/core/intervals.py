@@ -18,7 +18,7 @@ Gaps are measured on CLOCK_BOOTTIME, which neither stands still in a sleep nor i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wattledger.model import (
@@ -28,7 +28,7 @@ from wattledger.model import (
     Quality,
     Reading,
 )
-from wattledger.units import NS_PER_S, SLOT_NS, SLOT_S, slot_of
+from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, SLOT_S, slot_of
 
 _SLEPT_NS = NS_PER_S  # boottime ran this much further than monotonic: the machine slept
 
@@ -170,3 +170,28 @@ def over_slots(start_ns: int, end_ns: int, amount: int) -> Iterator[tuple[int, i
         if upto > done:
             yield slot_s, upto - done
         done = upto
+
+
+def merged(intervals: Iterable[EnergyInterval]) -> list[EnergyInterval]:
+    """Neighbouring intervals of a device and quality as one; fifty samples a second become one.
+
+    Only where one begins where the other ended, so that no time is counted twice.
+    """
+    joined: list[EnergyInterval] = []
+    open_: dict[tuple[str, Quality], int] = {}
+    for interval in intervals:
+        key = (interval.device, interval.quality)
+        at = open_.get(key)
+        if at is not None and abs(joined[at].end_ns - interval.start_ns) < NS_PER_MS:
+            before = joined[at]
+            joined[at] = EnergyInterval(
+                before.device,
+                before.start_ns,
+                interval.end_ns,
+                before.energy_uj + interval.energy_uj,
+                before.quality,
+            )
+        else:
+            open_[key] = len(joined)
+            joined.append(interval)
+    return joined

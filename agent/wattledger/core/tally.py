@@ -99,6 +99,7 @@ class Tallies:
     def __init__(self) -> None:
         self.entries = Entries()
         self.closed: dict[Payee, ReceiptCells] = {}
+        self.closed_weights: dict[Payee, dict[GridPart, int]] = {}
         self.kinds: dict[str, Kind] = {}
         self._newest_s = 0
 
@@ -136,15 +137,21 @@ class Tallies:
 
     def cells(self, payee: Payee) -> ReceiptCells:
         """What a command has cost so far."""
+        return self.sums(payee)[0]
+
+    def sums(self, payee: Payee) -> tuple[ReceiptCells, dict[GridPart, int]]:
+        """What a command has cost so far, and by which intensities that was priced."""
         cells = dict(self.closed.get(payee, {}))
+        weights = dict(self.closed_weights.get(payee, {}))
         for key in self._keys():
             if key.payee == payee:
-                self._add(cells, key)
-        return cells
+                self._add(cells, weights, key)
+        return cells, weights
 
     def drop(self, payee: Payee) -> None:
         """Forget a command."""
         self.closed.pop(payee, None)
+        self.closed_weights.pop(payee, None)
         entries = self.entries
         for key in [key for key in self._keys() if key.payee == payee]:
             entries.energy_uj.pop(key, None)
@@ -161,16 +168,19 @@ class Tallies:
     def _close(self, before_s: int) -> None:
         for key in self._keys():
             if key.slot_s < before_s:
-                self._add(self.closed.setdefault(key.payee, {}), key)
+                weights = self.closed_weights.setdefault(key.payee, {})
+                self._add(self.closed.setdefault(key.payee, {}), weights, key)
                 self.entries.energy_uj.pop(key, None)
                 self.entries.held.pop(key, None)
 
-    def _add(self, cells: ReceiptCells, key: EntryKey) -> None:
+    def _add(self, cells: ReceiptCells, weights: dict[GridPart, int], key: EntryKey) -> None:
         price, held = key.price, self.entries.held.get(key)
         part = GridPart(price.zone, price.source, price.basis, price.estimated, price.pue_ppm)
         place = ReceiptKey(self.kinds[key.device], key.quality, part)
+        energy_uj = self.entries.energy_uj.get(key, 0)
+        weights[part] = weights.get(part, 0) + energy_uj * price.intensity_ug_per_kwh
         cell = Cell(
-            footprint(self.entries.energy_uj.get(key, 0), price),
+            footprint(energy_uj, price),
             held.whole() if held is not None else Held(),
         )
         if place in cells:

@@ -76,6 +76,10 @@ def write(commands: Iterable[Command], tallies: Tallies) -> str:
                 [key.kind, key.quality, *key.grid, *cell.amounts, *cell.held]
                 for key, cell in tallies.closed.get(command.run.payee, {}).items()
             ],
+            "weights": [
+                [*part, weight]
+                for part, weight in tallies.closed_weights.get(command.run.payee, {}).items()
+            ],
         }
         for command in commands
     ]
@@ -119,6 +123,9 @@ def read(note: str) -> tuple[list[Command], Tallies]:
                 if any(held):
                     tallies.entries.held[key] = HeldTime(*map(int, held))
             tallies.closed[payee] = {_receipt_key(row): _cell(row) for row in one["closed"]}
+            tallies.closed_weights[payee] = {
+                _grid_part(row[:5]): int(row[5]) for row in one["weights"]
+            }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return [], Tallies()
     return commands, tallies
@@ -130,9 +137,12 @@ def _price(row: list[Any]) -> Price:
 
 
 def _receipt_key(row: list[Any]) -> ReceiptKey:
-    kind, quality, zone, source, basis, estimated, pue_ppm = row[:7]
-    grid = GridPart(zone, source, Basis(basis), bool(estimated), int(pue_ppm))
-    return ReceiptKey(Kind(kind), Quality(quality), grid)
+    return ReceiptKey(Kind(row[0]), Quality(row[1]), _grid_part(row[2:7]))
+
+
+def _grid_part(row: list[Any]) -> GridPart:
+    zone, source, basis, estimated, pue_ppm = row
+    return GridPart(zone, source, Basis(basis), bool(estimated), int(pue_ppm))
 
 
 def _cell(row: list[Any]) -> Cell:

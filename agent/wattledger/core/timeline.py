@@ -62,11 +62,13 @@ def cut(
     def runs(payee: Payee, at_ns: int) -> bool:
         return begun_ns.get(payee, at_ns) <= at_ns < ended_ns.get(payee, at_ns + 1)
 
-    if (new == old and not brief) or start_ns >= end_ns:
+    held = {payee for payee, _ in (*old.weights, *new.weights)}
+    ends = [ended_ns[payee] for payee in held if payee in ended_ns]
+    if (new == old and not brief and not ends) or start_ns >= end_ns:
         return [Segment(start_ns, end_ns, new)]
     edges = [
+        *ends,
         *(begun_ns[payee] for payee, _ in new.weights if payee in begun_ns),
-        *(ended_ns[payee] for payee, _ in old.weights if payee in ended_ns),
         *(edge_ns for one in brief for edge_ns in (one.start_ns, one.end_ns)),
     ]
     inside = sorted({edge_ns for edge_ns in edges if start_ns < edge_ns < end_ns})
@@ -118,6 +120,36 @@ class Timelines:
                 known.append(segment)
         if len(known) > MAX_SEGMENTS:
             del known[: len(known) - MAX_SEGMENTS]
+
+    def begin(self, device: str, alone: Holders, start_ns: int) -> None:
+        """Somebody held a GPU earlier than the surveys knew: what was nobody's since was theirs."""
+        amended: list[Segment] = []
+        for one in self._segments.get(device, ()):
+            if one.end_ns <= start_ns or one.holders.weights:
+                amended.append(one)
+                continue
+            if one.start_ns < start_ns:
+                amended.append(one._replace(end_ns=start_ns))
+            amended.append(Segment(max(one.start_ns, start_ns), one.end_ns, alone))
+        if amended:
+            self._segments[device] = amended
+
+    def end(self, payee: Payee, end_ns: int) -> None:
+        """A run had ended earlier than the surveys knew: what it held since was nobody's."""
+        for device, known in self._segments.items():
+            if known[-1].end_ns <= end_ns:
+                continue
+            amended: list[Segment] = []
+            for one in known:
+                if one.end_ns <= end_ns or payee not in dict(one.holders.weights):
+                    amended.append(one)
+                    continue
+                if one.start_ns < end_ns:
+                    amended.append(one._replace(end_ns=end_ns))
+                rest = tuple(item for item in one.holders.weights if item[0] != payee)
+                holders = one.holders._replace(weights=rest)
+                amended.append(Segment(max(one.start_ns, end_ns), one.end_ns, holders))
+            self._segments[device] = amended
 
     def over(self, device: str, start_ns: int, end_ns: int) -> tuple[Weights, int]:
         """Who held a GPU in an interval: weights, and what they are parts of.

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from wattledger.core.holding import Holders, Weights, divide, holders_of, members_of
-from wattledger.core.timeline import Brief, Timelines, cut
+from wattledger.core.timeline import Brief, Segment, Timelines, cut
 from wattledger.model import (
     IDLE,
     SYSTEM,
@@ -32,12 +32,13 @@ from wattledger.model import (
     Quality,
     Usage,
 )
-from wattledger.model.jobs import Holding, JobKey, JobRun, Survey
+from wattledger.model.jobs import WHOLE_SHARE_PPM, Holding, JobKey, JobRun, Survey
 from wattledger.units import NS_PER_S, PPM
 
 POLICIES = ("allocated", "equal", "proportional", "none")
 REMEMBER_NS = 60 * NS_PER_S
 MAX_ASLEEP = 10_000
+LEARN_NS = 2 * NS_PER_S
 
 
 class _Mark(NamedTuple):
@@ -85,18 +86,26 @@ class Payers:
         self._marks: dict[str, _Mark] = {}
         self._spent: dict[str, tuple[Mapping[Payee, int], Weights, int]] = {}
         self._holders: dict[str, Holders] = {}
+        self._holdings: dict[tuple[str, ...], dict[Payee, tuple[Holding, ...]]] = {}
         self._timelines = Timelines()
         self._step_starts_ns: dict[Payee, int] = {}  # on CLOCK_BOOTTIME
+        self._step_ends_ns: dict[Payee, int] = {}
 
     def observe(self, survey: Survey) -> None:
         """Take in a survey; the usages asked for from now on are by it."""
         before, old = self._survey, self._holders
         if before is None and self._start.busy_ns is None:
             self._start = _Mark({}, survey.busy_ns)
-        self._survey, self._holders = survey, {}
-        self._running = {run.key: payee for payee, run in survey.runs.items()}
+        self._survey = survey
         self._count_cpu_time(before, survey)
         self._note_steps(survey)
+        if before is not None and _held_alike(before, survey):  # nearly always
+            since_ns, now_ns = before.at.boottime_ns, survey.at.boottime_ns
+            for device, holders in old.items():
+                self._timelines.extend(device, (Segment(since_ns, now_ns, holders),))
+            return
+        self._holders, self._holdings = {}, {}
+        self._running = {run.key: payee for payee, run in survey.runs.items()}
         self._note_holders(before, old, survey)
 
     def _count_cpu_time(self, before: Survey | None, survey: Survey) -> None:
@@ -128,6 +137,10 @@ class Payers:
             step: known.get(step, min(step.start_ns - at.wall_ns, 0) + at.boottime_ns)
             for step in survey.steps
         }
+        self._step_ends_ns = {
+            step: min(end_ns - at.wall_ns, 0) + at.boottime_ns
+            for step, end_ns in survey.ending.items()
+        }
 
     def _note_holders(
         self, before: Survey | None, old: Mapping[str, Holders], survey: Survey
@@ -149,6 +162,11 @@ class Payers:
         }
         gone = [run for run in survey.ended if run.payee not in survey.runs]
         ended_ns = {run.payee: boottime_ns(run.end_ns or run.last_seen_ns) for run in gone}
+        ended_ns |= {payee: boottime_ns(end_ns) for payee, end_ns in survey.ending.items()}
+        for run in gone:
+            end_ns = (run.end_ns or run.last_seen_ns) + to_boottime_ns
+            if end_ns < since_ns:  # it was seen dead already, or held on to until it was read
+                self._timelines.end(run.payee, end_ns)
         brief: dict[str, list[Brief]] = {}
         for run in gone:
             for device, share_ppm, _ in run.holdings:
@@ -157,15 +175,29 @@ class Payers:
                     start_ns = boottime_ns(run.payee.start_ns)
                     one = Brief(run.payee, share_ppm, start_ns, ended_ns[run.payee])
                     brief.setdefault(device, []).append(one)
+                    alone = Holders(((run.payee, share_ppm),), WHOLE_SHARE_PPM)
+                    self._learn(device, run.payee, alone, to_boottime_ns, since_ns)
         claimed = (claim.device for claim in survey.claims)
         for device in dict.fromkeys((*survey.processes, *claimed, *old, *brief)):
             new, was = self.holders(device), old.get(device)
             if was is None:
                 was = new if before is None else Holders()
+            for payee, weight in new.weights:
+                if payee in known and payee not in dict(was.weights):
+                    alone = Holders(((payee, weight),), new.whole)
+                    self._learn(device, payee, alone, to_boottime_ns, since_ns)
             segments = cut(
                 since_ns, at.boottime_ns, was, new, begun_ns, ended_ns, brief.get(device, ())
             )
             self._timelines.extend(device, segments)
+
+    def _learn(
+        self, device: str, payee: Payee, alone: Holders, to_boottime_ns: int, since_ns: int
+    ) -> None:
+        """A run began a moment before a survey that did not know yet what it holds."""
+        start_ns = payee.start_ns + to_boottime_ns
+        if since_ns - LEARN_NS < start_ns < since_ns:
+            self._timelines.begin(device, alone, start_ns)
 
     def holders(self, device: str) -> Holders:
         """Who pays for a GPU now; steps are not among them."""
@@ -178,6 +210,12 @@ class Payers:
 
     def holdings(self, gpus: Iterable[str]) -> dict[Payee, tuple[Holding, ...]]:
         """Run → the GPUs that it holds; a step what it has of its job's."""
+        asked = tuple(gpus)
+        if asked not in self._holdings:
+            self._holdings = {asked: self._find_holdings(asked)}
+        return self._holdings[asked]
+
+    def _find_holdings(self, gpus: Iterable[str]) -> dict[Payee, tuple[Holding, ...]]:
         held: dict[Payee, tuple[Holding, ...]] = {}
         for device in gpus:
             holders = self.holders(device)
@@ -231,12 +269,11 @@ class Payers:
             start_ns, end_ns = interval.start_ns + to_boottime_ns, interval.end_ns + to_boottime_ns
             weights, whole = self._timelines.over(device, start_ns, end_ns)
             if survey.steps:
-                starts_ns = self._step_starts_ns
                 weights, whole = divide(
                     weights,
                     whole,
                     self._members(device),
-                    lambda step: max(0, end_ns - max(starts_ns.get(step, start_ns), start_ns)),
+                    lambda step: self._ran_ns(step, start_ns, end_ns),
                     end_ns - start_ns,
                 )
         if weights:
@@ -248,6 +285,11 @@ class Payers:
         if processes is None:
             return Usage(device, rest=UNATTRIBUTED)
         return Usage(device, rest=SYSTEM if processes else IDLE)
+
+    def _ran_ns(self, step: Payee, start_ns: int, end_ns: int) -> int:
+        """How long a step ran in a span on CLOCK_BOOTTIME."""
+        from_ns = max(self._step_starts_ns.get(step, start_ns), start_ns)
+        return max(0, min(self._step_ends_ns.get(step, end_ns), end_ns) - from_ns)
 
     def _cpu(self, device: str, floor_uw: int, *, recovered: bool) -> Usage:
         weights, whole = self._cpu_time(device)
@@ -302,3 +344,15 @@ class Payers:
         )
         whole = max(survey.memory_total_bytes, sum(survey.memory_bytes.values()))
         return Usage(device, weights, whole, rest)
+
+
+def _held_alike(before: Survey, survey: Survey) -> bool:
+    """Nothing has changed by which it is known who holds what."""
+    return not (survey.ended or survey.ending or before.ending) and (
+        survey.claims == before.claims
+        and survey.processes == before.processes
+        and survey.sm == before.sm
+        and survey.instances == before.instances
+        and survey.steps == before.steps
+        and survey.runs.keys() == before.runs.keys()
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from wattledger.doctor.finding import ESTIMATED_HINT, Finding, Level
 from wattledger.grid.feed import MARGINAL
 from wattledger.meters import rapl
+from wattledger.model import FallbackLevel
 
 _QUALITIES: Mapping[str, tuple[Level, str]] = {
     "metered": ("ok", "metered by its energy counter"),
@@ -79,10 +80,11 @@ def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:
     sources = [source for source in status["grid_sources"] if source not in marginal]
     # The table alone, as configured, is no fault; a table that stands in for a source is.
     level: Level = "problem" if sources else "note"
+    source = f"{grid['source']} " if grid["level"] < FallbackLevel.TABLE else ""  # its level's name
     yield Finding(
         "grid",
         "ok" if grid["level"] == 0 else level,
-        f"priced with {grid['source']} {grid['zone']} {grid['intensity_g_per_kwh']:.0f} g/kWh "
+        f"priced with {source}{grid['zone']} {grid['intensity_g_per_kwh']:.0f} g/kWh "
         f"({grid['basis']}), {grid['level_name']}, its time began {_age(grid['age_s'])} ago",
         "" if sources else "set site.zone to your grid and name a source in [[grid.source]]",
     )

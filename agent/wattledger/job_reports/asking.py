@@ -17,6 +17,7 @@ from wattledger.model.jobs import MANAGERS
 from wattledger.remote import Refused, Remote
 from wattledger_exporters.http import jobs_api, waste_api
 from wattledger_exporters.http.query import BadRequest
+from wattledger_exporters.wording import escaped, unescaped
 
 Answer = Mapping[str, Any]
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def read_job(
     try:
         for manager, job_id in candidates:
             try:
-                path = f"/api/v1/jobs/{manager}/{quote(job_id, safe='')}"
+                path = f"/api/v1/jobs/{manager}/{quote(job_id, safe='', errors='replace')}"
                 found.append(_object(remote.request(path)))
             except Refused as error:
                 if error.status != 404:
@@ -109,10 +110,10 @@ def read_job(
     if not found:
         how = "`wattledger jobs` lists them; another manager's is named as in pod/ID"
         raise WattledgerError(
-            f"there is no job {options.job_id!r} that you may see",
+            f"there is no job '{escaped(options.job_id)}' that you may see",
             f"{how}. {hint}" if hint else how,
         )
-    return found[0], [f"{other['manager']}/{other['job_id']}" for other in found[1:]]
+    return found[0], [f"{other['manager']}/{escaped(other['job_id'])}" for other in found[1:]]
 
 
 def _candidates(given: str, manager: str) -> list[tuple[str, str]]:
@@ -120,8 +121,10 @@ def _candidates(given: str, manager: str) -> list[tuple[str, str]]:
     head, slash, rest = given.partition("/")
     if not manager and slash and head in MANAGERS:
         manager, given = head, rest
+    names = dict.fromkeys((given, unescaped(given)))  # as it is, or as the lists show it
+    managers = [manager] if manager else MANAGERS
     try:
-        return [jobs_api.job_of_path(m, given) for m in ([manager] if manager else MANAGERS)]
+        return [jobs_api.job_of_path(m, name) for name in names for m in managers]
     except BadRequest as error:
         raise ConfigError([("job", str(error))]) from error
 

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from wattledger.job_reports import timeline
-from wattledger.job_reports.printing import print_json, printable
-from wattledger_exporters.receipts import duration, number, receipt_lines
+from wattledger.printing import print_json, printable
+from wattledger_exporters.receipts import receipt_lines
+from wattledger_exporters.wording import duration, energy, escaped, number
 
 WIDTH = 80
 _INDENT = " " * 12
@@ -47,10 +48,7 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
     if answer["held_idle_cost"] and answer["totals"]["held_idle_device_hours"]:
         money = answer["held_idle_cost"]
         body = [_with_money(line, money) for line in body]
-    begin_s = datetime.fromisoformat(answer["start"]).timestamp()
-    line = timeline.power_line(
-        answer["timeline"], answer["timeline_grain_s"], begin_s, _last_seen_s(answer)
-    )
+    line = timeline.power_line(answer["timeline"], answer["timeline_grain_s"], _spans(answer))
     drawn = timeline.lines(line, answer["mean_watts"])
     labels = ("power", "", "")
     return [
@@ -64,7 +62,7 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
 
 def _head(answer: Mapping[str, Any]) -> list[str]:
     labels = answer["labels"]
-    title = f"{answer['manager']}/{answer['job_id']}  {labels.get('name', '')}".rstrip()
+    title = f"{answer['manager']}/{escaped(answer['job_id'])}  {labels.get('name', '')}".rstrip()
     if labels.get("array_job_id"):
         title += f"  (array {labels['array_job_id']}_{labels.get('array_task_id', '?')})"
     known = [f"{name} {labels[name]}" for name in _LABELS if labels.get(name)]
@@ -89,8 +87,8 @@ def _runs(answer: Mapping[str, Any]) -> list[str]:
     return [
         f"  {answer['run_count']} runs, the newest first:",
         *(
-            f"    {run['start']}  {duration(run['duration_s']):>12}  {run['state']:<7}  "
-            f"{number(run['totals']['energy_kwh']['total'])} kWh"
+            f"    {run['start']}  {duration(run['duration_s']):>16}  {run['state']:<7}  "
+            f"{energy(run['totals']['energy_kwh']['total'])}"
             for run in runs
         ),
         *([f"    and {more} more"] if more else []),
@@ -103,11 +101,16 @@ def _with_money(line: str, money: Mapping[str, Any]) -> str:
     return f"{line}, {number(money['amount'])} {money['currency']}"
 
 
-def _last_seen_s(answer: Mapping[str, Any]) -> float:
-    return max(
-        datetime.fromisoformat(run["start"]).timestamp() + float(run["duration_s"])
-        for run in answer["runs"]
-    )
+def _spans(answer: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """When it ran; what is older than the runs that are told counts as one."""
+    begins_s = [datetime.fromisoformat(run["start"]).timestamp() for run in answer["runs"]]
+    spans = [
+        (begin_s, begin_s + float(run["duration_s"]))
+        for begin_s, run in zip(begins_s, answer["runs"], strict=True)
+    ]
+    if answer["run_count"] > len(spans):
+        spans.append((datetime.fromisoformat(answer["start"]).timestamp(), min(begins_s)))
+    return spans
 
 
 def _wrapped(line: str, indent: str = _INDENT) -> list[str]:

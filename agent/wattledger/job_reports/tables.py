@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from wattledger.job_reports.printing import PIPE_COLUMNS, print_csv, print_json, printable
-from wattledger_exporters.receipts import number, percent
+from wattledger.printing import PIPE_COLUMNS, print_csv, print_json, printable
+from wattledger_exporters.wording import energy, escaped, number, percent
 
 JOB_COLUMNS = (
     "manager",
@@ -56,7 +56,12 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
     if form == "csv":
         print_csv(JOB_COLUMNS, rows)
         if cursor:
-            sys.stderr.write(f"wattledger: there are more: --all, or --cursor {cursor}\n")
+            sys.stderr.write("wattledger: there are more; --all shows the rest\n")
+        return
+    own = answer["restricted_to_uid"]
+    if not rows:
+        whose = f" of uid {own}" if own is not None else ""
+        sys.stdout.write(f"No jobs{whose} found.\n")
         return
     from rich.table import Table
     from rich.text import Text
@@ -68,7 +73,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
-            Text(printable(f"{row['manager']}/{row['job_id']}")),
+            Text(printable(f"{row['manager']}/{escaped(row['job_id'])}")),
             Text(printable(row["user"])),
             Text(printable(row["name"])[:_NAME_CHARS]),
             row["state"],
@@ -80,10 +85,10 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
             f"{row['held_idle_device_hours']:,.2f}",
         )
     notes = []
-    if answer["restricted_to_uid"] is not None:
-        notes.append(f"Jobs of uid {answer['restricted_to_uid']} only.")
+    if own is not None:
+        notes.append(f"Jobs of uid {own} only.")
     if cursor:
-        notes.append(f"There are more: --all shows them, --cursor {cursor} the next.")
+        notes.append("There are more; --all shows the rest.")
     _print(table, notes)
 
 
@@ -112,10 +117,17 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
     if form == "csv":
         print_csv(WASTE_COLUMNS, (_flat_waste(row) for row in answer["rows"]))
         return
+    total, idle, own = answer["total"], answer["idle"], answer["restricted_to_uid"]
+    currency = total["held_idle_cost"] and printable(total["held_idle_cost"]["currency"])
+    span = f"{answer['since']} to {answer['until']}"
+    money = f" ({number(idle['cost']['amount'])} {currency})" if idle["cost"] else ""
+    unheld = f"GPUs that nobody held used {energy(idle['energy_kwh'])}{money}"
+    if not answer["rows"]:
+        who = "Nobody held a GPU" if own is None else f"Uid {own} held no GPU"
+        sys.stdout.write(f"{who} from {span}. {unheld}.\n")
+        return
     from rich.table import Table
 
-    total, idle = answer["total"], answer["idle"]
-    currency = total["held_idle_cost"] and printable(total["held_idle_cost"]["currency"])
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(answer["by"], overflow="fold")
     titles = ["GPU-h held", "idle GPU-h", "of time", "idle kWh", "of energy"]
@@ -125,13 +137,12 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
         table.add_row(*_cells(row, row["group"]))
     table.add_section()
     table.add_row(*_cells(total, "all"), style="bold")
-    money = f" ({number(idle['cost']['amount'])} {currency})" if idle["cost"] else ""
     notes = [
-        f"From {answer['since']} to {answer['until']}; energy of the GPUs, money with PUE.",
-        f"GPUs that nobody held used {number(idle['energy_kwh'])} kWh{money}; in no line above.",
+        f"From {span}; energy of the GPUs, money with PUE.",
+        f"{unheld}; in no line above.",
     ]
-    if answer["restricted_to_uid"] is not None:
-        notes.append(f"GPUs that uid {answer['restricted_to_uid']} held only.")
+    if own is not None:
+        notes.append(f"GPUs that uid {own} held only.")
     _print(table, notes)
 
 

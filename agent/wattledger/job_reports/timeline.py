@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from wattledger.job_reports.printing import can_print
+from wattledger.printing import can_print
 from wattledger.units import joules
-from wattledger_exporters.receipts import number
+from wattledger_exporters.wording import number
 
 COLUMNS = 64
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -33,19 +33,17 @@ class PowerLine(NamedTuple):
 def power_line(
     timeline: Sequence[Mapping[str, Any]],
     grain_s: int,
-    begin_s: float,
-    end_s: float,
+    spans: Sequence[tuple[float, float]],
     columns: int = COLUMNS,
 ) -> PowerLine:
     """The mean power of a job in at most so many buckets of equal length.
 
-    The first and the last bucket count for as long as the job ran in them.
+    A bucket counts for as long as the job ran in it.
 
     Args:
         timeline: of the API: `start` and `energy_uj`, one for each kind of device.
         grain_s: of the time line.
-        begin_s: when the job began (Unix seconds).
-        end_s: when it ended, or was last seen.
+        spans: when its runs began and ended, or were last seen (Unix seconds).
         columns: at most so many buckets.
     """
     energy_uj: dict[int, int] = {}
@@ -63,9 +61,18 @@ def power_line(
     watts = []
     for number_, uj in enumerate(buckets_uj):
         from_s = first_s + number_ * bucket_s
-        lasted_s = min(from_s + bucket_s, end_s) - max(from_s, begin_s)
-        watts.append(joules(uj) / max(lasted_s, 1.0))
+        watts.append(joules(uj) / max(_ran_s(spans, from_s, from_s + bucket_s), 1.0))
     return PowerLine(tuple(watts), first_s, bucket_s)
+
+
+def _ran_s(spans: Sequence[tuple[float, float]], from_s: float, until_s: float) -> float:
+    """How long a job ran within a time, by one run or several at once; all of it, if by none."""
+    ran_s, up_to_s = 0.0, from_s
+    for begin_s, end_s in sorted(spans):
+        begin_s, end_s = max(begin_s, up_to_s), min(end_s, until_s)
+        if end_s > begin_s:
+            ran_s, up_to_s = ran_s + end_s - begin_s, end_s
+    return ran_s or until_s - from_s
 
 
 def bars(watts: Sequence[float]) -> str:
@@ -88,7 +95,7 @@ def lines(line: PowerLine, mean_watts: float | None) -> list[str]:
     return [
         bars(line.watts).rstrip(),
         f"{_when(line.begin_s)} to {_when(until_s)} UTC, {_length(line.bucket_s)} each",
-        f"{mean}highest {number(max(line.watts))} W",
+        f"{mean}highest {number(max(*line.watts, mean_watts or 0.0))} W",
     ]
 
 

@@ -2,8 +2,9 @@
 
 What is said of a job may come after its end: the thread that reads the files of the prolog and the
 epilog looks now and then only. So a run that no survey saw is told once more when its name or its
-GPUs become known. And a job that had come and gone before anybody saw a cgroup of it (nodes whose
-Slurm makes none, or a prolog and an epilog between two looks) is a run by the word of these files.
+GPUs become known, and so is one whose user's name was still being looked up. And a job that had
+come and gone before anybody saw a cgroup of it (nodes whose Slurm makes none, or a prolog and an
+epilog between two looks) is a run by the word of these files.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Afterwards:
         self._ended[run.key] = [*runs[-7:], run]
         while len(self._ended) > KEEP_MOST:
             self._ended.popitem(last=False)
-        if not seen and len(self._late) < KEEP_MOST:
+        nameless = run.uid is not None and not run.labels.get("user")
+        if (nameless or not seen) and len(self._late) < KEEP_MOST:
             self._late[run.key] = (run, now.monotonic_ns)
 
     def news(self, now: Instant, start_of: Callable[[JobKey], int | None]) -> list[JobRun]:

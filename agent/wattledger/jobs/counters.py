@@ -179,14 +179,17 @@ class Counters:
         cgroup.doubted = False
         cgroup.tally.alive_ns = now_ns
         same = cgroup.count(raw_ns)
-        if before is None or raw_ns > before or not cgroup.moved_ns:
+        first = not cgroup.moved_ns
+        if first or before is None or raw_ns > before:
             cgroup.moved_ns = now_ns
             cgroup.empty = False
         elif still_ns:
             phase = next(iter(cgroup.inodes.values()), 0) % 512  # not all of them at once
             cgroup.cpu_due_ns = now_ns + still_ns * (512 + phase) // 1024
-        # A directory that outlived its job stands still for ever, and nobody may hold by it.
-        if now_ns - cgroup.moved_ns >= EMPTY_NS and now_ns >= cgroup.empty_due_ns:
+        # A directory that outlived its job stands still for ever, and nobody may hold by it. One
+        # that was not made before our eyes may have done so before we looked.
+        stands = now_ns - cgroup.moved_ns >= EMPTY_NS and now_ns >= cgroup.empty_due_ns
+        if stands or (first and before != 0):
             cgroup.empty_due_ns = now_ns + max(EMPTY_NS, still_ns)
             cgroup.empty = not hierarchy.is_populated(self._layout, path)
         return same

@@ -1,27 +1,33 @@
 """Jobs as they come and go between two surveys, so that one that lives 300 ms is in the books.
 
-A thread looks ten times a second at the link counts of the directories in which jobs appear, and
-reads the CPU counters of jobs that are younger than two seconds; the rest is left to the survey,
-which takes all that was seen. A look is far cheaper than a survey, but a node where thousands of
-jobs come and go would make it look all the time: what looks took beyond a small share of the time
-is made up for by a longer pause.
+A thread sleeps until the kernel tells that a directory came or went where jobs appear, looks at the
+link counts of these directories, and reads the CPU counters of jobs that are younger than two
+seconds ten times a second; the rest is left to the survey, which takes all that was seen. Where
+the kernel does not tell, the thread looks ten times a second. A look is far cheaper than a survey,
+but a node where thousands of jobs come and go would make it look all the time: what looks took
+beyond a small share of the time is made up for by a longer pause.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from wattledger.jobs import hierarchy
 from wattledger.jobs.hierarchy import Layout
+from wattledger.jobs.inotify import Directory, Inotify
 from wattledger.jobs.paths import Paths
-from wattledger.jobs.tree import Found, Tree
+from wattledger.jobs.tree import Change, Found, Tree
 from wattledger.model import Instant
 from wattledger.model.jobs import SLURM
 from wattledger.units import NS_PER_S, seconds
+
+log = logging.getLogger(__name__)
 
 STEP_NS = NS_PER_S // 10
 YOUNG_NS = 2 * NS_PER_S
@@ -30,6 +36,7 @@ CREDIT_NS = NS_PER_S // 20  # what was not used of it so far, at most
 READ_MOST = 128  # counters in one step
 KEEP_MOST = 20_000  # sightings, while no survey takes them
 UID_TRIES = 3
+UNTOLD_MOST = 3  # surveys in a row that found what nobody told of
 FIRST = 0  # the hierarchy that is looked at between surveys: the one that counts CPU time
 
 
@@ -71,7 +78,12 @@ class Newcomers:
     """What came and went. `step` and `take` may be called from two threads."""
 
     def __init__(
-        self, layout: Layout, paths: Paths, procfs: Path, keep_most: int = KEEP_MOST
+        self,
+        layout: Layout,
+        paths: Paths,
+        procfs: Path,
+        keep_most: int = KEEP_MOST,
+        notices: Callable[[str], Inotify] = Inotify,
     ) -> None:
         """Nothing is known yet.
 
@@ -80,6 +92,7 @@ class Newcomers:
             paths: whose a cgroup is.
             procfs: where it is mounted.
             keep_most: sightings, while no survey takes them.
+            notices: where a hierarchy is mounted → who tells of changes in it.
         """
         self._layout = layout
         self._paths = paths
@@ -92,11 +105,34 @@ class Newcomers:
         self._looked_ns = 0
         self._stepped_ns = 0
         self._credit_ns = CREDIT_NS
+        self._make_notices: Callable[[str], Inotify] | None = notices
+        self._notices: Inotify | None = None
+        self._followed: object = None  # what the tree watched when all of it was followed
+        self._resting = False  # there is nothing to do until something is told
+        self._waiting = False  # … and it would be told at once
+        self._untold = 0
 
     @property
     def listings(self) -> int:
         """How many directories were listed so far, for tests of what a look costs."""
         return sum(tree.listings for tree in self._trees)
+
+    def rest(self, most_s: float) -> bool:
+        """Wait while there is nothing to look at; for the thread that calls `step`.
+
+        Args:
+            most_s: so long, but not longer.
+
+        Returns:
+            There may be something now.
+        """
+        notices = self._notices
+        if notices is None or not self._resting or self._young:
+            return True
+        if not self._waiting and notices.wait(0):
+            return True  # it happened some time since the last look
+        self._waiting = True
+        return notices.wait(most_s)
 
     def step(self, now: Instant) -> float:
         """Look briefly.
@@ -108,10 +144,15 @@ class Newcomers:
         passed_ns = max(0, now.monotonic_ns - self._stepped_ns)
         self._stepped_ns = now.monotonic_ns
         with self._lock:
+            if self._waiting:  # until now nobody came or went
+                self._looked_ns = now.wall_ns
+            self._resting = self._waiting = False
             if self._looked_ns and self._trees and len(self._seen) < self._keep_most:
+                self._listen()
                 self._look_at(self._trees[FIRST], FIRST, now, briefly=True)
                 self._read_young(now)
                 self._looked_ns = now.wall_ns
+                self._resting = self._follow() and not self._young
         credit_ns = min(CREDIT_NS, self._credit_ns + passed_ns // SHARE)
         self._credit_ns = credit_ns - (time.thread_time_ns() - begun_ns)
         return seconds(max(STEP_NS, -self._credit_ns * SHARE))
@@ -127,9 +168,12 @@ class Newcomers:
             seen, self._seen = self._seen, []
             others_went: list[Sighting] = []
             others_came: list[Sighting] = []
+            if self._waiting:
+                self._looked_ns = now.wall_ns
             for number, tree in enumerate(self._trees):
-                self._look_at(tree, number, now, briefly=False)
+                changes = self._look_at(tree, number, now, briefly=False)
                 if number == FIRST:
+                    self._judge(changes)
                     seen += self._seen
                 else:
                     others_went += [one for one in self._seen if not one.came]
@@ -146,8 +190,53 @@ class Newcomers:
 
     # ── under the lock ──────────────────────────────────────────────────────────────────────────
 
-    def _look_at(self, tree: Tree, number: int, now: Instant, *, briefly: bool) -> None:
-        for came, found in tree.look(now.monotonic_ns, briefly=briefly):
+    def _listen(self) -> None:
+        """Look again at what it is told of, also where as many came as went."""
+        told = self._notices.take() if self._notices is not None else ()
+        for path in told:
+            self._untold = 0
+            self._trees[FIRST].doubt(f"{path}/")
+
+    def _follow(self) -> bool:
+        """Be told of what comes next; False: there may be something that was not told."""
+        if self._make_notices is None:
+            return False
+        watched = self._trees[FIRST].watched()
+        if watched is self._followed:
+            return True
+        try:
+            if self._notices is None:
+                self._notices = self._make_notices(self._layout.walked()[FIRST])
+            directories = [Directory(path, one.inode) for path, one in watched]
+            if self._notices.follow(directories):
+                self._followed = watched
+                return True
+        except OSError as error:
+            log.info("new jobs are looked for ten times a second, for want of inotify: %s", error)
+            self._be_deaf()
+        return False
+
+    def _judge(self, changes: list[Change]) -> None:
+        """A file system whose changes are told of by nobody is to be looked at all the time."""
+        if not self._resting:
+            return
+        untold = any(self._is_followed(change.found.place.cgroup) for change in changes)
+        self._untold += untold
+        if self._untold >= UNTOLD_MOST:
+            log.info("new jobs are looked for ten times a second: nobody tells of them")
+            self._be_deaf()
+
+    def _is_followed(self, cgroup: str) -> bool:
+        around = cgroup.rpartition("/")[0]
+        return any(path == around for path, _ in self._trees[FIRST].watched())
+
+    def _be_deaf(self) -> None:
+        self._make_notices = self._notices = None
+        self._resting = self._waiting = False
+
+    def _look_at(self, tree: Tree, number: int, now: Instant, *, briefly: bool) -> list[Change]:
+        changes = tree.look(now.monotonic_ns, briefly=briefly)
+        for came, found in changes:
             path = found.place.cgroup
             if came:
                 if number == FIRST and self._looked_ns and found.fresh:
@@ -161,6 +250,7 @@ class Newcomers:
             self._seen.append(
                 Sighting(number, found, False, young.seen_ns, young.raw_ns, young.uid)
             )
+        return changes
 
     def _read_young(self, now: Instant) -> None:
         """Read those that may end at any moment; with many, each in its turn."""

@@ -236,6 +236,7 @@ class Roll:
         place = sighting.found.place
         if known is not None:
             run = Run(known.payee, known.uid, known.labels)
+            run.seen_ns, run.told = known.last_seen_ns, True
         else:
             start_ns = _start(sighting, now)
             run = Run(job_payee(*key, start_ns), place.uid, dict(place.labels))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -152,17 +153,21 @@ class Tree:
         if directory.user is not None:
             directory.user.due_ns = 0
 
-    def _is_quiet(self) -> bool:
-        """Whether no link count is other than it was, of the directories to be looked at briefly.
-
-        This is ten times a second, and almost always the whole of it.
-        """
+    def watched(self) -> Sequence[tuple[str, _Directory]]:
+        """The directories that are looked at briefly; the same object as long as it is true."""
         if self._watched is None:
             self._watched = []
             self._watch("", self._root)
-        for path, directory in self._watched:
+        return self._watched
+
+    def _is_quiet(self) -> bool:
+        """Whether no link count is other than it was, of the directories to be looked at briefly.
+
+        Where nobody tells of changes this is ten times a second, and almost always the whole of it.
+        """
+        for path, directory in self.watched():
             try:
-                status = os.lstat(path)
+                status = os.lstat(self._base + path)
             except OSError:
                 return False
             if (
@@ -176,7 +181,7 @@ class Tree:
 
     def _watch(self, path: str, directory: _Directory) -> None:
         if self._watched is not None and path != SELDOM:
-            self._watched.append((self._base + path, directory))
+            self._watched.append((path, directory))
             for name, below in directory.below.items():
                 self._watch(f"{path}/{name}", below)
 
@@ -228,6 +233,7 @@ class Tree:
             self._forget_below(path, directory)
             self._leave(path)
             directory.fresh = True
+        self._watched = None
         directory.inode, directory.links = status.st_ino, -1
         place = self._paths.at(path) if path else None
         if place is not None:

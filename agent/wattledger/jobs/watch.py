@@ -105,6 +105,14 @@ class JobWatch:
         """How many directories were listed so far, for tests of what a look costs."""
         return self._newcomers.listings
 
+    def rest(self, most_s: float) -> bool:
+        """Wait, but not longer than that, while no job comes or goes; for the thread of `step`.
+
+        Returns:
+            It is time for a `step`.
+        """
+        return self._newcomers.rest(most_s)
+
     def step(self, now: Instant) -> float:
         """Look briefly whether jobs came or went; thread-safe, for a thread of its own.
 
@@ -146,8 +154,10 @@ class JobWatch:
             if all(cgroup.empty for cgroup in run.cgroups.values()):
                 if not run.dormant:
                     run.dormant = True
-                    used_ns[run.payee] = run.tally.used_ns
-                    over.append(self._note(run.record(self._boot_id, run.seen_ns), now, seen=True))
+                    if run.told:  # else it has outlived a job that nobody here knew
+                        used_ns[run.payee] = run.tally.used_ns
+                        record = run.record(self._boot_id, run.seen_ns)
+                        over.append(self._note(record, now, seen=True))
                 continue
             run.dormant = False
             run.told = True
@@ -334,6 +344,7 @@ class JobWatch:
             cpuset_ppm=cpusets,
             processes=shares.processes,
             sm=shares.sm,
+            instances=shares.instances,
             strangers=frozenset(d for d, one in located.items() if one.strangers),
             claims=(*claims, *shares.claims),
         )

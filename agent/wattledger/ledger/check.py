@@ -54,6 +54,18 @@ WHERE payee.kind = 'jobs' GROUP BY part.payee_id, part.kind, part.basis
 HAVING {" OR ".join(f"{booked} != {total}" for booked, total in _BOTH)}
 LIMIT :most
 """  # noqa: S608
+_AMOUNT = ", ".join(f"sum({column})" for column in _CELL[:4])
+# By manager: for whom a run was counted may have become known in the middle of it.
+_COUNTED = f"""
+SELECT manager, {_AMOUNT} FROM (
+    SELECT manager, {", ".join(_CELL[:4])} FROM user_total
+    UNION ALL
+    SELECT manager, {", ".join(_CELL[:4])} FROM user_waiting JOIN payee ON payee.id = payee_id
+) GROUP BY 1
+"""  # noqa: S608
+_OF_MANAGERS = f"""
+SELECT manager, {_AMOUNT} FROM run_total JOIN payee ON payee.id = payee_id GROUP BY 1
+"""  # noqa: S608
 _ENTRIES = """
 SELECT 'slot ' || slot_s, device_id, payee_id, quality, price_id,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, 1 FROM entry
@@ -72,7 +84,8 @@ def check_books(
     Σ entries = total for each device, kind of payee, quality and basis, and for each job's run,
     in energy, CO2e and water, for runs also in the time and energy held; each entry's CO2e and
     water are the floor of its energy at its price; those of an hour
-    of n slots are less than n below it. What is settled: see `check_settled`.
+    of n slots are less than n below it. The sums of a manager's users, with what waits for its
+    user, are those of its runs. What is settled: see `check_settled`.
 
     Args:
         connection: to the ledger.
@@ -88,6 +101,7 @@ def check_books(
     parts = (
         _totals(connection),
         _runs(connection, most),
+        _users(connection),
         _floors(connection, footprint),
         check_settled(connection, footprint, most),
     )
@@ -110,6 +124,17 @@ def _runs(connection: sqlite3.Connection, most: int) -> list[str]:
     return [
         f"run {row[:5]}: entries sum to {row[5 : 5 + width]}, the total is {row[5 + width :]}"
         for row in connection.execute(_RUN_DIFFERENCES, {"most": most})
+    ]
+
+
+def _users(connection: sqlite3.Connection) -> list[str]:
+    counted = {row[0]: Amounts(*row[1:]) for row in connection.execute(_COUNTED)}
+    runs = {row[0]: Amounts(*row[1:]) for row in connection.execute(_OF_MANAGERS)}
+    return [
+        f"users of {manager or '(none)'}: the sum is {counted.get(manager, Amounts())}, "
+        f"that of the runs {runs.get(manager, Amounts())}"
+        for manager in sorted({*counted, *runs})
+        if counted.get(manager, Amounts()) != runs.get(manager, Amounts())
     ]
 
 

@@ -13,15 +13,14 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from wattledger.ledger import run_rows
-from wattledger.ledger.run_rows import clean
-from wattledger.model import Amounts, Instant, Payee
+from wattledger.ledger.user_draft import count_users
+from wattledger.model import Instant, Payee
 from wattledger.model.jobbooks import (
     NO_CELLS,
     Cells,
     JobBooks,
     PastRuns,
     RunBook,
-    UserKey,
     sum_of,
 )
 from wattledger.model.jobs import JobKey, JobRun
@@ -98,7 +97,9 @@ class JobDraft:
         )
         counted = self._old.unlisted_count + sum(1 for key in new if not read.unlisted[key])
         unlisted_total = self._unlisted_total(connection, grown, unlisted, doubtful=doubtful)
-        users = self._users(connection, grown, books, doubtful=doubtful)
+        sums = count_users(
+            connection, payee_id, self._old, books, grown, self._now.wall_ns, doubtful=doubtful
+        )
         return self._kept(
             JobBooks(
                 runs=books,
@@ -106,7 +107,8 @@ class JobDraft:
                 unlisted=frozenset(unlisted),
                 unlisted_total=unlisted_total,
                 unlisted_count=counted,
-                users=users,
+                users=sums.users,
+                waiting=sums.waiting,
             )
         )
 
@@ -126,10 +128,7 @@ class JobDraft:
         if grown:
             cells = MappingProxyType(sum_of((cells, grown)))
         first_ns = before.first_booked_ns or (self._now.wall_ns if grown else 0)
-        if run is None:
-            run = before.run
-        elif run.uid is None and before.run.uid is not None:
-            run = replace(run, uid=before.run.uid)  # what was learnt once is not unlearnt
+        run = before.run if run is None else _with_what_was_learnt(run, before.run)
         return RunBook(run, cells, first_ns)
 
     def _admit(
@@ -184,35 +183,6 @@ class JobDraft:
         )
         return MappingProxyType(total)
 
-    def _users(
-        self,
-        connection: sqlite3.Connection,
-        grown: Mapping[Payee, Cells],
-        books: Mapping[Payee, RunBook],
-        *,
-        doubtful: bool,
-    ) -> Mapping[UserKey, Amounts]:
-        if not grown and not doubtful:
-            return self._old.users
-        users = dict(self._old.users)
-        changed: set[UserKey] = set()
-        for payee, cells in grown.items():
-            labels = books[payee].run.labels
-            user, account = clean(labels.get("user", "")), clean(labels.get("account", ""))
-            key = UserKey(payee.manager, user, account)
-            changed.add(key)
-            known = users.get(key, Amounts())
-            users[key] = Amounts(
-                *map(sum, zip(known, *(c.amounts for c in cells.values()), strict=True))
-            )
-        if doubtful:
-            connection.execute("DELETE FROM user_total")
-            changed = set(users)
-        connection.executemany(
-            run_rows.UPSERT_USER_TOTAL, run_rows.user_rows({key: users[key] for key in changed})
-        )
-        return MappingProxyType(users)
-
     def _staying(self, books: Mapping[Payee, RunBook]) -> set[JobKey]:
         """The jobs that run, or ended a short while ago."""
         keep_from_ns = self._now.wall_ns - self._linger_ns
@@ -246,6 +216,19 @@ class JobDraft:
             past=MappingProxyType(past),
             unlisted=books.unlisted & kept,
         )
+
+
+def _with_what_was_learnt(run: JobRun, before: JobRun) -> JobRun:
+    """What was learnt once is not unlearnt, as by a daemon that has just been started."""
+    if run.uid is None and before.uid is not None:
+        run = replace(run, uid=before.uid)
+    known = {n: before.labels[n] for n in ("user", "account") if before.labels.get(n)}
+    if any(not run.labels.get(name) for name in known):
+        given = {name: text for name, text in run.labels.items() if text}
+        run = replace(run, labels=MappingProxyType({**known, **given}))
+    if run.end_ns and before.end_ns and not run.holdings and before.holdings:
+        run = replace(run, holdings=before.holdings)
+    return run
 
 
 def _differs(before: RunBook, after: RunBook) -> bool:

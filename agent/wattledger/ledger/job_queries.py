@@ -71,8 +71,9 @@ FROM part JOIN device ON device.id = part.device_id
 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC LIMIT :most
 """  # noqa: S608
 _BY_PRICE = f"""{_PARTS}
-SELECT min(at_s), max(at_s), max(grain_s), quality, zone, source, basis, estimated, pue_ppm, {_SUMS}
-FROM part JOIN price ON price.id = part.price_id GROUP BY 4, 5, 6, 7, 8, 9
+SELECT min(at_s), max(at_s), max(grain_s), quality, zone, source, basis, estimated, pue_ppm,
+       intensity_ug_per_kwh, {_SUMS}
+FROM part JOIN price ON price.id = part.price_id GROUP BY 4, 5, 6, 7, 8, 9, 10
 """  # noqa: S608
 
 
@@ -170,14 +171,18 @@ def find_job(
         of,
     ).fetchone()
     parts: dict[JobPart, Cell] = {}
+    weights: dict[GridPart, int] = {}
     first_s, last_s, coarsest_s = MAX_INTEGER, 0, SLOT_S
-    for *span, quality, zone, source, basis, guess, pue_ppm, sums in (
-        (*row[:9], row[9:]) for row in connection.execute(_BY_PRICE, of)
+    for *span, quality, zone, source, basis, guess, pue_ppm, intensity_ug, sums in (
+        (*row[:10], row[10:]) for row in connection.execute(_BY_PRICE, of)
     ):
         first_s, last_s = min(first_s, span[0]), max(last_s, span[1])
         coarsest_s = max(coarsest_s, span[2])
         grid = GridPart(zone, source, Basis(basis), bool(guess), pue_ppm)
-        parts[JobPart(Quality(quality), grid)] = Cell(Amounts(*sums[:4]), Held(*sums[4:]))
+        part, cell = JobPart(Quality(quality), grid), Cell(Amounts(*sums[:4]), Held(*sums[4:]))
+        parts[part] = parts.get(part, Cell()).plus(cell)
+        # Here, since the product does not fit SQLite's integers.
+        weights[grid] = weights.get(grid, 0) + cell.amounts.energy_uj * intensity_ug
     grain_s = next((grain for most, grain in GRAINS if last_s - first_s <= most), DAY_S)
     grain_s = max(grain_s, coarsest_s)  # what is old is kept by the hour
     settled = connection.execute(
@@ -195,6 +200,7 @@ def find_job(
         parts=MappingProxyType(parts),
         moments=tuple(JobMoment(start_s, Kind(kind), uj) for start_s, kind, uj in moments)[::-1],
         grain_s=grain_s,
+        weights=MappingProxyType(weights),
         settled=Settled(*settled),
     )
 

@@ -66,6 +66,10 @@ UPSERT_USER_TOTAL = (
     f"INSERT INTO user_total (manager, user, account, {', '.join(_AMOUNTS)}) "  # noqa: S608
     f"VALUES ({', '.join('?' * 7)}) ON CONFLICT DO UPDATE SET {_set(_AMOUNTS)}"
 )
+UPSERT_USER_WAITING = (
+    f"INSERT INTO user_waiting (payee_id, {', '.join(_AMOUNTS)}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * 5)}) ON CONFLICT DO UPDATE SET {_set(_AMOUNTS)}"
+)
 _SELECT_CELLS = f"SELECT {CELL_COLUMNS} FROM run_total WHERE payee_id = ?"  # noqa: S608
 # Letter for letter the expression of the index `run_account`, else SQLite does not use it.
 ACCOUNT = "iif(json_valid(run.labels), json_extract(run.labels, '$.account'), NULL)"
@@ -212,6 +216,13 @@ def load_jobs(connection: sqlite3.Connection, books_ns: int, linger_ns: int) -> 
             "FROM user_total"
         )
     }
+    waiting = {
+        Payee(PayeeKind(kind), manager, job_id, start_ns): Amounts(*numbers)
+        for kind, manager, job_id, start_ns, *numbers in connection.execute(
+            f"SELECT kind, manager, job_id, start_ns, {', '.join(_AMOUNTS)} "  # noqa: S608
+            "FROM user_waiting JOIN payee ON payee.id = payee_id"
+        )
+    }
     unlisted_total = connection.execute(f"SELECT {CELL_COLUMNS} FROM unlisted_total")  # noqa: S608
     return JobBooks(
         runs=MappingProxyType(runs),
@@ -222,6 +233,7 @@ def load_jobs(connection: sqlite3.Connection, books_ns: int, linger_ns: int) -> 
         unlisted_total=MappingProxyType(cells_of(unlisted_total)),
         unlisted_count=connection.execute("SELECT count(*) FROM unlisted_job").fetchone()[0],
         users=MappingProxyType(users),
+        waiting=MappingProxyType(waiting),
     )
 
 

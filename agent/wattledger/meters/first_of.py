@@ -108,8 +108,11 @@ class FirstOf:
         self._refused.pop(meter.name, None)
         better = self._meters[: self._meters.index(meter)]
         if better:
+            # That better ones were never there is a fact of the machine, which the start and
+            # `doctor` tell; that one is lost is an event.
+            level = logging.INFO if before is None else logging.WARNING
             why = _sentence(self._refused, better)
-            _log.warning("%s: measuring with %s, since %s", self.name, meter.name, why)
+            _log.log(level, "%s: measuring with %s, since %s", self.name, meter.name, why)
         elif before is not None:
             _log.info("%s: measuring with %s again, which now answers", self.name, meter.name)
         else:

@@ -11,7 +11,7 @@ from wattledger.model.amounts import Amounts
 from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.paying import Payee
-from wattledger.model.pricing import GridPart
+from wattledger.model.pricing import GridPart, Weights
 from wattledger.model.settling import Settled
 
 
@@ -89,6 +89,7 @@ class JobBooks:
         unlisted_total: the sum of all such jobs since the epoch.
         unlisted_count: how many there were.
         users: user → sum over all their jobs since the epoch.
+        waiting: run → what of its totals is not in `users`, while it is not known whose it is.
     """
 
     runs: Mapping[Payee, RunBook] = field(default_factory=lambda: MappingProxyType({}))
@@ -97,6 +98,7 @@ class JobBooks:
     unlisted_total: Cells = field(default_factory=lambda: NO_CELLS)
     unlisted_count: int = 0
     users: Mapping[UserKey, Amounts] = field(default_factory=lambda: MappingProxyType({}))
+    waiting: Mapping[Payee, Amounts] = field(default_factory=lambda: MappingProxyType({}))
 
 
 JOB_SORTS = ("start", "energy", "co2e", "held_idle")
@@ -174,6 +176,7 @@ class JobDetail:
         parts: the same sums by how they were measured and what priced them.
         moments: its time line, oldest first.
         grain_s: the time line's grain in seconds.
+        weights: the intensities by which the parts were priced.
         settled: how much of the total is settled, and what that changes.
     """
 
@@ -185,6 +188,7 @@ class JobDetail:
     parts: Mapping[JobPart, Cell]
     moments: tuple[JobMoment, ...]
     grain_s: int
+    weights: Weights = field(default_factory=lambda: MappingProxyType({}))
     settled: Settled = NOT_SETTLED
 
 

@@ -135,10 +135,13 @@ class Survey:
         processes: GPU → the runs whose processes are on it; a GPU without an entry: not known.
         sm: GPU → run → its processes' part in the GPU's multiprocessors since the list before, in
             any unit; a GPU without an entry: not told.
+        instances: GPU with MIG → instance → the runs whose processes are on it.
         strangers: GPUs that processes outside any job use.
         claims: all that other sources say.
         steps: run of a command inside a job → the job's run. Such a run is in `runs`, `cpu_ns`
             and so on like any other, and what it used is not in the job's; its job pays for both.
+        ending: run of a command → wall clock of its end, while it is in `runs` until its devices
+            have been read a last time.
     """
 
     at: Instant
@@ -151,9 +154,13 @@ class Survey:
     cpuset_ppm: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
     processes: Mapping[str, tuple[Payee, ...]] = field(default_factory=lambda: MappingProxyType({}))
     sm: Mapping[str, Mapping[Payee, int]] = field(default_factory=lambda: MappingProxyType({}))
+    instances: Mapping[str, Mapping[str, tuple[Payee, ...]]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     strangers: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
     steps: Mapping[Payee, Payee] = field(default_factory=lambda: MappingProxyType({}))
+    ending: Mapping[Payee, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Held(NamedTuple):

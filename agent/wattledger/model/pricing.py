@@ -114,6 +114,11 @@ class GridPart(NamedTuple):
     pue_ppm: int
 
 
+Weights = Mapping[GridPart, int]
+"""The sum of energy in µJ times intensity in µgCO2e per kWh, of each part. Over the part's energy
+it is the mean intensity, weighted by energy: of a single price exactly that price's."""
+
+
 class Price(NamedTuple):
     """Everything that turns µJ into µg and µL, and its provenance: one row of table `price`.
 

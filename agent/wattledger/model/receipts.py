@@ -11,6 +11,7 @@ from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import JobKey, JobRun
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.pricing import GridPart as GridPart
+from wattledger.model.pricing import Weights
 
 
 class ReceiptKey(NamedTuple):
@@ -29,6 +30,7 @@ class Receipt:
         run: the command as a run; `payee` is (run, its id, its start), `end_ns` 0 while it runs.
         step_of: the job inside which it ran and which pays for it; None: it pays itself.
         cells: amounts, each entry rounded as in the ledger.
+        weights: the intensities by which they were priced.
         since_ns: wall clock from which on it was measured; after the start: a part is missing.
     """
 
@@ -36,3 +38,4 @@ class Receipt:
     step_of: JobKey | None = None
     cells: Mapping[ReceiptKey, Cell] = field(default_factory=lambda: MappingProxyType({}))
     since_ns: int = 0
+    weights: Weights = field(default_factory=lambda: MappingProxyType({}))

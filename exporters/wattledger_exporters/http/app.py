@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import Any
 
 from wattledger.errors import WattledgerError
 from wattledger.model import SiteFactors
+from wattledger.model.jobs import JobKey
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import (
@@ -287,7 +288,8 @@ class App:
         given = parameters(scope["query_string"], jobs_api.PARAMETERS)
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
         question = partial(self._daemon.jobs, jobs_api.with_one_more(asked))
-        return answer(200, jobs_api.jobs(asked, await self._totals.run(question, _TIMEOUT_S)))
+        rows = await self._totals.run(question, _TIMEOUT_S)
+        return answer(200, jobs_api.jobs(asked, rows, self._powers()))
 
     async def _get_job(self, scope: Scope) -> Response:
         uid = await self._visible(scope)
@@ -300,7 +302,7 @@ class App:
             hint = "" if uid is None else _NOBODYS
             sentence = f"There is no job {manager}/{job_id[:64]} that you may see."
             return refusal(404, sentence, hint=hint)
-        return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site()))
+        return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site(), self._powers()))
 
     async def _get_waste(self, scope: Scope) -> Response:
         uid = await self._visible(scope)
@@ -312,6 +314,10 @@ class App:
     def _site(self) -> SiteFactors | None:
         snapshot = self._daemon.snapshot()
         return snapshot.site if snapshot is not None else None
+
+    def _powers(self) -> Mapping[JobKey, int]:
+        snapshot = self._daemon.snapshot()
+        return snapshot.job_power_uw if snapshot is not None else jobs_api.NO_POWERS
 
     async def _post_run(self, scope: Scope) -> Response:
         return await self._runs.begin(_peer(scope), scope["query_string"])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wattledger import units
 from wattledger.model import Quality, SiteFactors
 from wattledger.model.jobbooks import JOB_SORTS, Cell, JobDetail, JobQuery, JobRow, RunBook
-from wattledger.model.jobs import MANAGERS
+from wattledger.model.jobs import MANAGERS, JobKey
 from wattledger.model.pricing import GridPart
 from wattledger.units import NS_PER_S, PPM
 from wattledger_exporters.advice import advice
 from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
-from wattledger_exporters.receipts import cost, cost_of, grid_part
+from wattledger_exporters.receipts import cost, cost_of, grid_parts
 from wattledger_exporters.when import iso
 
 PARAMETERS = (
@@ -39,6 +40,8 @@ DEFAULT_LIMIT = 100
 _ID_CHARS = 256
 _TEXT_CHARS = 256
 _CURSOR_CHARS = 256
+Powers = Mapping[JobKey, int]
+NO_POWERS: Powers = MappingProxyType({})
 _NO_CURSOR = "The cursor is not one that this server gave."
 
 
@@ -118,7 +121,8 @@ def job_of_path(manager: str, job_id: str) -> tuple[str, str]:
         BadRequest: no job can be called that.
     """
     one_of("manager", manager, MANAGERS)
-    if not 0 < len(job_id) <= _ID_CHARS or not job_id.isprintable():
+    valid = job_id.encode("utf-8", "replace").decode() == job_id  # no lone surrogates
+    if not 0 < len(job_id) <= _ID_CHARS or "\0" in job_id or not valid:
         raise BadRequest("That is no job id.")
     return manager, job_id
 
@@ -128,21 +132,32 @@ def with_one_more(asked: JobQuery) -> JobQuery:
     return asked._replace(limit=asked.limit + 1)
 
 
-def jobs(asked: JobQuery, rows: list[JobRow]) -> dict[str, Any]:
-    """The answer of `/api/v1/jobs` to a query whose rows are those of `with_one_more`."""
+def jobs(asked: JobQuery, rows: list[JobRow], power_uw: Powers = NO_POWERS) -> dict[str, Any]:
+    """The answer of `/api/v1/jobs`.
+
+    Args:
+        asked: the query.
+        rows: what the ledger answers to `with_one_more` of it.
+        power_uw: job → its mean power over the last commit's window.
+    """
     page, cursor = rows[: asked.limit], None
     if len(rows) > asked.limit:
         span = asked.since_ns, asked.until_ns
         cursor = _Cursor(asked.sort, _order(asked), *span, *page[-1].position).text()
     return {
-        "jobs": [run(row.book) for row in page],
+        "jobs": [run(row.book, power_uw) for row in page],
         "next_cursor": cursor,
         "restricted_to_uid": asked.uid,
     }
 
 
 def job(
-    manager: str, job_id: str, detail: JobDetail, uid: int | None, site: SiteFactors | None = None
+    manager: str,
+    job_id: str,
+    detail: JobDetail,
+    uid: int | None,
+    site: SiteFactors | None = None,
+    power_uw: Powers = NO_POWERS,
 ) -> dict[str, Any]:
     """The answer of `/api/v1/jobs/{manager}/{job_id}`.
 
@@ -152,6 +167,7 @@ def job(
         detail: of all its runs, or of the runs of `uid`.
         uid: whose runs may be seen; None: all.
         site: what a kWh costs; None: not known.
+        power_uw: job → its mean power over the last commit's window.
     """
     newest = detail.runs[0].run
     running = any(not book.run.end_ns for book in detail.runs)
@@ -185,9 +201,9 @@ def job(
         else None,
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
-        "grid": [grid_part(grid, cell, energy_uj) for grid, cell in sorted(grids.items())],
+        "grid": grid_parts(grids, detail.weights),
         "advice": advice(detail, idle_cost),
-        "runs": [run(book) for book in detail.runs],
+        "runs": [run(book, power_uw) for book in detail.runs],
         "run_count": detail.run_count,
         "timeline_grain_s": detail.grain_s,
         "timeline": [
@@ -203,9 +219,10 @@ def job(
     }
 
 
-def run(book: RunBook) -> dict[str, Any]:
-    """One run of a job."""
+def run(book: RunBook, power_uw: Powers = NO_POWERS) -> dict[str, Any]:
+    """One run of a job; `power_w` is the job's, of a run that goes on."""
     known = book.run
+    now_uw = None if known.end_ns else power_uw.get(known.key)
     end_ns = known.end_ns or known.last_seen_ns
     return {
         "manager": known.payee.manager,
@@ -223,4 +240,5 @@ def run(book: RunBook) -> dict[str, Any]:
         ],
         "totals": amounts(book.cells),
         "settled": settled_amounts(amounts_of(book.cells), book.settled),
+        "power_w": None if now_uw is None else units.watts(now_uw),
     }

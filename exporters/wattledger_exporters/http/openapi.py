@@ -9,7 +9,8 @@ from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
 from wattledger_exporters.http import runs_api, settle_api, waste_api
 from wattledger_exporters.http.jobs_api import DEFAULT_LIMIT, MAX_LIMIT, ORDERS, STATES
-from wattledger_exporters.http.schemas import TEXT, choice, ref, schemas
+from wattledger_exporters.http.schemas import schemas
+from wattledger_exporters.http.schemas.terms import TEXT, choice, ref
 
 _JSON = "application/json"
 _WHO = (

@@ -22,11 +22,13 @@ class Claimable(NamedTuple):
         uuid: what it is called in the books.
         number: the driver's, as text.
         node: its device file; None: nobody's permission is needed, since it is simulated.
+        divided: it is cut up into MIG instances.
     """
 
     uuid: str
     number: str
     node: Path | None
+    divided: bool = False
 
 
 class GpuClaims:
@@ -63,12 +65,13 @@ def gpus_in(snapshot: Snapshot, names: Sequence[GpuNames], dev: Path | None) -> 
         dev: where device files are; None: the GPUs are simulated.
     """
     minors = {gpu.uuid: gpu.minor for gpu in names}
+    divided = {gpu.uuid for gpu in names if gpu.instances}
     found = []
     for uuid, record in snapshot.books.devices.items():
         if record.info.kind is Kind.GPU and record.info.present:
             minor = minors.get(uuid)
             node = dev / f"nvidia{record.info.index if minor is None else minor}" if dev else None
-            found.append(Claimable(uuid, record.info.index, node))
+            found.append(Claimable(uuid, record.info.index, node, uuid in divided))
     return found
 
 
@@ -101,7 +104,7 @@ def claim(
         groups: all groups of its process.
 
     Raises:
-        RunRefused: one is unknown, another job's, or not the caller's to open.
+        RunRefused: one is unknown, cut up, another job's, or not the caller's to open.
     """
     found: dict[str, None] = {}
     for name in asked:
@@ -109,6 +112,13 @@ def claim(
         if gpu is None:
             known = ", ".join(gpu.number for gpu in gpus) or "none"
             raise RunRefused("gpu", f"there is no GPU {name[:64]}", f"known here: {known}")
+        if gpu.divided:
+            raise RunRefused(
+                "gpu",
+                f"GPU {name[:64]} is divided into MIG instances",
+                "leave it out: an instance counts as the command's while one of its processes is "
+                "on it",
+            )
         others = holders.get(gpu.uuid, frozenset()) - inside
         if others:
             raise RunRefused(

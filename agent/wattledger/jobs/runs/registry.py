@@ -10,16 +10,13 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from wattledger.errors import RunRefused
-from wattledger.jobs.hierarchy import process_cgroups
-from wattledger.jobs.paths import Paths, Place
+from wattledger.jobs.runs.run import Around, Run, Where, pid_of
 from wattledger.jobs.runs.tree import Processes, ProcessTree
-from wattledger.model import Instant, Payee
-from wattledger.model.jobs import MANAGERS, RUN, JobKey, job_payee
+from wattledger.model import Instant
+from wattledger.model.jobs import RUN, JobKey, job_payee
 from wattledger.model.running import KnownRun, RunRequest, RunTicket
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
@@ -31,90 +28,6 @@ BURST = 120  # for a registry whose commands are kept in a ledger
 NAME_CHARS = 128
 
 ClaimGpus = Callable[[RunRequest, frozenset[int], frozenset[JobKey]], tuple[str, ...]]
-
-
-class Where(NamedTuple):
-    """In which cgroups a process is.
-
-    Attributes:
-        cgroups: their paths, one for each hierarchy.
-        place: the job of which it is there; None: of none.
-    """
-
-    cgroups: tuple[str, ...] = ()
-    place: Place | None = None
-
-    @property
-    def is_job(self) -> bool:
-        """It is a job that pays for the commands in it; a login session is none."""
-        return self.place is not None and self.place.rank < MANAGERS.index(RUN)
-
-
-def where_is(procfs: Path, paths: Paths, pid: int) -> Where:
-    """In which cgroups, and so of which job, a process is."""
-    cgroups = process_cgroups(procfs, pid)
-    places = [place for path in cgroups for place in paths.places(path)[:1]]
-    return Where(cgroups, min(places, key=lambda place: place.rank, default=None))
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A registered command.
-
-    Attributes:
-        payee: (run, its id, its start).
-        uid: whose it is.
-        name: what its user calls it.
-        tree: its processes.
-        where: the cgroups of its root when it was registered.
-        outer: the run in which it runs; None: in none.
-        step: it does not pay for itself: `outer` does, or the job of `where`.
-        gpus: those that it claims.
-        began_ns: CLOCK_MONOTONIC when it was registered.
-        finish: when its end was asked for; None: it runs.
-        exit_code: of the command, once it has ended.
-        memory_bytes: of all its processes.
-    """
-
-    payee: Payee
-    uid: int
-    name: str
-    tree: ProcessTree
-    where: Where
-    outer: Run | None
-    step: bool
-    gpus: tuple[str, ...] = ()
-    began_ns: int = 0
-    finish: Instant | None = None
-    exit_code: int | None = None
-    memory_bytes: int = 0
-    memory_due_ns: int = 0
-    walk_due_ns: int = 0
-    counted_ns: int = 0
-    seen_ns: int = 0
-
-    @property
-    def key(self) -> JobKey:
-        """What it is called among jobs."""
-        return JobKey(RUN, self.payee.job_id)
-
-    @property
-    def step_of(self) -> JobKey | None:
-        """The job that pays for it; None: it does."""
-        if not self.step:
-            return None
-        if self.outer is not None:
-            return self.outer.step_of or self.outer.key
-        place = self.where.place
-        return JobKey(place.manager, place.job_id) if place is not None else None
-
-    def chain(self) -> list[Run]:
-        """Itself, the run around it, the run around that, …"""
-        chain, run = [], self
-        while run not in chain:
-            chain.append(run)
-            run = run.outer or run
-        return chain
 
 
 class RunRegistry:
@@ -197,11 +110,7 @@ class RunRegistry:
                 seen_ns=now.wall_ns,
             )
             run.gpus = self._claimed(request, owner.groups, run)
-            for other in self._runs.values():  # an earlier one may turn out to be inside of this
-                beside = other.outer is outer and (run.step or not other.step)
-                if beside and request.pid in processes.ancestors(other.tree.pid)[1:]:
-                    other.outer = run
-            self._runs[run.payee.job_id] = run
+            self._add(run, processes)
             self._newest_ns = now.monotonic_ns
         return RunTicket(run.payee, run.step_of, run.gpus)
 
@@ -257,8 +166,22 @@ class RunRegistry:
     def running(self) -> Sequence[Run]:
         """The runs, each after those around it."""
         with self._lock:
-            runs = list(self._runs.values())
-        return sorted(runs, key=lambda run: len(run.chain()))
+            return sorted(self._runs.values(), key=lambda run: len(run.chain()))
+
+    def nested(self, runs: Iterable[Run]) -> dict[Run, Around]:
+        """What is around each of these, as of one moment: others register and finish meanwhile.
+
+        Returns:
+            Those that are still measured, each after those around it. A run that is not one of
+            these is around nothing.
+        """
+        with self._lock:
+            found: dict[Run, Around] = {}
+            here = {run: None for run in runs if self._runs.get(run.payee.job_id) is run}
+            for run in sorted(here, key=lambda run: len(run.chain())):
+                outer = next((one for one in run.chain()[1:] if one in here), None)
+                found[run] = Around(outer, run.step and (outer is not None or run.where.is_job))
+            return found
 
     def is_young(self) -> bool:
         """Whether some run began a few seconds ago; cheap."""
@@ -319,6 +242,13 @@ class RunRegistry:
                 return run
         return None
 
+    def _add(self, run: Run, processes: Processes) -> None:
+        for other in self._runs.values():  # an earlier one may turn out to be inside of this
+            beside = other.outer is run.outer and (run.step or not other.step)
+            if beside and run.tree.pid in processes.ancestors(other.tree.pid)[1:]:
+                other.outer = run
+        self._runs[run.payee.job_id] = run
+
     def _claimed(self, request: RunRequest, groups: frozenset[int], run: Run) -> tuple[str, ...]:
         if not request.gpus:
             return ()
@@ -337,7 +267,7 @@ class RunRegistry:
         return found
 
     def _restore(self, known: KnownRun) -> None:
-        """Go on with a run whose root still lives."""
+        """Go on with a run whose root still lives; in the order in which they were registered."""
         record = known.run
         pid, ticks = pid_of(record.cgroup), record.inode
         stat = self.processes.stat(pid) if pid else None
@@ -345,30 +275,23 @@ class RunRegistry:
             return
         if record.boot_id != self._clock.boot_id or record.payee.job_id in self._runs:
             return
-        now = self._clock.now()
-        self._runs[record.payee.job_id] = Run(
+        where = self._where(pid)
+        outer = self._around(self.processes.ancestors(pid), self.processes)
+        run = Run(
             payee=record.payee,
             uid=record.uid if record.uid is not None else -1,
             name=record.labels.get("name", ""),
             tree=ProcessTree(self.processes, pid, ticks, record.cpu_ns or 0),
-            where=self._where(pid),
-            outer=self._around(self.processes.ancestors(pid), self.processes),
-            step=known.step,
+            where=where,
+            outer=outer,
+            # Who was to pay for it may have ended meanwhile.
+            step=known.step and (outer is not None or where.is_job),
             gpus=known.gpus,
-            began_ns=now.monotonic_ns,
+            began_ns=self._clock.now().monotonic_ns,
             seen_ns=record.last_seen_ns,
+            told=True,
         )
-
-
-def cgroup_of(pid: int) -> str:
-    """What stands in place of a cgroup in a run's record: its root process."""
-    return f"pid:{pid}"
-
-
-def pid_of(cgroup: str) -> int:
-    """The root process of such a record; 0: it is none."""
-    kind, _, number = cgroup.partition(":")
-    return int(number) if kind == "pid" and number.isascii() and number.isdigit() else 0
+        self._add(run, self.processes)
 
 
 def _clean(name: str) -> str:

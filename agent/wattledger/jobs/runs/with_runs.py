@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from wattledger.jobs.names import UserNames
-from wattledger.jobs.runs.registry import YOUNG_NS, Run, RunRegistry, cgroup_of
+from wattledger.jobs.runs.on_gpus import Listed, Mine, OnGpus
+from wattledger.jobs.runs.registry import YOUNG_NS, RunRegistry
+from wattledger.jobs.runs.run import Around, Run, cgroup_of
 from wattledger.model import Instant, Payee
-from wattledger.model.jobs import RUN, WHOLE_SHARE_PPM, Claim, JobKey, JobRun, Survey
-from wattledger.model.measuring import Process
+from wattledger.model.jobs import RUN, JobKey, JobRun, Survey
+from wattledger.model.measuring import GpuNames
 from wattledger.ports import Jobs
 from wattledger.procfs import memory_total_bytes
 from wattledger.units import NS_PER_S
@@ -19,8 +21,10 @@ from wattledger.units import NS_PER_S
 MANY = 512  # processes of all runs; from here on they are looked at less often
 WALK_NS = 5 * NS_PER_S
 MEMORY_NS = 5 * NS_PER_S
+NAMING_NS = 15 * NS_PER_S  # so long an ended command waits for its user's name
+MAX_ASLEEP = 4_096  # jobs that had commands, and may come back
 
-Listed = tuple[Process, ...]
+Nested = Mapping[Run, Around]
 
 
 class NoJobs:
@@ -74,6 +78,7 @@ class WithRuns:
         boot_id: str = "",
         remembered: Iterable[JobRun] = (),
         names: UserNames | None = None,
+        gpus: Callable[[], Sequence[GpuNames]] = tuple,
     ) -> None:
         """A survey that has not looked yet.
 
@@ -83,6 +88,7 @@ class WithRuns:
             boot_id: of this boot.
             remembered: the commands that the ledger knows as running.
             names: users' names.
+            gpus: this node's GPUs, as they are cut up now. Never blocks.
         """
         self._jobs = jobs
         self._registry = registry
@@ -92,8 +98,9 @@ class WithRuns:
         self._runs: dict[str, Run] = {}  # as of the last survey
         self._listed: set[int] = set()
         self._taken: dict[Payee, _Taken] = {}
-        self._filtered: dict[str, tuple[Listed, Listed, Listed]] = {}
-        self._on_gpu: dict[Run, tuple[str, ...]] = {}
+        self._asleep: dict[Payee, _Taken] = {}  # of jobs that are in no survey now
+        self._nameless: list[tuple[JobRun, int]] = []  # ended, and until when to ask for the user
+        self._on_gpus = OnGpus(gpus)
 
     def survey(
         self,
@@ -102,19 +109,24 @@ class WithRuns:
         processes: Mapping[str, Listed] = MappingProxyType({}),
     ) -> Survey:
         """Look around once; see `ports.Jobs`."""
-        if not (self._registry or self._runs or self._taken or self._remembered):
-            return self._jobs.survey(now, busy_ns, processes)
+        busy = self._registry or self._runs or self._taken or self._remembered
+        if not (busy or self._nameless):
+            survey = self._jobs.survey(now, busy_ns, processes)
+            if self._asleep.keys().isdisjoint(survey.cpu_ns):
+                return survey
+            return self._with(survey, {}, {}, ())
         # Before the cgroups are read, so that no run has used more than its job.
-        runs = self._look(now, processes)
-        mine = self._find_on_gpus(runs, processes)
-        survey = self._jobs.survey(now, busy_ns, self._others(processes, mine))
-        ended = self._ended(runs)
+        living = self._look(now, processes)
+        runs = self._registry.nested(living)
+        mine = self._on_gpus.find(tuple(runs), processes)
+        survey = self._jobs.survey(now, busy_ns, self._on_gpus.others(processes, mine))
+        ended = [*self._named(now.monotonic_ns), *self._ended(runs, now.monotonic_ns)]
         return self._with(survey, runs, mine, ended)
 
     # ── what is there ───────────────────────────────────────────────────────────────────────────
 
     def _look(self, now: Instant, processes: Mapping[str, Listed]) -> list[Run]:
-        """Read all trees; those whose root has gone are ended."""
+        """Read all trees, and end those whose root has gone."""
         now_ns = now.monotonic_ns
         registered = self._registry.running()
         self._runs.update({run.payee.job_id: run for run in registered})
@@ -123,7 +135,8 @@ class WithRuns:
         listed = {process.pid for some in processes.values() for process in some}
         newcomers = not listed <= self._listed
         self._listed = listed
-        living = []
+        living: list[Run] = []
+        dead: list[Run] = []
         for run in registered:
             # To find new members is what costs: each thread has a list of children of its own.
             urgent = run.finish is not None or now_ns - run.began_ns < YOUNG_NS
@@ -133,7 +146,7 @@ class WithRuns:
                 continue
             walk = due or urgent or newcomers
             if not run.tree.look(walk=walk):
-                self._registry.end(run.payee.job_id)
+                dead.append(run)
                 continue
             if walk:
                 run.walk_due_ns = now_ns + WALK_NS
@@ -142,15 +155,21 @@ class WithRuns:
                 run.memory_due_ns = now_ns + MEMORY_NS
                 run.memory_bytes = run.tree.memory_bytes()
             living.append(run)
+        for run in reversed(dead):  # while what is around it is still known
+            self._registry.end(run.payee.job_id)
         return living
 
-    def _ended(self, living: Sequence[Run]) -> list[JobRun]:
+    def _ended(self, living: Iterable[Run], now_ns: int) -> list[JobRun]:
         here = {run.payee.job_id: run for run in living}
-        ended = [
-            self._record(run, end_ns=run.finish.wall_ns if run.finish is not None else run.seen_ns)
-            for job_id, run in self._runs.items()
-            if job_id not in here
-        ]
+        ended: list[JobRun] = []
+        for job_id, run in self._runs.items():
+            # A step that no survey told of has paid nothing, and is no job of its own.
+            if job_id in here or (run.step and not run.told):
+                continue
+            end_ns = run.finish.wall_ns if run.finish is not None else run.seen_ns
+            ended.append(self._record(run, end_ns=end_ns))
+            if run.uid >= 0 and not run.step and "user" not in ended[-1].labels:
+                self._nameless.append((ended[-1], now_ns + NAMING_NS))
         for record in self._remembered:  # known from the ledger, and not here any more
             if record.payee.job_id not in here:
                 end_ns = record.last_seen_ns or record.payee.start_ns
@@ -159,71 +178,44 @@ class WithRuns:
         self._runs = here
         return ended
 
-    # ── GPUs ────────────────────────────────────────────────────────────────────────────────────
-
-    def _find_on_gpus(
-        self, runs: Sequence[Run], processes: Mapping[str, Listed]
-    ) -> dict[str, dict[Process, Run]]:
-        """GPU → the processes of runs on it, each with the innermost run that it is in."""
-        found: dict[str, dict[Process, Run]] = {}
-        for device, listed in processes.items():
-            for process in listed:
-                for run in reversed(runs):
-                    start_ticks = run.tree.members.get(process.pid)
-                    if start_ticks is not None and process.start_ticks in (0, start_ticks):
-                        found.setdefault(device, {})[process] = run
-                        break
-        return found
-
-    def _others(
-        self, processes: Mapping[str, Listed], mine: Mapping[str, Mapping[Process, Run]]
-    ) -> Mapping[str, Listed]:
-        """The lists without the runs' processes, the same tuples as long as nothing changes."""
-        if not mine:
-            self._filtered.clear()
-            return processes
-        filtered: dict[str, tuple[Listed, Listed, Listed]] = {}
-        for device, own in mine.items():
-            listed, taken = processes[device], tuple(own)
-            last = self._filtered.get(device)
-            if last is None or last[0] is not listed or last[1] != taken:
-                last = (listed, taken, tuple(p for p in listed if p not in own))
-            filtered[device] = last
-        self._filtered = filtered
-        return {**processes, **{device: last[2] for device, last in filtered.items()}}
+    def _named(self, now_ns: int) -> list[JobRun]:
+        """Ended commands whose user's name has become known since, told of once more."""
+        waiting, self._nameless = self._nameless, []
+        named: list[JobRun] = []
+        for record, until_ns in waiting:
+            user = self._names.name(record.uid or 0)
+            if user:
+                named.append(replace(record, labels={**record.labels, "user": user}))
+            elif now_ns < until_ns:
+                self._nameless.append((record, until_ns))
+        return named
 
     # ── the answer ──────────────────────────────────────────────────────────────────────────────
 
-    def _with(
-        self,
-        survey: Survey,
-        runs: Sequence[Run],
-        mine: Mapping[str, Mapping[Process, Run]],
-        ended: Sequence[JobRun],
-    ) -> Survey:
+    def _with(self, survey: Survey, runs: Nested, mine: Mine, ended: Sequence[JobRun]) -> Survey:
         around = {run: _job_around(run, survey.runs) for run in runs}
-        # A job that is not known yet, or no more, cannot pay: its steps wait for it.
-        shown = [run for run in runs if not run.step or run.outer or around[run]]
-        shown = [run for run in shown if all(one in shown for one in run.chain()[1:] if run.step)]
+        shown: dict[Run, None] = {}
+        steps: dict[Payee, Payee] = {}
+        payers: dict[Payee, Payee] = {}
+        for run, (outer, step) in runs.items():
+            payer = outer.payee if outer is not None else around[run]
+            # A job that is not known yet, or no more, cannot pay: its steps wait for it.
+            if not step or outer in shown or (outer is None and payer is not None):
+                shown[run] = None
+                run.told = True
+                if step and payer is not None:
+                    steps[run.payee], payers[run.payee] = payer, payers.get(payer, payer)
         cpu_ns = self._cpu_time(survey, runs, around, shown)
         memory = _memory(survey, runs, around)
-        processes, sm, strangers = self._on_gpus(survey, mine, shown)
-        steps: dict[Payee, Payee] = {}
-        for run in shown:
-            payer = run.outer.payee if run.outer is not None else around[run]
-            if run.step and payer is not None:
-                steps[run.payee] = payer
+        survey = self._on_gpus.add(survey, mine, shown, lambda run: payers.get(run, run))
         return replace(
             survey,
             runs={**survey.runs, **{run.payee: self._record(run) for run in shown}},
             ended=(*survey.ended, *ended),
             cpu_ns=cpu_ns,
             memory_bytes=memory,
-            processes=processes,
-            sm=sm,
-            strangers=strangers,
-            claims=(*survey.claims, *(claim for run in shown for claim in _claims(run))),
             steps=steps,
+            ending={r.payee: f.wall_ns for r in shown if (f := r.finish) is not None},
         )
 
     def _record(self, run: Run, end_ns: int = 0) -> JobRun:
@@ -246,60 +238,32 @@ class WithRuns:
     def _cpu_time(
         self,
         survey: Survey,
-        runs: Sequence[Run],
+        runs: Nested,
         around: Mapping[Run, Payee | None],
-        shown: Sequence[Run],
+        shown: Iterable[Run],
     ) -> dict[Payee, int]:
         """CPU time of each run without that of the runs inside it, and of jobs without both."""
-        for run in runs:
-            outside = run.outer.payee if run.outer is not None else around[run]
+        here = {run.payee for run in runs} | set(survey.runs) | set(survey.cpu_ns)
+        for payee in [payee for payee in self._asleep if payee in here]:
+            self._taken[payee] = self._asleep.pop(payee)
+        for run, (outer, step) in runs.items():
+            outside = outer.payee if outer is not None else around[run]
             if outside is not None:
                 grown_ns = run.tree.used_ns - run.counted_ns
                 self._taken.setdefault(outside, _Taken()).taken_ns += grown_ns
-            if outside is not None or not run.step:  # else its job is yet to come
+            if outside is not None or not step:  # else its job is yet to come
                 run.counted_ns = run.tree.used_ns
-        here = {run.payee for run in runs} | set(survey.runs) | set(survey.cpu_ns)
         for payee in [payee for payee in self._taken if payee not in here]:
-            del self._taken[payee]
+            taken = self._taken.pop(payee)
+            if payee.manager != RUN:  # it may wake, and its counter goes on where it stood
+                self._asleep[payee] = taken
+                if len(self._asleep) > MAX_ASLEEP:
+                    del self._asleep[next(iter(self._asleep))]
         cpu_ns = {**survey.cpu_ns, **{run.payee: run.tree.used_ns for run in shown}}
         for payee, taken in self._taken.items():
             if payee in cpu_ns:
                 cpu_ns[payee] = taken.left(cpu_ns[payee])
         return cpu_ns
-
-    def _on_gpus(
-        self,
-        survey: Survey,
-        mine: Mapping[str, Mapping[Process, Run]],
-        shown: Sequence[Run],
-    ) -> tuple[dict[str, tuple[Payee, ...]], dict[str, Mapping[Payee, int]], frozenset[str]]:
-        processes = dict(survey.processes)
-        sm = dict(survey.sm)
-        strangers = set(survey.strangers)
-        on_gpu: dict[Run, tuple[str, ...]] = {}
-        for device, own in mine.items():
-            used: dict[Payee, int] = {}
-            told = not processes.get(device) or device in sm
-            for process, run in own.items():
-                if run not in shown:
-                    strangers.add(device)
-                    continue
-                used[run.payee] = used.get(run.payee, 0) + (process.sm or 0)
-                told = told and process.sm is not None
-                on_gpu[run] = (*on_gpu.get(run, ()), device)
-            processes[device] = (*processes.get(device, ()), *used)
-            if told and used:
-                sm[device] = {**sm.get(device, {}), **used}
-            else:
-                sm.pop(device, None)
-        for run, devices in self._on_gpu.items():
-            # What has ended was on its GPUs until its end, whatever the driver lists now.
-            if run.finish is not None and run in shown:
-                for device in set(devices) - set(on_gpu.get(run, ())):
-                    processes[device] = (*processes.get(device, ()), run.payee)
-                    on_gpu[run] = (*on_gpu.get(run, ()), device)
-        self._on_gpu = on_gpu
-        return processes, sm, frozenset(strangers)
 
 
 def _job_around(run: Run, jobs: Mapping[Payee, JobRun]) -> Payee | None:
@@ -316,21 +280,19 @@ def _job_around(run: Run, jobs: Mapping[Payee, JobRun]) -> Payee | None:
     return best
 
 
-def _memory(
-    survey: Survey, runs: Sequence[Run], around: Mapping[Run, Payee | None]
-) -> dict[Payee, int]:
+def _memory(survey: Survey, runs: Nested, around: Mapping[Run, Payee | None]) -> dict[Payee, int]:
     """Memory of each run without that of the runs inside it; never more than their job's."""
     memory = dict(survey.memory_bytes)
     own = {run: run.memory_bytes for run in runs}
-    for run in runs:
-        if run.outer in own:
-            own[run.outer] = max(0, own[run.outer] - run.memory_bytes)
+    outermost: dict[Run, Run] = {}
     inside: dict[Payee, list[Run]] = {}
-    for run in runs:
-        top = run.chain()[-1]
-        payee = around.get(top)
+    for run, (outer, _) in runs.items():
+        if outer is not None:
+            own[outer] = max(0, own[outer] - run.memory_bytes)
+        top = outermost[run] = run if outer is None else outermost[outer]
+        payee = around[top]
         # A job whose memory is not told pays for none, so that its steps have none either.
-        if payee is not None and (payee in survey.memory_bytes or top.step):
+        if payee is not None and (payee in survey.memory_bytes or runs[top].step):
             inside.setdefault(payee, []).append(run)
     for payee, those in inside.items():
         whole, held = sum(own[run] for run in those), survey.memory_bytes.get(payee, 0)
@@ -343,7 +305,3 @@ def _memory(
             memory.pop(payee, None)
     memory.update({run.payee: held for run, held in own.items() if held})
     return memory
-
-
-def _claims(run: Run) -> list[Claim]:
-    return [Claim(RUN, run.payee.job_id, device, WHOLE_SHARE_PPM, "run") for device in run.gpus]

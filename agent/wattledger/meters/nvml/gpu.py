@@ -180,10 +180,18 @@ class Gpu:
             self._bare = bare
         return False if bare and not tells else None
 
-    def hurry(self, now_ns: int) -> None:
-        """List its processes now: a command began a moment ago, and may be among them."""
-        if self.handle is not None and not self.facts.mig:
-            self._processes.hurry(self.handle, now_ns)
+    def hurry(self, now_ns: int) -> bool | None:
+        """List its processes now: a command began a moment ago, or ends.
+
+        Returns:
+            As `look`: its receipt is to say how much of the time nothing was done.
+        """
+        if self.handle is None or self.facts.mig:
+            return None
+        self._processes.hurry(self.handle, now_ns)
+        if not self.activity.answers:
+            return None
+        return self.activity.read(self.handle, self._clock.now().wall_ns)
 
     @property
     def listed(self) -> tuple[Process, ...] | None:

@@ -56,7 +56,8 @@ class NvmlMeter:
                 not of this machine, as with a simulated driver.
             interval_ns: between two turns; GPUs whose power has to be polled shorten it.
             process_interval_ns: between two process lists of a GPU.
-            hurried: somebody waits to see a process that has just begun: list them at each turn.
+            hurried: a command has just begun, or ends: at each turn list the processes and ask
+                whether the GPU is used.
         """
         self._driver = driver
         self._clock = clock
@@ -143,10 +144,9 @@ class NvmlMeter:
                 if not gpu.trouble:
                     spread_ns = place * self._process_interval_ns // len(gpus)
                     did = gpu.look(now_ns, spread_ns)
-                    if hurried:
-                        gpu.hurry(now_ns)
-                    if did is not None:
-                        used[uuid] = did
+                    at_once = gpu.hurry(now_ns) if hurried else None
+                    if did is not None or at_once is not None:
+                        used[uuid] = bool(did or at_once)
             if gpu.handle is not None:
                 there = gpu.listed
                 processes[uuid] = None if there is None else len(there)

@@ -1,4 +1,4 @@
-"""What the tables and the receipts share: plain text, CSV without formulas, JSON."""
+"""What the commands' tables and receipts share: plain text, CSV without formulas, JSON."""
 
 from __future__ import annotations
 

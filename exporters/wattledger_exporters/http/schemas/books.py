@@ -1,0 +1,70 @@
+"""Totals, settlement and the audit."""
+
+from __future__ import annotations
+
+from wattledger_exporters import report
+from wattledger_exporters.http.schemas.terms import (
+    EXACT,
+    INSTANT,
+    NUMBER,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    Schema,
+    choice,
+    listing,
+    maybe,
+    ref,
+    thing,
+)
+
+
+def totals_schemas() -> dict[str, Schema]:
+    """Sums of a span."""
+    columns = {
+        name: EXACT if name.endswith(("_uj", "_ug", "_ul")) else NUMBER for name in report.FIELDS
+    }
+    columns |= {name: maybe(columns[name]) for name in report.MAY_LACK}
+    row = thing({**columns, "group": TEXT, "basis": TEXT})
+    totals = thing(
+        {
+            "since": maybe(INSTANT),
+            "until": maybe(INSTANT),
+            "by": choice(*report.GROUPINGS),
+            "books_complete_until": maybe(INSTANT),
+            "epoch": maybe(TEXT),
+            "rows": listing(ref("TotalsRow")),
+            "total": ref("TotalsRow"),
+        }
+    )
+    return {"TotalsRow": row, "Totals": totals}
+
+
+def books_schemas() -> dict[str, Schema]:
+    """Settlement, verification and the audit."""
+    settled = thing(
+        {
+            "since": maybe(INSTANT),
+            "until": maybe(INSTANT),
+            "changed_slots": WHOLE,
+            "unpublished_kwh": NUMBER,
+            "other_basis_kwh": NUMBER,
+            "total": ref("TotalsRow"),
+            "sources": listing(TEXT),
+            "problems": listing(thing({"source": TEXT, "message": TEXT})),
+        }
+    )
+    record = {
+        "type": "object",
+        "required": ["record"],
+        "properties": {"record": choice("entry", "settlement", "history", "price")},
+        "description": "exact integers are decimal texts",
+    }
+    return {
+        "SettleReport": settled,
+        "Settling": thing(
+            {"finished": TRUTH, "message": maybe(TEXT), "report": maybe(ref("SettleReport"))}
+        ),
+        "Verification": thing({"balanced": TRUTH, "differences": listing(TEXT)}),
+        "Audit": thing({"records": listing(record), "next_cursor": maybe(TEXT)}),
+    }
