@@ -17,7 +17,7 @@ from wattledger.model.settling import Settled
 from wattledger_exporters.amounts import settled_amounts
 from wattledger_exporters.http import openapi
 from wattledger_exporters.http.settle_api import settle_json
-from wattledger_exporters.receipts import signed
+from wattledger_exporters.wording import CO2E, co2e, signed
 
 DOCUMENT = json.loads(json.dumps(openapi.document("0.1.0")))
 ALL = (("/api/v1/settle", "POST"), ("/api/v1/verify", "GET"), ("/api/v1/audit", "GET"))
