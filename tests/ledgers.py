@@ -229,6 +229,11 @@ def take_back_schema_5(connection: sqlite3.Connection) -> None:
     """Leaves a ledger as schema 4 had it."""
     for name in SCHEMA_5:
         connection.execute(f"DROP TABLE {name}")
+    connection.execute("DROP INDEX price_found")
+    more = ("market_ug_per_kwh", "cost_u_per_kwh", "currency")
+    for name in ("pue_source", "wue_source", "ewif_source", *more):
+        connection.execute(f"ALTER TABLE price DROP COLUMN {name}")
+    connection.execute("ALTER TABLE signal DROP COLUMN ewif_ul_per_kwh")
     connection.execute("PRAGMA user_version = 4")
 
 

@@ -177,7 +177,7 @@ def grid_parts(grids: Mapping[GridPart, Cell], weights: Weights) -> list[dict[st
             else None,
             "pue": grid.pue_ppm / PPM,
         }
-        for grid, cell in sorted(grids.items())
+        for grid, cell in sorted(grids.items(), key=lambda item: item[0].order)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from hypothesis import given
@@ -66,5 +67,24 @@ def test_a_price_holds_all_its_factors_and_provenance() -> None:
     made = price_of(GridChoice(signal, FallbackLevel.LIVE, estimated=True), site)
 
     assert made == Price(
-        120_000_000, "GB", "neso", Basis.GENERATION, True, 0, 5, 9, 1_200_000, 100_000, 2_300_000
+        *(120_000_000, "GB", "neso", Basis.GENERATION, True, 0, 5, 9, 1_200_000, 100_000),
+        *(2_300_000, "config", "config", "table"),
     )
+
+
+def test_the_water_of_the_mix_holds_unless_the_site_names_its_own() -> None:
+    signal = GridSignal(1, "DE", "entsoe", Basis.LIFECYCLE, 5, 9, False, 10, 2, micro(1.7))
+    choice = GridChoice(signal, FallbackLevel.LIVE, estimated=False)
+    site = SiteFactors(10**6, "config", 0, "config", micro(2.3), "table")
+    assert price_of(choice, site)[10:14] == (micro(1.7), "config", "config", "mix")
+    named = replace(site, ewif_source="config")
+    assert price_of(choice, named)[10:14] == (micro(2.3), "config", "config", "config")
+
+
+def test_a_price_tells_money_and_contracts_where_the_site_does() -> None:
+    signal = GridSignal(1, "DE", "entsoe", Basis.LIFECYCLE, 5, 9, False, 10, 2)
+    choice = GridChoice(signal, FallbackLevel.LIVE, estimated=False)
+    site = SiteFactors(10**6, "config", 0, "config", 0, "config")
+    assert price_of(choice, site)[14:] == (None, None, "")
+    rich = replace(site, price_per_kwh=0.25, currency="CHF", market_ug_per_kwh=0)
+    assert price_of(choice, rich)[14:] == (0, 250_000, "CHF")

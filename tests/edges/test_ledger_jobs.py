@@ -274,7 +274,8 @@ def test_a_jobs_time_line(path: Path) -> None:
         (SLOT_S, Kind.GPU, 10),
         (SLOT_S + 300, Kind.GPU, 20),
     )
-    table = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
+    table = PRICE.part
+    assert table == GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000, level=2)
     assert detail.grain_s == 300
     assert {part: cell.amounts.energy_uj for part, cell in detail.parts.items()} == {
         JobPart(Quality.METERED, table): 30,

@@ -175,7 +175,7 @@ class Tallies:
 
     def _add(self, cells: ReceiptCells, weights: dict[GridPart, int], key: EntryKey) -> None:
         price, held = key.price, self.entries.held.get(key)
-        part = GridPart(price.zone, price.source, price.basis, price.estimated, price.pue_ppm)
+        part = price.part
         place = ReceiptKey(self.kinds[key.device], key.quality, part)
         energy_uj = self.entries.energy_uj.get(key, 0)
         weights[part] = weights.get(part, 0) + energy_uj * price.intensity_ug_per_kwh

@@ -73,11 +73,11 @@ def write(commands: Iterable[Command], tallies: Tallies) -> str:
             "since": command.since_ns,
             "open": open_.get(command.run.payee, []),
             "closed": [
-                [key.kind, key.quality, *key.grid, *cell.amounts, *cell.held]
+                [key.kind, key.quality, [*key.grid], *cell.amounts, *cell.held]
                 for key, cell in tallies.closed.get(command.run.payee, {}).items()
             ],
             "weights": [
-                [*part, weight]
+                [[*part], weight]
                 for part, weight in tallies.closed_weights.get(command.run.payee, {}).items()
             ],
         }
@@ -124,7 +124,7 @@ def read(note: str) -> tuple[list[Command], Tallies]:
                     tallies.entries.held[key] = HeldTime(*map(int, held))
             tallies.closed[payee] = {_receipt_key(row): _cell(row) for row in one["closed"]}
             tallies.closed_weights[payee] = {
-                _grid_part(row[:5]): int(row[5]) for row in one["weights"]
+                _grid_part(part): int(weight) for part, weight in one["weights"]
             }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return [], Tallies()
@@ -137,13 +137,13 @@ def _price(row: list[Any]) -> Price:
 
 
 def _receipt_key(row: list[Any]) -> ReceiptKey:
-    return ReceiptKey(Kind(row[0]), Quality(row[1]), _grid_part(row[2:7]))
+    return ReceiptKey(Kind(row[0]), Quality(row[1]), _grid_part(row[2]))
 
 
 def _grid_part(row: list[Any]) -> GridPart:
-    zone, source, basis, estimated, pue_ppm = row
-    return GridPart(zone, source, Basis(basis), bool(estimated), int(pue_ppm))
+    part = GridPart(*row)
+    return part._replace(basis=Basis(part.basis))
 
 
 def _cell(row: list[Any]) -> Cell:
-    return Cell(Amounts(*map(int, row[7:11])), Held(*map(int, row[11:14])))
+    return Cell(Amounts(*map(int, row[3:7])), Held(*map(int, row[7:10])))

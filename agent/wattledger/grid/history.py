@@ -70,6 +70,6 @@ def _digest(signals: list[GridSignal]) -> str:
     for signal in signals:
         digest.update(
             f"{signal.valid_from_ns} {signal.valid_to_ns} {signal.intensity_ug_per_kwh} "
-            f"{int(signal.estimated)}\n".encode()
+            f"{int(signal.estimated)} {signal.ewif_ul_per_kwh}\n".encode()
         )
     return digest.hexdigest()

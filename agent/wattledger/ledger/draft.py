@@ -90,7 +90,7 @@ def _find_or_insert(
 ) -> int:
     places = ", ".join("?" * len(values))
     row = connection.execute(
-        f"SELECT id FROM {table} WHERE ({columns}) = ({places})",  # noqa: S608
+        f"SELECT id FROM {table} WHERE ({columns}) IS ({places})",  # noqa: S608
         values,
     ).fetchone()
     if row is not None:

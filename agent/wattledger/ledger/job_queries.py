@@ -70,10 +70,10 @@ SELECT at_s / :grain * :grain, device.kind, sum(energy_uj)
 FROM part JOIN device ON device.id = part.device_id
 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC LIMIT :most
 """  # noqa: S608
+_PART = ", ".join(GridPart._fields)
 _BY_PRICE = f"""{_PARTS}
-SELECT min(at_s), max(at_s), max(grain_s), quality, zone, source, basis, estimated, pue_ppm,
-       intensity_ug_per_kwh, {_SUMS}
-FROM part JOIN price ON price.id = part.price_id GROUP BY 4, 5, 6, 7, 8, 9, 10
+SELECT min(at_s), max(at_s), max(grain_s), quality, intensity_ug_per_kwh, {_PART}, {_SUMS}
+FROM part JOIN price ON price.id = part.price_id GROUP BY quality, intensity_ug_per_kwh, {_PART}
 """  # noqa: S608
 
 
@@ -173,12 +173,15 @@ def find_job(
     parts: dict[JobPart, Cell] = {}
     weights: dict[GridPart, int] = {}
     first_s, last_s, coarsest_s = MAX_INTEGER, 0, SLOT_S
-    for *span, quality, zone, source, basis, guess, pue_ppm, intensity_ug, sums in (
-        (*row[:10], row[10:]) for row in connection.execute(_BY_PRICE, of)
+    width = len(GridPart._fields)
+    for *span, quality, intensity_ug, of_price, sums in (
+        (*row[:5], row[5 : 5 + width], row[5 + width :])
+        for row in connection.execute(_BY_PRICE, of)
     ):
         first_s, last_s = min(first_s, span[0]), max(last_s, span[1])
         coarsest_s = max(coarsest_s, span[2])
-        grid = GridPart(zone, source, Basis(basis), bool(guess), pue_ppm)
+        grid = GridPart(*of_price)
+        grid = grid._replace(basis=Basis(grid.basis), estimated=bool(grid.estimated))
         part, cell = JobPart(Quality(quality), grid), Cell(Amounts(*sums[:4]), Held(*sums[4:]))
         parts[part] = parts.get(part, Cell()).plus(cell)
         # Here, since the product does not fit SQLite's integers.

@@ -90,12 +90,16 @@ def migrate(connection: sqlite3.Connection, path: Path, version: int, steps: Seq
     """
     for number, step in enumerate(steps[version:], start=version + 1):
         try:
+            # Off, since a step may make a table anew that others refer to; it keeps the ids.
             connection.executescript(
-                f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;"
+                "PRAGMA foreign_keys = OFF;\n"
+                f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;\n"
+                "PRAGMA foreign_keys = ON;"
             )
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            connection.execute("PRAGMA foreign_keys = ON")
             if primary_code(error) in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT}:
                 raise LedgerError(
                     f"the ledger {path} cannot be brought to schema {number}: {error}",

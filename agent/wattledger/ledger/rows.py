@@ -57,7 +57,8 @@ SELECT_ENTRY = (
 )
 INSERT_SIGNAL = (
     "INSERT INTO signal (position, intensity_ug_per_kwh, zone, source, basis, valid_from_ns, "
-    "valid_to_ns, estimated, fetched_at_ns, cadence_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "valid_to_ns, estimated, fetched_at_ns, cadence_ns, ewif_ul_per_kwh) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPSERT_NOTE = (
     "INSERT INTO note (name, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body"
@@ -119,6 +120,7 @@ def signal_row(position: int, signal: GridSignal) -> tuple[SqlValue, ...]:
         int(signal.estimated),
         signal.fetched_at_ns,
         signal.cadence_ns,
+        signal.ewif_ul_per_kwh,
     )
 
 
@@ -159,12 +161,10 @@ def load(connection: sqlite3.Connection, linger_ns: int = 0) -> Books:
     found = connection.execute(f"SELECT {_DEVICE_COLUMNS} FROM device ORDER BY id")  # noqa: S608
     devices = {record.info.name: record for record in map(_device, found)}
     signals = tuple(
-        GridSignal(intensity, zone, source, Basis(basis), start, end, bool(guess), fetched, cadence)
-        for intensity, zone, source, basis, start, end, guess, fetched, cadence in (
-            connection.execute(
-                "SELECT intensity_ug_per_kwh, zone, source, basis, valid_from_ns, valid_to_ns, "
-                "estimated, fetched_at_ns, cadence_ns FROM signal ORDER BY position"
-            )
+        GridSignal(intensity, zone, source, Basis(basis), start, end, bool(guess), *rest)
+        for intensity, zone, source, basis, start, end, guess, *rest in connection.execute(
+            "SELECT intensity_ug_per_kwh, zone, source, basis, valid_from_ns, valid_to_ns, "
+            "estimated, fetched_at_ns, cadence_ns, ewif_ul_per_kwh FROM signal ORDER BY position"
         )
     )
     return Books(

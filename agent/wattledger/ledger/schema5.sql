@@ -1,6 +1,37 @@
--- Schema version 5: settlement. What a source published later stands beside the books, which do not
--- change. New tables only: a program that knows version 4 only may go on writing; it settles
--- nothing, and what it rolls up keeps its settlement.
+-- Schema version 5: settlement, and more of what a price says. What a source published later stands
+-- beside the books, which do not change. A program that knows version 4 only may go on writing: it
+-- settles nothing, what it rolls up keeps its settlement, and its prices tell no more than theirs.
+
+-- Made anew, since the price of a kWh and who says what are part of what makes a price another one.
+CREATE TABLE new_price (
+    id                   INTEGER PRIMARY KEY,
+    intensity_ug_per_kwh INTEGER NOT NULL CHECK (intensity_ug_per_kwh >= 0),
+    zone                 TEXT NOT NULL,
+    source               TEXT NOT NULL,
+    basis                TEXT NOT NULL,
+    estimated            INTEGER NOT NULL CHECK (estimated IN (0, 1)),
+    level                INTEGER NOT NULL,
+    signal_from_ns       INTEGER NOT NULL,
+    signal_to_ns         INTEGER NOT NULL,
+    pue_ppm              INTEGER NOT NULL CHECK (pue_ppm >= 0),
+    wue_ul_per_kwh       INTEGER NOT NULL CHECK (wue_ul_per_kwh >= 0),
+    ewif_ul_per_kwh      INTEGER NOT NULL CHECK (ewif_ul_per_kwh >= 0),
+    pue_source           TEXT NOT NULL DEFAULT '',
+    wue_source           TEXT NOT NULL DEFAULT '',
+    ewif_source          TEXT NOT NULL DEFAULT '',
+    market_ug_per_kwh    INTEGER CHECK (market_ug_per_kwh >= 0),
+    cost_u_per_kwh       INTEGER CHECK (cost_u_per_kwh >= 0),
+    currency             TEXT NOT NULL DEFAULT ''
+) STRICT;
+INSERT INTO new_price (id, intensity_ug_per_kwh, zone, source, basis, estimated, level,
+                       signal_from_ns, signal_to_ns, pue_ppm, wue_ul_per_kwh, ewif_ul_per_kwh)
+SELECT id, intensity_ug_per_kwh, zone, source, basis, estimated, level,
+       signal_from_ns, signal_to_ns, pue_ppm, wue_ul_per_kwh, ewif_ul_per_kwh FROM price;
+DROP TABLE price;
+ALTER TABLE new_price RENAME TO price;
+-- Not unique: NULLs are not equal to one another there. The writer looks before it inserts.
+CREATE INDEX price_found ON price (signal_from_ns, intensity_ug_per_kwh, source);
+ALTER TABLE signal ADD COLUMN ewif_ul_per_kwh INTEGER CHECK (ewif_ul_per_kwh >= 0);
 
 -- One word of a source on a span of time: which version of its history was used, and when.
 CREATE TABLE history (

@@ -42,6 +42,8 @@ class GridSignal:
         estimated: the source itself says that it is not measured (or it is a table).
         fetched_at_ns: wall clock.
         cadence_ns: how often the source publishes a new one.
+        ewif_ul_per_kwh: µL of water per kWh of facility energy, where the source tells what the
+            electricity was made of; None: it does not.
     """
 
     intensity_ug_per_kwh: int
@@ -53,6 +55,7 @@ class GridSignal:
     estimated: bool
     fetched_at_ns: int
     cadence_ns: int
+    ewif_ul_per_kwh: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class SiteFactors:
 
     `*_source` is `default` until configured, then `config`; EWIF may also be `table`.
     `price_per_kwh` is of facility energy, in `currency`; None: the site names none.
+    `market_ug_per_kwh` is what the site's contracts leave of the intensity; None: it has none.
     """
 
     pue_ppm: int
@@ -102,16 +106,31 @@ class SiteFactors:
     ewif_source: str
     price_per_kwh: float | None = None
     currency: str = "EUR"
+    market_ug_per_kwh: int | None = None
 
 
 class GridPart(NamedTuple):
-    """What priced a part of the energy: whose carbon intensity, and the PUE in millionths."""
+    """What priced a part of the energy: a price without its intensity, time and water.
+
+    The fields are those of `Price`.
+    """
 
     zone: str
     source: str
     basis: Basis
     estimated: bool
     pue_ppm: int
+    level: int = FallbackLevel.LIVE
+    pue_source: str = ""
+    market_ug_per_kwh: int | None = None
+    cost_u_per_kwh: int | None = None
+    currency: str = ""
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """To sort by: what is None comes first."""
+        market, cost = self.market_ug_per_kwh, self.cost_u_per_kwh
+        return (*self[:7], -1 if market is None else market, -1 if cost is None else cost, self[9])
 
 
 Weights = Mapping[GridPart, int]
@@ -120,9 +139,28 @@ it is the mean intensity, weighted by energy: of a single price exactly that pri
 
 
 class Price(NamedTuple):
-    """Everything that turns µJ into µg and µL, and its provenance: one row of table `price`.
+    """Everything that turns µJ into µg, µL and money, and its provenance: one row of table `price`.
 
     Equal prices are one row; any change opens a new ledger entry and alters no old one.
+
+    Attributes:
+        intensity_ug_per_kwh: as in `GridSignal`.
+        zone: likewise.
+        source: likewise.
+        basis: likewise.
+        estimated: as in `GridChoice`.
+        level: a `FallbackLevel`.
+        signal_from_ns: from when on the signal is valid, wall clock.
+        signal_to_ns: exclusive.
+        pue_ppm: as in `SiteFactors`.
+        wue_ul_per_kwh: likewise.
+        ewif_ul_per_kwh: likewise, or of the signal.
+        pue_source: who says so; empty: an older program booked it.
+        wue_source: likewise.
+        ewif_source: likewise; `mix` is the signal's.
+        market_ug_per_kwh: µgCO2e per kWh of facility energy by the site's contracts; None: none.
+        cost_u_per_kwh: millionths of `currency` per kWh of facility energy; None: none is known.
+        currency: of the cost; empty where there is none.
     """
 
     intensity_ug_per_kwh: int
@@ -136,3 +174,25 @@ class Price(NamedTuple):
     pue_ppm: int
     wue_ul_per_kwh: int
     ewif_ul_per_kwh: int
+    pue_source: str = ""
+    wue_source: str = ""
+    ewif_source: str = ""
+    market_ug_per_kwh: int | None = None
+    cost_u_per_kwh: int | None = None
+    currency: str = ""
+
+    @property
+    def part(self) -> GridPart:
+        """What of it receipts tell apart."""
+        return GridPart(
+            self.zone,
+            self.source,
+            self.basis,
+            self.estimated,
+            self.pue_ppm,
+            self.level,
+            self.pue_source,
+            self.market_ug_per_kwh,
+            self.cost_u_per_kwh,
+            self.currency,
+        )
