@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
-from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
+from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
 from wattledger.grid import build_sources

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from wattledger.config.estimate_file import ZONE, parse_case, resolve
-from wattledger.config.settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
+from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.estimate.cases import Case, Estimate, Row, rows
 from wattledger.core.estimate.formulas import derive
 from wattledger.core.estimate.inputs import INPUTS
