@@ -17,6 +17,7 @@ from wattledger.model import (
     LedgerStatus,
     MeterReport,
     MeterStatus,
+    SiteFactors,
     Snapshot,
     SourceStatus,
     TotalsRow,
@@ -111,6 +112,22 @@ class Grid(Protocol):
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """The health of each source."""
+        ...
+
+
+class Site(Protocol):
+    """What the site adds to each kWh, at an instant: never waits, always answers."""
+
+    def at(self, wall_ns: int) -> SiteFactors:
+        """The factors in force at this instant; those of now where they are not known."""
+        ...
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """The health of whoever is asked for them."""
+        ...
+
+    def note(self) -> str:
+        """What is to be kept over a restart."""
         ...
 
 

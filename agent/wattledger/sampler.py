@@ -29,19 +29,19 @@ from wattledger.model import (
     Payee,
     Price,
     Quality,
-    SiteFactors,
     Snapshot,
     Usage,
 )
 from wattledger.model.measuring import Process
 from wattledger.model.receipts import Receipt
 from wattledger.payroll import Payroll
-from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed
+from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed, Site
 from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
 
 log = logging.getLogger(__name__)
 
 FLOORS_NOTE = "idle_floors"
+SITE_NOTE = "site_factors"
 
 
 MAX_TURNS = 64  # that wait to be divided
@@ -78,7 +78,7 @@ class Sampler:
         clock: Clock,
         feeds: Sequence[MeterFeed],
         grid: Grid,
-        site: SiteFactors,
+        site: Site,
         ledger: Ledger,
         node_load: Callable[[], int | None],
         node_busy_ns: Callable[[], int | None] = lambda: None,
@@ -139,7 +139,7 @@ class Sampler:
 
     # ── settings that a reload changes ──────────────────────────────────────────────────────────
 
-    def reconfigure(self, *, grid: Grid, site: SiteFactors) -> None:
+    def reconfigure(self, *, grid: Grid, site: Site) -> None:
         """Price with another grid and other factors from now on; what is booked stays."""
         if self._undivided:
             self.tick()
@@ -276,7 +276,7 @@ class Sampler:
                 # The latest instant of the slot that is not in the future: the present slot is
                 # priced with what is known now, a past one with what was valid in it.
                 at_ns = min(now_ns, slot_s * NS_PER_S + SLOT_NS - 1)
-                price = prices[slot_s] = price_of(self._grid.at(at_ns), self._site)
+                price = prices[slot_s] = price_of(self._grid.at(at_ns), self._site.at(at_ns))
             return price
 
         split: dict[Payee, int] = {}
@@ -336,6 +336,7 @@ class Sampler:
             signals=self._grid.signals(),
             notes={
                 FLOORS_NOTE: self._floors.note(),
+                SITE_NOTE: self._site.note(),
                 **self._payroll.notes(),
                 ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
             },
@@ -366,6 +367,8 @@ class Sampler:
 
     def _snapshot(self, now: Instant) -> Snapshot:
         window, self._window = self._window, {}
+        grid, site = self._grid.at(now.wall_ns), self._site.at(now.wall_ns)
+        ewif_ul_per_kwh, ewif_source = site.ewif_beside(grid.signal)
         return Snapshot(
             at_ns=now.wall_ns,
             books=self._ledger.books,
@@ -376,9 +379,10 @@ class Sampler:
             },
             counter_power_ratio=dict(self._ratios),
             meters=tuple(status for feed in self._feeds for status in feed.statuses()),
-            grid=self._grid.at(now.wall_ns),
+            grid=grid,
             sources=self._grid.statuses(),
-            site=self._site,
+            site=replace(site, ewif_ul_per_kwh=ewif_ul_per_kwh, ewif_source=ewif_source),
+            site_sources=self._site.statuses(),
             ledger=replace(self._ledger.status, pending_entries=len(self._pending)),
             released_until_ns=self._released_until_ns(),
             version=self._version,

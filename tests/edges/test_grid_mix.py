@@ -22,7 +22,15 @@ from wattledger.grid import KINDS, eia, entsoe
 from wattledger.grid.client import HttpClient
 from wattledger.grid.eia import Eia
 from wattledger.grid.entsoe import AREAS, Entsoe, eic_of, is_eic
-from wattledger.grid.mix import STORAGE, UNKNOWN, factors, g_per_kwh, whole
+from wattledger.grid.mix import (
+    STORAGE,
+    UNKNOWN,
+    ewif_ul_per_kwh,
+    factors,
+    g_per_kwh,
+    water_factors,
+    whole,
+)
 from wattledger.grid.source import History
 from wattledger.model import Basis, GridSignal
 
@@ -112,6 +120,55 @@ def test_a_mean_lies_between_its_parts(energy: dict[str, float]) -> None:
     assert min(parts) * (1 - 1e-9) <= found <= max(parts) * (1 + 1e-9)
 
 
+def test_the_medians_of_water_consumed() -> None:
+    assert water_factors() == {
+        "biomass": 2.09, "coal": 2.6, "gas": 0.78, "geothermal": 0.06, "hydro": 17, "nuclear": 2.54,
+        "oil": 3.13, "solar": 0.004, "solar_thermal": 3.43, "wind": 0, "wind_offshore": 0,
+    }  # fmt: skip
+    assert "ocean" not in water_factors()  # unavailable is never 0
+
+
+WET = FUELS | {"H": "hydro", "N": "nuclear", "O": "ocean"}
+
+
+@pytest.mark.parametrize(
+    ("energy", "expected_ul"),
+    [
+        ({"C": 1}, 2_600_000),
+        ({"C": 1, "W": 1}, 1_300_000),
+        ({"W": 5}, 0),  # a value of the literature
+        ({"C": 3, "H": 1}, 6_200_000),
+        ({"C": 1, "W": -5, "S": 100}, 2_600_000),
+        ({"C": 9, "?": 3}, 2_600_000),  # like the rest
+        ({"N": 90, "O": 10}, 2_540_000),  # likewise
+        ({"N": 3, "W": 4}, 1_088_571),
+        ({"N": 2, "O": 1}, None),
+        ({"O": 1}, None),
+        ({"S": 5}, None),
+        ({}, None),
+    ],
+)
+def test_the_water_of_a_mix(energy: dict[str, float], expected_ul: int | None) -> None:
+    assert ewif_ul_per_kwh(energy, WET) == expected_ul
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(water_factors())), st.floats(0.001, 1e6), min_size=1),
+    st.floats(0.001, 1e6),
+)
+def test_water_lies_between_its_parts_and_grows_with_hydro(
+    energy: dict[str, float], more: float
+) -> None:
+    fuels = {fuel: fuel for fuel in water_factors()}
+    found = ewif_ul_per_kwh(energy, fuels)
+    parts = [water_factors()[fuel] * 10**6 for fuel in energy]
+    assert found is not None
+    assert min(parts) - 1 <= found <= max(parts) + 1
+    wetter = ewif_ul_per_kwh(energy | {"hydro": energy.get("hydro", 0) + more}, fuels)
+    assert wetter is not None
+    assert wetter >= found - 1
+
+
 def test_an_hour_that_lacks_a_type_that_matters_is_not_whole() -> None:
     hours = {1: {"C": 50.0, "W": 50.0}, 2: {"C": 50.0}, 3: {"C": 60.0, "W": 40.0, "O": 0.1}}
     assert whole(hours).keys() == {1, 3}  # the oil of the third is not worth waiting for
@@ -132,6 +189,7 @@ def test_eia_hours_are_named_by_their_ends(server: GridServer, token_file: Path)
     assert (query["facets[respondent][]"], query["data[0]"]) == ("CISO", "value")
     assert (query["start"], query["end"]) == ("2024-03-05T09", "2024-03-06T22")
     assert grams(found) == [269, 379.5]  # (490 + 48) / 2 and (3 × 490 + 48) / 4
+    assert [signal.ewif_ul_per_kwh for signal in found] == [392_000, 586_000]
     assert [signal.valid_from_ns for signal in found] == [T18, T18 + HOUR]
     first = found[0]
     assert (first.zone, first.source, first.basis) == ("US-CISO", "eia", Basis.LIFECYCLE)
@@ -212,6 +270,7 @@ def test_entsoe_powers_become_whole_hours(server: GridServer, token_file: Path) 
     }
     assert server.requests[0].headers["accept"] == "application/xml"
     assert grams(found) == [250.5, pytest.approx((900 * 490 + 100 * 11) / 1000)]
+    assert [signal.ewif_ul_per_kwh for signal in found] == [390_000, 702_000]
     assert [signal.valid_from_ns for signal in found] == [T18, T18 + HOUR]
     first = found[0]
     assert (first.zone, first.source, first.basis) == ("DE", "entsoe", Basis.LIFECYCLE)
@@ -323,6 +382,7 @@ def test_entsoe_past(server: GridServer, token_file: Path) -> None:
     assert isinstance(source, History)
     found = source.between(T18 + HOUR, T18 + 30 * HOUR, T18 + 99 * HOUR)
     assert [signal.valid_from_ns for signal in found] == [T18 + HOUR]
+    assert found[0].ewif_ul_per_kwh == 702_000  # the past has its water as well
     assert len(server.requests) == 2
 
 

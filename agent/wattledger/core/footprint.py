@@ -37,15 +37,13 @@ def footprint(energy_uj: int, price: Price) -> Amounts:
 def price_of(choice: GridChoice, site: SiteFactors) -> Price:
     """The price that a grid choice and the site's factors make together.
 
-    An EWIF that the site names holds; else that of the mix, where the signal tells one.
-
     Raises:
         ValueError: the signal is marginal, which no books are priced with.
     """
     signal = choice.signal
     if signal.basis is Basis.MARGINAL:
         raise ValueError("a marginal intensity prices no books")
-    mix_ul = signal.ewif_ul_per_kwh if site.ewif_source != "config" else None
+    ewif_ul_per_kwh, ewif_source = site.ewif_beside(signal)
     return Price(
         signal.intensity_ug_per_kwh,
         signal.zone,
@@ -57,10 +55,10 @@ def price_of(choice: GridChoice, site: SiteFactors) -> Price:
         signal.valid_to_ns,
         site.pue_ppm,
         site.wue_ul_per_kwh,
-        site.ewif_ul_per_kwh if mix_ul is None else mix_ul,
+        ewif_ul_per_kwh,
         site.pue_source,
         site.wue_source,
-        site.ewif_source if mix_ul is None else "mix",
+        ewif_source,
         site.market_ug_per_kwh,
         None if site.price_per_kwh is None else micro(site.price_per_kwh),
         "" if site.price_per_kwh is None else site.currency,

@@ -22,7 +22,7 @@ from typing import Any
 
 from wattledger.grid.checks import as_object, instant_ns
 from wattledger.grid.client import HttpClient
-from wattledger.grid.mix import STORAGE, g_per_kwh, whole
+from wattledger.grid.mix import STORAGE, ewif_ul_per_kwh, g_per_kwh, whole
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.grid.provider import (
     DAY_NS,
@@ -165,6 +165,7 @@ class Eia(Provider):
                 start_ns + HOUR_NS,
                 estimated=True,
                 now_wall_ns=now_wall_ns,
+                ewif_ul_per_kwh=ewif_ul_per_kwh(complete[start_ns], FUELS),
             )
 
         complete = whole(hours)

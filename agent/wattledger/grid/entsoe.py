@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from wattledger.grid.checks import instant_ns
 from wattledger.grid.client import HttpClient
-from wattledger.grid.mix import STORAGE, UNKNOWN, g_per_kwh, whole
+from wattledger.grid.mix import STORAGE, UNKNOWN, ewif_ul_per_kwh, g_per_kwh, whole
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.grid.provider import (
     DAY_NS,
@@ -232,6 +232,7 @@ class Entsoe(Provider):
                 start_ns + HOUR_NS,
                 estimated=True,
                 now_wall_ns=now_wall_ns,
+                ewif_ul_per_kwh=ewif_ul_per_kwh(complete[start_ns], FUELS),
             )
 
         return good_of(complete, signal, "the mix")

@@ -101,9 +101,16 @@ class Provider:
         return self.url + path + (f"?{urlencode(query)}" if query else "")
 
     def _signal(
-        self, value: Any, start_ns: int, end_ns: int, *, estimated: bool, now_wall_ns: int
+        self,
+        value: Any,
+        start_ns: int,
+        end_ns: int,
+        *,
+        estimated: bool,
+        now_wall_ns: int,
+        ewif_ul_per_kwh: int | None = None,
     ) -> GridSignal:
-        """A signal of this source from g/kWh.
+        """A signal of this source from g/kWh, with its water factor where the mix is known.
 
         Raises:
             GridError: outcome `bad_value`.
@@ -118,6 +125,7 @@ class Provider:
             estimated=estimated,
             fetched_at_ns=now_wall_ns,
             cadence_ns=self.cadence_ns,
+            ewif_ul_per_kwh=ewif_ul_per_kwh,
         )
 
 

@@ -93,7 +93,8 @@ class SourceStatus:
 class SiteFactors:
     """What the site adds to each kWh of IT energy; each with the name of its source.
 
-    `*_source` is `default` until configured, then `config`; EWIF may also be `table`.
+    `*_source` is `default` until configured, then `config`; a PUE may also be `live`, a WUE of the
+    `weather`, an EWIF of the `table` or, in what is shown as in force, of the `mix`.
     `price_per_kwh` is of facility energy, in `currency`; None: the site names none.
     `market_ug_per_kwh` is what the site's contracts leave of the intensity; None: it has none.
     """
@@ -108,9 +109,40 @@ class SiteFactors:
     currency: str = "EUR"
     market_ug_per_kwh: int | None = None
 
+    def ewif_beside(self, signal: GridSignal) -> tuple[int, str]:
+        """The water factor in force beside a signal, in µL per kWh, and who says so.
+
+        What the configuration names holds; else that of the mix, where the signal tells one.
+        """
+        if signal.ewif_ul_per_kwh is None or self.ewif_source == "config":
+            return self.ewif_ul_per_kwh, self.ewif_source
+        return signal.ewif_ul_per_kwh, "mix"
+
+    def at(self, _wall_ns: int) -> SiteFactors:
+        """Themselves: factors that never change are a `ports.Site` as well."""
+        return self
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """Nobody is asked for factors that never change."""
+        return ()
+
+    def note(self) -> str:
+        """Nothing has to be kept over a restart."""
+        return ""
+
+
+class Grade(NamedTuple):
+    """What of a price tells how sure it is; the fields are those of `Price`."""
+
+    level: int
+    estimated: bool
+    pue_source: str = ""
+    wue_source: str = ""
+    ewif_source: str = ""
+
 
 class GridPart(NamedTuple):
-    """What priced a part of the energy: a price without its intensity, time and water.
+    """What priced a part of the energy: a price without its intensity, time and water factors.
 
     The fields are those of `Price`.
     """
@@ -125,12 +157,21 @@ class GridPart(NamedTuple):
     market_ug_per_kwh: int | None = None
     cost_u_per_kwh: int | None = None
     currency: str = ""
+    wue_source: str = ""
+    ewif_source: str = ""
 
     @property
     def order(self) -> tuple[object, ...]:
         """To sort by: what is None comes first."""
         market, cost = self.market_ug_per_kwh, self.cost_u_per_kwh
-        return (*self[:7], -1 if market is None else market, -1 if cost is None else cost, self[9])
+        return (*self[:7], -1 if market is None else market, -1 if cost is None else cost, *self[9:])
+
+    @property
+    def grade(self) -> Grade:
+        """What of it tells how sure it is."""
+        return Grade(
+            self.level, self.estimated, self.pue_source, self.wue_source, self.ewif_source
+        )
 
 
 Weights = Mapping[GridPart, int]
@@ -195,4 +236,6 @@ class Price(NamedTuple):
             self.market_ug_per_kwh,
             self.cost_u_per_kwh,
             self.currency,
+            self.wue_source,
+            self.ewif_source,
         )

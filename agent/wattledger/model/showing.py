@@ -24,7 +24,7 @@ class Snapshot:
         meters: health of each meter.
         grid: what energy is priced with now.
         sources: health of each grid source.
-        site: PUE, WUE and EWIF in force.
+        site: PUE, WUE and EWIF in force, of the mix where the grid's source tells one.
         ledger: health of the ledger.
         released_until_ns: NVML is closed on request until then (wall clock); 0: it is not.
         version: of the program.
@@ -33,6 +33,7 @@ class Snapshot:
         quality: device → how its energy is found at present.
         job_power_uw: job → mean power of the commit window.
         claim_faults: what is wrong with the word of those that say who holds which GPU.
+        site_sources: health of whoever tells the site's factors (weather, PUE).
     """
 
     at_ns: int
@@ -51,3 +52,4 @@ class Snapshot:
     quality: Mapping[str, Quality] = field(default_factory=lambda: MappingProxyType({}))
     job_power_uw: Mapping[JobKey, int] = field(default_factory=lambda: MappingProxyType({}))
     claim_faults: tuple[Fault, ...] = ()
+    site_sources: tuple[SourceStatus, ...] = ()
