@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+from wattledger.config.credentials import CREDENTIAL, expand_credential
 from wattledger.config.settings import Config
+from wattledger.config.site_sources import SITE_TOKENS, site_faults
 from wattledger.errors import ConfigError
 from wattledger.grid import KINDS, SourceConfig, build_sources, keyless
 from wattledger.grid.client import HttpClient
@@ -15,13 +14,18 @@ from wattledger.model import Basis
 from wattledger.units import NS_PER_MS, NS_PER_S, format_duration
 
 Fault = tuple[str, str]
-_CREDENTIAL = "%d/"
 LONGEST_SETTLE_NS = 59 * 86_400 * NS_PER_S  # the ledger keeps slots of 5 minutes for 60 days
 
 
 def semantic_faults(config: Config) -> list[Fault]:
     """The faults that only two or more settings together make."""
-    return [*_sampling(config), *_meters(config), *_jobs(config), *_grid(config)]
+    return [
+        *_sampling(config),
+        *_meters(config),
+        *_jobs(config),
+        *_grid(config),
+        *site_faults(config),
+    ]
 
 
 def _sampling(config: Config) -> list[Fault]:
@@ -160,23 +164,17 @@ def check_tokens(config: Config) -> None:
         ConfigError: tokens that are missing, unsafe or none, each with its key's path.
     """
     faults: list[Fault] = []
-    for index, source in enumerate(config.grid.source or ()):
-        path = expand_credential(source.token_file)
-        if path is None or str(path).startswith(_CREDENTIAL):
+    files = [
+        (f"grid.source[{index}].token_file", source.token_file)
+        for index, source in enumerate(config.grid.source or ())
+    ]
+    for key, file in [*files, *((key, find(config)) for key, find in SITE_TOKENS.items())]:
+        path = expand_credential(file)
+        if path is None or str(path).startswith(CREDENTIAL):
             continue
         try:
-            read_token(path, key=f"grid.source[{index}].token_file")
+            read_token(path, key=key)
         except ConfigError as error:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-
-
-def expand_credential(path: str) -> Path | None:
-    """A token file's path; `%d/NAME` lies in systemd's credentials directory, if there is one."""
-    if not path:
-        return None
-    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    if directory and path.startswith(_CREDENTIAL):
-        return Path(directory, path.removeprefix(_CREDENTIAL))
-    return Path(path)

@@ -3,11 +3,101 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from wattledger.config.setting import LitersPerKwh, Price, Pue, Zone, setting
+from wattledger.config.setting import (
+    Cycles,
+    DurationNs,
+    FilePath,
+    Latitude,
+    LitersPerKwh,
+    Longitude,
+    Price,
+    Pue,
+    SourceUrl,
+    StressFactor,
+    Url,
+    Zone,
+    s_ns,
+    setting,
+)
 
 DEFAULT_PUE = 1.56  # Uptime Institute, Global Data Center Survey 2024: mean
 DEFAULT_WUE_L_PER_KWH = 0.36  # LBNL, 2024 US Data Center Energy Usage Report, for 2023
+
+
+@dataclass(frozen=True, slots=True)
+class WeatherSettings:
+    """The water of evaporative cooling by the weather; off until a place is given."""
+
+    kind: Literal["open_meteo"] = setting(
+        "open_meteo",
+        'Whose weather: "open_meteo", without a key for non-commercial use only; its data are '
+        "under CC BY 4.0 and want to be credited.",
+    )
+    latitude: Latitude | None = setting(
+        None,
+        "Degrees north. With `longitude`: the WUE follows the wet-bulb temperature there, as a "
+        "cooling tower does, and `site.wue_l_per_kwh` holds only while no weather is known (for "
+        "longer than `grid.max_age`) or it is one that the formula is not made for. Only for sites "
+        "that are cooled by evaporation: mild weather gives several times the mean of fleets.",
+        "52.52",
+    )
+    longitude: Longitude | None = setting(None, "Degrees east.", "13.41")
+    url: Url = setting(
+        Url(""),
+        "Another address of the same API, such as a server of one's own or the one for customers. "
+        "Plain http only to loopback.",
+        '"https://customer-api.open-meteo.com/v1"',
+    )
+    token_file: FilePath = setting(
+        FilePath(""), "A file that holds a customer's key.", '"/etc/wattledger/open_meteo.token"'
+    )
+    cycles_of_concentration: Cycles = setting(
+        Cycles(6.0), "How often the towers' water goes round before it is let off: 3 to 10."
+    )
+    least_wue_l_per_kwh: LitersPerKwh = setting(
+        LitersPerKwh(0.05), "The WUE in the cold, when nothing has to evaporate."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LivePueSettings:
+    """A PUE that is measured; off until a kind is given."""
+
+    kind: Literal["", "json", "prometheus", "csv"] = setting(
+        "",
+        "Where it is told, as in [[grid.source]]: any JSON document, a Prometheus, or a file. "
+        "`site.pue` holds while no value from 1 to 5 is known, for longer than `grid.max_age`.",
+        '"prometheus"',
+    )
+    url: SourceUrl = setting(
+        SourceUrl(""),
+        "The document's address, or the Prometheus'. Plain http only to loopback.",
+        '"https://dcim.local/pue.json"',
+    )
+    pointer: str = setting("", "JSON pointer (RFC 6901) to the PUE (json).", '"/pue"')
+    time_pointer: str = setting(
+        "",
+        "JSON pointer to its time, an instant in UTC or seconds since 1970 (json). Not set: the "
+        "value is of now.",
+        '"/at"',
+    )
+    query: str = setting("", "PromQL for one series (prometheus).", '"site_pue_ratio"')
+    file: FilePath = setting(
+        FilePath(""),
+        "A file with the columns start, end and value, instants in UTC (csv).",
+        '"/etc/wattledger/pue.csv"',
+    )
+    interval: DurationNs = setting(
+        s_ns(900),
+        "How often there is a new value, and how long one holds where the source does not say.",
+    )
+    token_file: FilePath = setting(
+        FilePath(""),
+        "A file that holds a bearer token (json, prometheus).",
+        '"/etc/wattledger/dcim.token"',
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +124,9 @@ class Site:
     )
     ewif_l_per_kwh: LitersPerKwh | None = setting(
         None,
-        "Litres of water that the grid consumed per kWh of facility energy. Not set: the zone's "
-        "value of the packaged table (WRI 2020), else the world's.",
+        "Litres of water that the grid consumed per kWh of facility energy. Not set: of the "
+        "generation mix where the grid's source tells it (entsoe, eia), else the zone's value of "
+        "the packaged table (WRI 2020), else the world's.",
         "2.3",
     )
     price_per_kwh: Price | None = setting(
@@ -45,3 +136,12 @@ class Site:
         "0.25",
     )
     currency: str = setting("EUR", "The currency of `price_per_kwh`, for people.")
+    water_stress_factor: StressFactor | None = setting(
+        None,
+        "How scarce water is where the site draws it: the AWARE characterisation factor of its "
+        "watershed (wulca-waterlca.org; m³ world-eq per m³, the world's mean is 1). On-site "
+        "litres are then also told weighted, beside the litres. Not set: they are not.",
+        "1.8",
+    )
+    weather: WeatherSettings = setting(WeatherSettings, "")
+    live_pue: LivePueSettings = setting(LivePueSettings, "")
