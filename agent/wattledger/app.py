@@ -29,9 +29,10 @@ from wattledger.model.measuring import GpuNames
 from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.payroll import known_runs, remembered_runs
 from wattledger.run_desk import RunDesk
-from wattledger.sampler import Sampler
+from wattledger.sampler import SITE_NOTE, Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.settle_desk import SettleDesk, SettlingLedger
+from wattledger.site_build import site_feed
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, PageStore
@@ -93,6 +94,9 @@ class App(BooksDoor):
             self._settling.configure(build.settle_sources(config), int(config.grid.settle_window))
             self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
             self._poller = PollingThread("grid", self._feed.poll_once)
+            site_note = self._ledger.books.notes.get(SITE_NOTE, "")
+            self._site = site_feed(config, build.site_factors(config), self._clock, site_note)
+            self._site_poller = PollingThread("site", self._site.poll_once)
             known = {record.info.meter for record in self._ledger.books.devices.values()}
             books = self._ledger.books
             claims = GpuClaims(lambda: self._snapshot, lambda: self._gpu_names())
@@ -120,7 +124,7 @@ class App(BooksDoor):
                 clock=self._clock,
                 feeds=self._meters,
                 grid=self._feed,
-                site=build.site_factors(config),
+                site=self._site,
                 ledger=self._ledger,
                 node_load=load.busy_ppm,
                 node_busy_ns=lambda: load.busy_ns,
@@ -231,6 +235,8 @@ class App(BooksDoor):
         for meter in self._meters:
             meter.start()
         self._poller.start()
+        if self._site.asks:
+            self._site_poller.start()
         deadline = time.monotonic() + FIRST_TURN_S
         for meter in self._meters:
             meter.first_turn.wait(max(0.0, deadline - time.monotonic()))
@@ -304,6 +310,8 @@ class App(BooksDoor):
         self._notifier.stopping()
         self._feed.request_stop()
         self._poller.stop()
+        self._site.request_stop()
+        self._site_poller.stop()
         self._claims.stop()
         self._newcomers.stop()
         self._settling.stop()
@@ -346,7 +354,8 @@ class App(BooksDoor):
             config = self._reload()
             feed = build.grid_feed(config, self._clock, ())
             feed.inherit(self._feed)
-            site = build.site_factors(config)
+            site = site_feed(config, build.site_factors(config), self._clock)
+            site.inherit(self._site)
             known = build.settle_sources(config)
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
@@ -358,6 +367,12 @@ class App(BooksDoor):
             self._feed = feed
             self._poller = PollingThread("grid", feed.poll_once)
             self._poller.start()
+            self._site.request_stop()
+            self._site_poller.stop()
+            self._site = site
+            self._site_poller = PollingThread("site", site.poll_once)
+            if site.asks:
+                self._site_poller.start()
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name

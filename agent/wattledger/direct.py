@@ -31,6 +31,7 @@ from wattledger.model.running import RunRequest
 from wattledger.ports import Grid, Jobs
 from wattledger.sampler import Sampler
 from wattledger.services import MeterThread, PollingThread
+from wattledger.site_build import site_feed
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.receipts import receipt_json
 
@@ -105,11 +106,12 @@ class Engine:
         self._idle_since_ns = self._clock.now().monotonic_ns
         self.closed = False
         feed = build.grid_feed(config, self._clock, ())
+        site = site_feed(config, build.site_factors(config), self._clock)
         asked = threading.Event()
 
         def poll() -> float:
             try:
-                return feed.poll_once()
+                return min(site.poll_once(), feed.poll_once())
             finally:
                 asked.set()
 
@@ -129,7 +131,7 @@ class Engine:
             clock=self._clock,
             feeds=self._meters,
             grid=_Patient(feed, asked, GRID_S),
-            site=build.site_factors(config),
+            site=site,
             ledger=MemoryLedger(self._clock.now()),
             node_load=load.busy_ppm,
             node_busy_ns=lambda: load.busy_ns,
