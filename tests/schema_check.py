@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
 from typing import Any
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -26,7 +26,9 @@ _KNOWN = {
     "examples",
     "format",
     "items",
+    "maxLength",
     "maximum",
+    "minLength",
     "minimum",
     "pattern",
     "properties",
@@ -59,8 +61,12 @@ def faults(
         yield f"{at}: {value!r} is none of {schema['enum']}"
     if "pattern" in schema and not re.search(schema["pattern"], value):
         yield f"{at}: {value!r} is not {schema['pattern']}"
-    if schema.get("format") == "date-time" and datetime.fromisoformat(value).tzinfo is None:
-        yield f"{at}: {value!r} names no time zone"
+    if "format" in schema and not _FORMATS[schema["format"]](value):
+        yield f"{at}: {value!r} is no {schema['format']}"
+    if isinstance(value, str) and not (
+        schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+    ):
+        yield f"{at}: {value!r} is too short or too long"
     if isinstance(value, int | float) and not (
         schema.get("minimum", value) <= value <= schema.get("maximum", value)
     ):
@@ -70,6 +76,23 @@ def faults(
             yield from faults(item, schema.get("items", {}), document, f"{at}[{number}]")
     if isinstance(value, dict):
         yield from _object(value, schema, document, at)
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+_FORMATS: dict[str, Callable[[str], bool]] = {"date-time": _is_instant, "date": _is_date}
 
 
 def _object(

@@ -231,12 +231,13 @@ def serving(
     *,
     ready: bool = True,
     tls: ssl.SSLContext | None = None,
+    daemon: FakeDaemon | None = None,
     **more: Any,
 ) -> Iterator[Served]:
-    """The server on a free port of loopback."""
+    """The server on a free port of loopback, over a daemon of its own or this one."""
     clock = FakeClock()
     snapshot = snapshots.snapshot()
-    daemon = FakeDaemon(snapshot if ready else None)
+    daemon = daemon or FakeDaemon(snapshot if ready else None)
     pages = PageStore(clock, 5 * NS_PER_S)
     if ready:
         pages.publish(page_of(snapshot, clock))

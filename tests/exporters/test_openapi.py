@@ -153,6 +153,9 @@ def test_the_checker_finds_what_is_wrong() -> None:
     for value in ({}, {"a": True}, {"a": 1.5}, {"a": 1, "b": 2}, [], None, {"a": "1"}):
         assert list(faults(value, strict, {})), value
     assert list(faults("x", {"type": "string", "pattern": "^[0-9]+$"}, {}))
+    assert list(faults("xx", {"type": "string", "maxLength": 1}, {}))
+    assert list(faults("2027-01-15T08:00:00", {"type": "string", "format": "date-time"}, {}))
+    assert list(faults("2027-02-30", {"type": "string", "format": "date"}, {}))
     assert list(faults(2, {"type": "number", "maximum": 1}, {}))
     assert list(faults([1, "2"], {"type": "array", "items": {"type": "integer"}}, {}))
     assert list(faults(3, {"anyOf": [{"type": "string"}, {"type": "null"}]}, {}))

@@ -37,8 +37,8 @@ STATES = ("all", "running", "ended")
 ORDERS = ("desc", "asc")
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
-_ID_CHARS = 256
-_TEXT_CHARS = 256
+MAX_ID_CHARS = 256
+MAX_TEXT_CHARS = 256
 _CURSOR_CHARS = 256
 Powers = Mapping[JobKey, int]
 NO_POWERS: Powers = MappingProxyType({})
@@ -64,8 +64,8 @@ def jobs_query(given: Mapping[str, str], now_ns: int, uid: int | None) -> JobQue
     if not limit:
         raise BadRequest("limit=0 asks for nothing.")
     for name in ("user", "account", "name"):
-        if len(given.get(name, "")) > _TEXT_CHARS:
-            raise BadRequest(f"{name} is longer than {_TEXT_CHARS} characters.")
+        if len(given.get(name, "")) > MAX_TEXT_CHARS:
+            raise BadRequest(f"{name} is longer than {MAX_TEXT_CHARS} characters.")
     asked = JobQuery(
         manager=given.get("manager", ""),
         user=given.get("user", ""),
@@ -122,7 +122,7 @@ def job_of_path(manager: str, job_id: str) -> tuple[str, str]:
     """
     one_of("manager", manager, MANAGERS)
     valid = job_id.encode("utf-8", "replace").decode() == job_id  # no lone surrogates
-    if not 0 < len(job_id) <= _ID_CHARS or "\0" in job_id or not valid:
+    if not 0 < len(job_id) <= MAX_ID_CHARS or "\0" in job_id or not valid:
         raise BadRequest("That is no job id.")
     return manager, job_id
 

@@ -8,7 +8,14 @@ from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
 from wattledger_exporters.http import runs_api, settle_api, waste_api
-from wattledger_exporters.http.jobs_api import DEFAULT_LIMIT, MAX_LIMIT, ORDERS, STATES
+from wattledger_exporters.http.jobs_api import (
+    DEFAULT_LIMIT,
+    MAX_ID_CHARS,
+    MAX_LIMIT,
+    MAX_TEXT_CHARS,
+    ORDERS,
+    STATES,
+)
 from wattledger_exporters.http.schemas import schemas
 from wattledger_exporters.http.schemas.terms import TEXT, choice, ref
 
@@ -42,7 +49,21 @@ def query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": schema}
 
 
-_INSTANT = {"type": "string", "examples": ["2027-01-15T08:00:00Z", "1800000000", "24h"]}
+_SINCE_1970 = "^(19[7-9][0-9]|[2-9][0-9]{3})-"
+_INSTANT = {
+    "type": "string",
+    "description": "RFC 3339, a UTC date, Unix seconds, or how long ago",
+    "anyOf": [
+        {"format": "date-time", "pattern": _SINCE_1970},
+        {"format": "date", "pattern": _SINCE_1970},
+        {"pattern": r"^[0-9]{1,11}(\.[0-9]{1,9})?$"},
+        {"pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)){1,5}$"},
+    ],
+    "examples": ["2027-01-15T08:00:00Z", "2027-01-15", "1800000000", "24h"],
+}
+_SHORT = {**TEXT, "maxLength": MAX_TEXT_CHARS}
+_JOB_ID = {**TEXT, "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[^\\u0000]+$"}
+_CURSOR = {**TEXT, "pattern": "^[A-Za-z0-9_=-]+$"}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -125,9 +146,9 @@ def _jobs() -> dict[str, Any]:
                 errors=("400", "403", "503"),
                 parameters=[
                     query("manager", "only its jobs", choice(*MANAGERS)),
-                    query("user", "only this user's: a name or a uid", TEXT),
-                    query("account", "only those of this account", TEXT),
-                    query("name", "only those with this name; *, ? and […] as in files", TEXT),
+                    query("user", "only this user's: a name or a uid", _SHORT),
+                    query("account", "only those of this account", _SHORT),
+                    query("name", "only those with this name; *, ? and […] as in files", _SHORT),
                     query("state", "which", {**choice(*STATES), "default": "all"}),
                     query("since", "those that ran at or after this instant", _INSTANT),
                     query("until", "those that began before this instant", _INSTANT),
@@ -143,7 +164,7 @@ def _jobs() -> dict[str, Any]:
                         "`next_cursor` of the page before; sort, order and filters as before. By "
                         "start no run is left out or shown twice; by an amount one that grows "
                         "meanwhile may change its place.",
-                        TEXT,
+                        _CURSOR,
                     ),
                 ],
             )
@@ -163,7 +184,7 @@ def _jobs() -> dict[str, Any]:
                         "required": True,
                         "schema": choice(*MANAGERS),
                     },
-                    {"name": "job_id", "in": "path", "required": True, "schema": TEXT},
+                    {"name": "job_id", "in": "path", "required": True, "schema": _JOB_ID},
                 ],
             )
         },
@@ -262,7 +283,7 @@ def _books() -> dict[str, Any]:
                 parameters=[
                     query("since", "first instant", _INSTANT),
                     query("until", "last instant, exclusive", _INSTANT),
-                    query("cursor", "`next_cursor` of the page before", TEXT),
+                    query("cursor", "`next_cursor` of the page before", _CURSOR),
                 ],
             )
         },
