@@ -14,6 +14,7 @@ from wattledger.errors import ConfigError, DaemonUnreachable
 from wattledger.printing import printable
 from wattledger.remote import Remote
 from wattledger_exporters import report
+from wattledger_exporters.bands import in_words
 from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.report import PRIVATE_GROUPINGS
@@ -119,6 +120,8 @@ def _print_table(
     console.print(
         f"IT energy; CO2e and grid water include PUE. Complete up to {until}.", style="dim"
     )
+    if sure := answer.get("uncertainty"):
+        console.print(f"How sure the total is: {in_words(sure)}.", style="dim")
     if is_settled:
         console.print(
             "Settled: the part whose price was published since, and CO2e by those prices.",

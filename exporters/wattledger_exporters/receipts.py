@@ -11,8 +11,10 @@ from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import KindBasis
 from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
+from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import PPM
 from wattledger_exporters.amounts import amounts
+from wattledger_exporters.bands import beside, terms_in_words, uncertainty
 from wattledger_exporters.when import iso
 from wattledger_exporters.wording import (
     CO2E,
@@ -68,11 +70,13 @@ def receipt_json(
     cells: dict[KindBasis, Cell] = {}
     qualities: dict[Quality, int] = {}
     grids: dict[GridPart, Cell] = {}
+    sure: list[Parts] = []
     for (kind, quality, grid), cell in receipt.cells.items():
         key = KindBasis(kind, grid.basis)
         cells[key] = cells.get(key, Cell()).plus(cell)
         qualities[quality] = qualities.get(quality, 0) + cell.amounts.energy_uj
         grids[grid] = grids.get(grid, Cell()).plus(cell)
+        sure.append({Sureness(quality, grid.grade): cell.amounts})
         whole = whole.plus(cell)
     energy_uj, start_ns = whole.amounts.energy_uj, run.payee.start_ns
     end_ns = run.end_ns or max(run.last_seen_ns, start_ns)
@@ -92,6 +96,7 @@ def receipt_json(
         "duration_s": units.seconds(max(0, end_ns - start_ns)),
         "exit_code": exit_code,
         **{name: totals[name] for name in ("energy_kwh", "co2e_g", "water_l")},
+        "uncertainty": uncertainty(whole.amounts, together(*sure)),
         "cost": cost_of(grids, price_per_kwh, currency),
         "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
         if measured_ns > 0
@@ -117,7 +122,7 @@ def receipt_json(
 
 
 UNKNOWN = (
-    *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share"),
+    *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share", "uncertainty"),
     *("held_idle_kwh", "held_device_hours", "held_idle_device_hours"),
 )
 """What is None in a receipt of which nothing is known."""
@@ -205,14 +210,15 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
 
     Args:
         receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
-            `cost`, `mean_watts`, `devices` and `exact`.
+            `uncertainty`, `cost`, `mean_watts`, `devices` and `exact`.
     """
     liters, cost = receipt["water_l"], receipt["cost"]
-    origins = [("on site", liters["onsite"]), ("grid", liters["grid"])]
+    sure, grams, whole_l = receipt["uncertainty"], receipt["co2e_g"], liters["total"]
+    of_water = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
     rows = [
         *_energy(receipt),
-        ("CO2e", co2e(receipt["co2e_g"]), priced_by(receipt["grid"])),
-        ("water", water(liters["total"]), parts(origins, liters["total"], WATER)),
+        ("CO2e", beside(co2e(grams), sure, "co2e_g", grams, CO2E), priced_by(receipt["grid"])),
+        ("water", beside(water(whole_l), sure, "water_l", whole_l, WATER), of_water),
     ]
     settled = receipt.get("settled")
     if settled is not None:
@@ -226,6 +232,8 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     if receipt["held_device_hours"]:
         rows.append(_held(receipt))
     rows.append(("measured", measured_how(receipt["quality"]), ""))
+    if sure:
+        rows.append(("how sure", f"{terms_in_words(sure)}: {sure['note']}", ""))
     width = max(len(value) for _, value, why in rows if why)
     body = [f"  {label:<9} {value:<{width}}  {why}".rstrip() for label, value, why in rows]
     held = [_short(printable(device["device"])) for device in receipt["devices"]]
@@ -237,12 +245,13 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
 
 def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     kwh = receipt["energy_kwh"]
+    said = beside(energy(kwh["total"]), receipt["uncertainty"], "energy_kwh", kwh["total"], ENERGY)
     kinds = parts([(n, kwh[kind]) for kind, n in _KINDS.items() if kwh[kind]], kwh["total"], ENERGY)
     mean = f"mean {number(receipt['mean_watts'] or 0.0)} W"
     if unit_for(kwh["total"], ENERGY).name == "J":
-        return [("energy", energy(kwh["total"]), f"{kinds}; {mean}")]
+        return [("energy", said, f"{kinds}; {mean}")]
     joules = units.joules(int(receipt["exact"]["energy_uj"]))
-    return [("energy", energy(kwh["total"]), kinds), ("", f"{number(joules)} J", mean)]
+    return [("energy", said, kinds), ("", f"{number(joules)} J", mean)]
 
 
 def _short(device: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from wattledger import units
 from wattledger.model import Amounts, Basis, TotalsRow
 from wattledger.model.settling import Settled
+from wattledger.model.uncertainty import together
 
 GROUPINGS = ("all", "device", "kind", "payee", "job", "user", "hour", "day")
 PRIVATE_GROUPINGS = ("job", "user")
@@ -88,6 +89,7 @@ def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float | None]]:
 
 def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
     """The sum of the rows, exact, as a row named `all`."""
+    rows = tuple(rows)
     amounts, estimated_uj, bases, settled = Amounts(), 0, set[Basis](), Settled()
     facility_uj: int | None = 0
     for row in rows:
@@ -97,7 +99,10 @@ def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
         settled = settled.plus(row.settled)
         if facility_uj is not None:
             facility_uj = None if row.facility_uj is None else facility_uj + row.facility_uj
-    return TotalsRow("all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj, settled)
+    sure = together(*(row.sure for row in rows))
+    return TotalsRow(
+        "all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj, settled, sure=sure
+    )
 
 
 def to_csv(rows: Iterable[Mapping[str, object]]) -> str:

@@ -104,6 +104,13 @@ def number(value: float, decimals: int = 12) -> str:
     return f"{value:,.{_decimals(value, decimals)}f}" if value else "0"
 
 
+def spread(low: float, high: float) -> str:
+    """Two ends to two digits of what lies between them: `9.9–15.4`, `2,900–7,200`."""
+    place = int(f"{high - low:.1e}".rpartition("e")[2]) - 1
+    low, high = round(low, -place), round(high, -place)
+    return f"{low:,.{max(0, -place)}f}–{high:,.{max(0, -place)}f}"
+
+
 def signed(value: float, units: Units) -> str:
     """An amount with its unit and its sign: `+1.234 g`, `-0.003 mg`."""
     return f"{'-' if value < 0 else '+'}{_with_unit(abs(value), units)}"

@@ -22,6 +22,10 @@ TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
 LIVE = GridPart("GB", "neso", Basis.GENERATION, False, 1_200_000)
 KWH = UJ_PER_KWH
 PRICED = "1,000 g/kWh, table WORLD (lifecycle, an estimate) and 1 more, PUE 1.56"
+SURE = (
+    "energy -19/+15%, PUE -30/+22%, intensity ±24%, WUE ÷3…×3, EWIF ÷3…×3: "
+    "judged from published ranges, no confidence interval"
+)
 
 
 def a_run(seconds: float = 10.0, **more: Any) -> JobRun:
@@ -122,13 +126,14 @@ def test_the_text_for_people() -> None:
     text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", exit_code=0), ["One note."])
     assert text.splitlines() == [
         "wattledger: train took 1 h, exit code 0; measured by the daemon as run/r-1",
-        "  energy    4.000 kWh     GPU 3.000, CPU 1.000",
-        "            14,400,000 J  mean 4,000 W",
-        "  CO2e      4,920 g       " + PRICED,
-        "  water     6,857,143 L   on site 2,057,143, grid 4,800,000",
+        "  energy    4.000 kWh (3.2–4.6)                 GPU 3.000, CPU 1.000",
+        "            14,400,000 J                        mean 4,000 W",
+        "  CO2e      4,920 g (3,100–6,700)               " + PRICED,
+        "  water     6,857,143 L (3,000,000–16,000,000)  on site 2,057,143, grid 4,800,000",
         "  cost      1.470 EUR",
-        "  held idle 1.000 kWh     50% of 2 h GPU time",
+        "  held idle 1.000 kWh                           50% of 2 h GPU time",
         "  measured  75% by energy counters, 25% estimated",
+        "  how sure  " + SURE,
         "  devices   GPU-7a",
         "  One note.",
     ]

@@ -307,7 +307,7 @@ def test_those_who_used_most_are_reported_first(
     assert main(asked) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "And 10 more, in the total; --limit N shows them." in lines
-    assert len(lines) == 1 + 50 + 1 + 2, "head, rows, total, notes"
+    assert len(lines) == 1 + 50 + 1 + 3, "head, rows, total, notes"
     assert main([*asked, "--limit", "60"]) == 0
     assert "more" not in capsys.readouterr().out
     with pytest.raises(SystemExit):

@@ -29,7 +29,9 @@ from wattledger.ledger.storage import Lock, check_file
 from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import Amounts, Basis, TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
+from wattledger.model.pricing import Grade
 from wattledger.model.settling import PricedSlot, Settled
+from wattledger.model.uncertainty import split, together
 from wattledger.units import NS_PER_S, PPM
 
 T = TypeVar("T")
@@ -59,23 +61,26 @@ _RUNS_OF = "SELECT payee_id FROM run WHERE uid = {uid:d} AND (end_ns = 0 OR end_
 _COARSEST_NS = 86_400 * NS_PER_S
 _TIME_FORMATS = {"hour": "%Y-%m-%dT%H:00:00Z", "day": "%Y-%m-%d"}
 _LAST_S = 253_402_300_800  # the year 10000
+_GRADE = ", ".join(f"price.{column}" for column in Grade._fields)
 
 _PART = """
 SELECT {key} AS key, price_id, sum(energy_uj) AS energy_uj, sum(co2e_ug) AS co2e_ug,
        sum(water_onsite_ul) AS onsite_ul, sum(water_grid_ul) AS grid_ul,
        sum(iif(quality = 'estimated', energy_uj, 0)) AS estimated_uj,
+       sum(iif(quality = 'integrated', energy_uj, 0)) AS integrated_uj,
        0 AS settled_uj, 0 AS settled_co2e_ug, 0 AS settled_grid_ul
 FROM {table} {where} {at} >= :since AND {at} < :until GROUP BY 1, 2
 """
 _SETTLED_PART = """
-SELECT {key}, price_id, 0, 0, 0, 0, 0, sum(energy_uj), sum(co2e_diff_ug), sum(water_grid_diff_ul)
+SELECT {key}, price_id, 0, 0, 0, 0, 0, 0, sum(energy_uj), sum(co2e_diff_ug), sum(water_grid_diff_ul)
 FROM {table} {where} {at} >= :since AND {at} < :until GROUP BY 1, 2
 """
 _TOTALS = """
-SELECT {group}, price.basis, price.pue_ppm, sum(part.energy_uj), sum(co2e_ug), sum(onsite_ul),
-       sum(grid_ul), sum(estimated_uj), sum(settled_uj), sum(settled_co2e_ug), sum(settled_grid_ul)
+SELECT {group}, price.basis, price.pue_ppm, {grade}, sum(part.energy_uj), sum(co2e_ug),
+       sum(onsite_ul), sum(grid_ul), sum(estimated_uj), sum(integrated_uj), sum(settled_uj),
+       sum(settled_co2e_ug), sum(settled_grid_ul)
 FROM ({parts}) AS part JOIN price ON price.id = price_id {join}
-GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+GROUP BY 1, 2, 3, {grade} ORDER BY 1, 2, 3
 """
 
 
@@ -122,17 +127,20 @@ class LedgerReader:
         found = self._ask(lambda connection: connection.execute(query, span).fetchall())
         merged: dict[str, TotalsRow] = {}
         facility: dict[str, int] = {}  # µJ × PPM: more than SQLite's integers hold
-        for name, basis, pue_ppm, *numbers in found:
+        for name, basis, pue_ppm, *rest in found:
+            grade, numbers = Grade(*rest[: len(Grade._fields)]), rest[len(Grade._fields) :]
+            amounts = Amounts(*numbers[:4])
             text = strftime(_TIME_FORMATS[by], gmtime(name)) if by in _TIME_FORMATS else str(name)
             old = merged.get(text, TotalsRow(text, Amounts(), 0))
             facility[text] = facility.get(text, 0) + numbers[0] * pue_ppm
             merged[text] = TotalsRow(
                 text,
-                old.amounts.plus(Amounts(*numbers[:4])),
+                old.amounts.plus(amounts),
                 old.estimated_uj + numbers[4],
                 tuple(dict.fromkeys((*old.bases, Basis(basis)))),
                 facility[text] // PPM,
-                old.settled.plus(Settled(*numbers[5:])),
+                old.settled.plus(Settled(*numbers[6:])),
+                sure=together(old.sure, split(grade, amounts, numbers[4], numbers[5])),
             )
         return list(merged.values())
 
@@ -252,7 +260,7 @@ def _totals_query(by: str, own: str) -> str:
             (_SETTLED_PART, "settled_hour", "hour_s"),
         )
     )
-    return _TOTALS.format(group=group, join=join, parts=" UNION ALL ".join(parts))
+    return _TOTALS.format(group=group, grade=_GRADE, join=join, parts=" UNION ALL ".join(parts))
 
 
 def _first_slot_s(wall_ns: int) -> int:

@@ -14,6 +14,7 @@ from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
 from wattledger.model.paying import Payee, PayeeKind
 from wattledger.model.pricing import Basis, GridSignal, Price
 from wattledger.model.settling import Settled, Settlement
+from wattledger.model.uncertainty import NO_PARTS, Parts
 
 
 class EntryKey(NamedTuple):
@@ -161,6 +162,7 @@ class TotalsRow(NamedTuple):
         bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.
         facility_uj: IT energy × PUE, each part at the PUE it was booked with; None: not known.
         settled: how much of it is settled, and what that changes.
+        sure: the amounts by what tells how sure they are; empty: that is not known.
     """
 
     group: str
@@ -169,3 +171,4 @@ class TotalsRow(NamedTuple):
     bases: tuple[Basis, ...] = ()
     facility_uj: int | None = None
     settled: Settled = Settled()
+    sure: Parts = NO_PARTS

@@ -164,14 +164,17 @@ class GridPart(NamedTuple):
     def order(self) -> tuple[object, ...]:
         """To sort by: what is None comes first."""
         market, cost = self.market_ug_per_kwh, self.cost_u_per_kwh
-        return (*self[:7], -1 if market is None else market, -1 if cost is None else cost, *self[9:])
+        return (
+            *self[:7],
+            -1 if market is None else market,
+            -1 if cost is None else cost,
+            *self[9:],
+        )
 
     @property
     def grade(self) -> Grade:
         """What of it tells how sure it is."""
-        return Grade(
-            self.level, self.estimated, self.pue_source, self.wue_source, self.ewif_source
-        )
+        return Grade(self.level, self.estimated, self.pue_source, self.wue_source, self.ewif_source)
 
 
 Weights = Mapping[GridPart, int]

@@ -18,6 +18,7 @@ from wattledger.model import (
 from wattledger.model.settling import Settled
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
+from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns
 from wattledger_exporters.when import iso
 
@@ -68,6 +69,7 @@ def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> 
 
 def totals(asked: TotalsQuery, rows: list[TotalsRow], snapshot: Snapshot | None) -> dict[str, Any]:
     """The answer of `/api/v1/totals`."""
+    total = report.total_of(rows)
     return {
         "since": iso(asked.since_ns),
         "until": iso(asked.until_ns),
@@ -75,7 +77,8 @@ def totals(asked: TotalsQuery, rows: list[TotalsRow], snapshot: Snapshot | None)
         "books_complete_until": iso(snapshot.books.books_ns) if snapshot else None,
         "epoch": snapshot.books.epoch if snapshot else None,
         "rows": report.table(rows),
-        "total": report.row_dict(report.total_of(rows)),
+        "total": report.row_dict(total),
+        "uncertainty": uncertainty(total.amounts, total.sure),
     }
 
 

@@ -13,9 +13,11 @@ from wattledger.model import Quality, SiteFactors
 from wattledger.model.jobbooks import JOB_SORTS, Cell, JobDetail, JobQuery, JobRow, RunBook
 from wattledger.model.jobs import MANAGERS, JobKey
 from wattledger.model.pricing import GridPart
+from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import NS_PER_S, PPM
 from wattledger_exporters.advice import advice
 from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts
+from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
 from wattledger_exporters.receipts import cost, cost_of, grid_parts
 from wattledger_exporters.when import iso
@@ -173,11 +175,13 @@ def job(
     running = any(not book.run.end_ns for book in detail.runs)
     qualities: dict[Quality, int] = {}
     grids: dict[GridPart, Cell] = {}
+    sure: list[Parts] = []
     energy_uj = 0
     for (quality, grid), cell in detail.parts.items():
         part_uj = cell.amounts.energy_uj
         qualities[quality] = qualities.get(quality, 0) + part_uj
         grids[grid] = grids.get(grid, Cell()).plus(cell)
+        sure.append({Sureness(quality, grid.grade): cell.amounts})
         energy_uj += part_uj
     share = {q: uj / energy_uj for q, uj in sorted(qualities.items()) if uj}
     idle_uj = {grid: cell.held.idle_uj for grid, cell in grids.items()}
@@ -193,6 +197,7 @@ def job(
         "end": None if running else iso(max(book.run.end_ns for book in detail.runs)),
         "duration_s": units.seconds(detail.ran_ns),
         "totals": amounts(detail.total),
+        "uncertainty": uncertainty(amounts_of(detail.total), together(*sure)),
         "settled": settled_amounts(amounts_of(detail.total), detail.settled),
         "cost": cost_of(grids, *price),
         "held_idle_cost": idle_cost,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wattledger_exporters.http.schemas.bands import bands_schemas
 from wattledger_exporters.http.schemas.books import books_schemas, totals_schemas
 from wattledger_exporters.http.schemas.jobs import jobs_schemas, runs_schemas, waste_schemas
 from wattledger_exporters.http.schemas.status import status_schemas
@@ -17,6 +18,7 @@ def schemas() -> dict[str, Schema]:
         "Ready": thing({"status": TEXT, "books": maybe(INSTANT)}),
         "Message": thing({"message": TEXT}),
         "Cost": thing({"amount": NUMBER, "currency": TEXT}),
+        **bands_schemas(),
         **totals_schemas(),
         **jobs_schemas(),
         **runs_schemas(),

@@ -35,6 +35,7 @@ def totals_schemas() -> dict[str, Schema]:
             "epoch": maybe(TEXT),
             "rows": listing(ref("TotalsRow")),
             "total": ref("TotalsRow"),
+            "uncertainty": maybe(ref("Uncertainty")),
         }
     )
     return {"TotalsRow": row, "Totals": totals}

@@ -77,6 +77,7 @@ def jobs_schemas() -> dict[str, Schema]:
     job = thing(
         {
             **common,
+            "uncertainty": maybe(ref("Uncertainty")),
             "cost": maybe(ref("Cost")),
             "held_idle_cost": maybe(ref("Cost")),
             "mean_watts": maybe(NUMBER),
@@ -141,6 +142,7 @@ def runs_schemas() -> dict[str, Schema]:
             "duration_s": NUMBER,
             "exit_code": maybe(WHOLE),
             **{name: amounts[name] for name in (*same, "held_idle_kwh")},
+            "uncertainty": maybe(ref("Uncertainty")),
             "cost": maybe(ref("Cost")),
             "mean_watts": NUMBER,
             "quality": ref("QualityShares"),

@@ -1,0 +1,124 @@
+"""How sure totals are: their bands as plain data for programs and in words for people. Pure.
+
+The bands themselves: `wattledger.model.uncertainty`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import exp, fsum, log
+from typing import Any
+
+from wattledger import units
+from wattledger.model import Amounts
+from wattledger.model.uncertainty import TERM_NAMES, Band, Parts, bands_of
+from wattledger_exporters.wording import Units, spread, unit_for
+
+NOTE = "judged from published ranges, no confidence interval"
+_QUANTITIES = ("energy_kwh", "co2e_g", "water_l")
+_LEAST_TIMES = 2.0  # from here on a factor says more than percents
+
+
+def uncertainty(total: Amounts, parts: Parts) -> dict[str, Any] | None:
+    """The bands of a total, in its units, with the terms that they are made of.
+
+    Args:
+        total: the amounts.
+        parts: the same amounts by what tells how sure they are.
+
+    Returns:
+        None where nothing was booked or the parts are not all of the total; None for a quantity
+        of which there is nothing.
+    """
+    known_uj = sum(amounts.energy_uj for amounts in parts.values())
+    if not total.energy_uj or known_uj != total.energy_uj:
+        return None
+    bands = bands_of(parts)
+    liters = units.liters(total.water_onsite_ul + total.water_grid_ul)
+    return {
+        "energy_kwh": _band(bands.energy, units.kwh(total.energy_uj)),
+        "co2e_g": _band(bands.co2e, units.grams(total.co2e_ug)),
+        "water_l": _band(bands.water, liters),
+        "note": NOTE,
+    }
+
+
+def _band(band: Band | None, amount: float) -> dict[str, Any] | None:
+    if band is None:
+        return None
+    return {
+        "low": amount * band.low,
+        "high": amount * band.high,
+        "terms": [
+            {
+                "name": shared.term.name,
+                "of": shared.term.of,
+                "share": shared.share,
+                "low": shared.term.low,
+                "high": shared.term.high,
+                "why": shared.term.why,
+            }
+            for shared in band.terms
+        ],
+    }
+
+
+# ── for people ──────────────────────────────────────────────────────────────────────────────────
+
+
+def beside(
+    said: str, told: Mapping[str, Any] | None, quantity: str, amount: float, sizes: Units
+) -> str:
+    """An amount with its band behind it: `12.34 g (9.9–15.4)`.
+
+    Args:
+        said: the amount in words.
+        told: of `uncertainty`.
+        quantity: one of its keys.
+        amount: in the base unit.
+        sizes: the units that `said` was made with.
+    """
+    band = told[quantity] if told else None
+    if band is None or not amount:
+        return said
+    scale = unit_for(amount, sizes).per_base
+    return f"{said} ({spread(band['low'] * scale, band['high'] * scale)})"
+
+
+def terms_in_words(told: Mapping[str, Any]) -> str:
+    """The terms, each once: `energy ±5%, PUE -30/+22%, intensity ±40%, WUE ÷3…×3`.
+
+    Where the parts of a total are not equally sure, their mean: of the energy for `energy`, of
+    the CO2e for PUE and intensity, of the water for the others.
+    """
+    terms: dict[str, list[Mapping[str, Any]]] = {}
+    for quantity in _QUANTITIES:
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for term in (told[quantity] or {"terms": []})["terms"]:
+            found.setdefault(term["name"], []).append(term)
+        terms = found | terms  # what an earlier quantity says holds
+    order = [name for name in TERM_NAMES if name in terms]
+    return ", ".join(f"{name} {_factors(terms[name])}" for name in order)
+
+
+def in_words(told: Mapping[str, Any]) -> str:
+    """The bands and their terms in a sentence, in the units of `uncertainty`."""
+    names = {"energy_kwh": ("energy", "kWh"), "co2e_g": ("CO2e", "g"), "water_l": ("water", "L")}
+    ends = (
+        f"{name} {spread(band['low'], band['high'])} {unit}"
+        for quantity, (name, unit) in names.items()
+        if (band := told[quantity])
+    )
+    return f"{', '.join(ends)} ({terms_in_words(told)}): {told['note']}"
+
+
+def _factors(terms: Sequence[Mapping[str, Any]]) -> str:
+    whole = fsum(term["share"] for term in terms)
+    low, high = (
+        exp(fsum(term["share"] * log(term[end]) for term in terms) / whole)
+        for end in ("low", "high")
+    )
+    if high >= _LEAST_TIMES:
+        return f"÷{1 / low:.2g}…×{high:.2g}"
+    less, more = f"{100 * (1 - low):.0f}", f"{100 * (high - 1):.0f}"
+    return f"±{more}%" if less == more else f"-{less}/+{more}%"
