@@ -334,6 +334,7 @@ def site_factors(config: Config) -> SiteFactors:
         ewif_source=ewif_source,
         price_per_kwh=site.price_per_kwh,
         currency=site.currency,
+        water_stress_factor=site.water_stress_factor,
     )
 
 

@@ -195,6 +195,7 @@ class Engine:
             measured_by="direct",
             exit_code=exit_code,
             complete=None if complete else False,
+            water_stress_factor=site.water_stress_factor,
         )
 
     def troubles(self) -> tuple[str, ...]:

@@ -44,20 +44,22 @@ def read_totals(
     try:
         answer: Mapping[str, Any] = remote.request("/api/v1/totals", asked)
     except DaemonUnreachable:
-        answer = _from_ledger(asked, build.ledger_path(config()))
+        known = config()
+        stress = known.site.water_stress_factor
+        answer = _from_ledger(asked, build.ledger_path(known), stress)
     if asked["by"] not in PRIVATE_GROUPINGS:
         return answer
     rows = sorted(answer["rows"], key=lambda row: (-int(row["energy_uj"]), row["group"]))
     return {**answer, "rows": rows}
 
 
-def _from_ledger(asked: Mapping[str, str], path: Any) -> Mapping[str, Any]:
+def _from_ledger(asked: Mapping[str, str], path: Any, stress: float | None) -> Mapping[str, Any]:
     from wattledger.ledger import open_reader_offline
 
     reader = open_reader_offline(path)
     try:
         query = totals_query(asked, 0, time.time_ns())
-        return totals(query, reader.totals(*query), None)
+        return totals(query, reader.totals(*query), None, stress)
     except BadRequest as error:
         raise ConfigError([("report", str(error))]) from error
     finally:

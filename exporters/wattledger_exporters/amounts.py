@@ -54,6 +54,15 @@ def amounts(cells: Cells) -> dict[str, Any]:
     }
 
 
+def stress_weighted_l(water_onsite_ul: int, factor: float | None) -> float | None:
+    """On-site water weighted by how scarce it is there, in litres world-eq; None: not known.
+
+    By AWARE (Boulay et al. 2018, doi.org/10.1007/s11367-017-1333-8): a factor is of one watershed.
+    That of the power plants is another and not known, so that the grid's water is not in it.
+    """
+    return None if factor is None else units.liters(water_onsite_ul) * factor
+
+
 def settled_amounts(booked: Amounts, settled: Settled) -> dict[str, Any] | None:
     """What amounts come to by the prices published since; None: nothing of them is settled yet.
 

@@ -231,7 +231,7 @@ _CATALOGUE: list[MetricSpec] = [
             "grid_requests_total",
             "counter",
             ("source", "outcome"),
-            "Requests to sources of grid signals by outcome, since the start of the process.",
+            "Requests for grid signals, weather and PUE by outcome, since the process started.",
         ),
         (
             "grid_basis_fallbacks_total",
@@ -256,6 +256,12 @@ _CATALOGUE: list[MetricSpec] = [
             "gauge",
             ("source",),
             "EWIF in force: water of electricity generation in liters per kWh of facility energy.",
+        ),
+        (
+            "water_stress_factor",
+            "gauge",
+            (),
+            "Scarcity of the site's water (AWARE, world mean 1); absent: it is not configured.",
         ),
     ),
     *_section(

@@ -173,7 +173,7 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
     page.add("grid_fallback_level", grid.level)
     settled_ug = sum(part.co2e_ug for part in snapshot.books.settled.values())
     page.add("co2e_settlement_grams", units.grams(settled_ug))
-    for source in snapshot.sources:
+    for source in (*snapshot.sources, *snapshot.site_sources):
         for outcome, count in sorted(source.outcomes.items()):
             page.add(
                 "grid_requests_total",
@@ -192,6 +192,8 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
     page.add("pue_ratio", site.pue_ppm / units.PPM, site.pue_source)
     page.add("wue_liters_per_kwh", units.liters(site.wue_ul_per_kwh), site.wue_source)
     page.add("ewif_liters_per_kwh", units.liters(site.ewif_ul_per_kwh), site.ewif_source)
+    if site.water_stress_factor is not None:
+        page.add("water_stress_factor", site.water_stress_factor)
 
 
 def _meters(page: Families, snapshot: Snapshot) -> None:

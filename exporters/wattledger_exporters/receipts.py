@@ -13,7 +13,7 @@ from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
 from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import PPM
-from wattledger_exporters.amounts import amounts
+from wattledger_exporters.amounts import amounts, stress_weighted_l
 from wattledger_exporters.bands import beside, terms_in_words, uncertainty
 from wattledger_exporters.when import iso
 from wattledger_exporters.wording import (
@@ -51,6 +51,7 @@ def receipt_json(
     measured_by: str = "daemon",
     exit_code: int | None = None,
     complete: bool | None = None,
+    water_stress_factor: float | None = None,
 ) -> dict[str, Any]:
     """A receipt as plain data, the same whichever way it was measured.
 
@@ -61,6 +62,7 @@ def receipt_json(
         measured_by: `daemon` or `direct`.
         exit_code: of the command; None: it runs, or there is none.
         complete: False: a part is missing; None: it is if the measuring began after the command.
+        water_stress_factor: of `SiteFactors`.
 
     Returns:
         Human units, and under `exact` the integers as decimal strings. CO2e, the water of the
@@ -96,6 +98,9 @@ def receipt_json(
         "duration_s": units.seconds(max(0, end_ns - start_ns)),
         "exit_code": exit_code,
         **{name: totals[name] for name in ("energy_kwh", "co2e_g", "water_l")},
+        "water_stress_weighted_l": stress_weighted_l(
+            whole.amounts.water_onsite_ul, water_stress_factor
+        ),
         "uncertainty": uncertainty(whole.amounts, together(*sure)),
         "cost": cost_of(grids, price_per_kwh, currency),
         "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
@@ -122,6 +127,7 @@ def receipt_json(
 
 
 UNKNOWN = (
+    "water_stress_weighted_l",
     *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share", "uncertainty"),
     *("held_idle_kwh", "held_device_hours", "held_idle_device_hours"),
 )
@@ -215,6 +221,8 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     liters, cost = receipt["water_l"], receipt["cost"]
     sure, grams, whole_l = receipt["uncertainty"], receipt["co2e_g"], liters["total"]
     of_water = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
+    if (weighted_l := receipt.get("water_stress_weighted_l")) is not None:
+        of_water += f"; {water(weighted_l)} world-eq on site"
     rows = [
         *_energy(receipt),
         ("CO2e", beside(co2e(grams), sure, "co2e_g", grams, CO2E), priced_by(receipt["grid"])),

@@ -213,7 +213,9 @@ def _grid(snapshot: Snapshot, now_ns: int) -> str:
         ("WUE", f"{units.liters(site.wue_ul_per_kwh):g} L/kWh", escape(site.wue_source)),
         ("EWIF", f"{units.liters(site.ewif_ul_per_kwh):g} L/kWh", escape(site.ewif_source)),
     ]
-    for source in snapshot.sources:
+    if site.water_stress_factor is not None:
+        rows.append(("water stress", f"{site.water_stress_factor:g}", "AWARE, world mean 1"))
+    for source in (*snapshot.sources, *snapshot.site_sources):
         last = iso(source.last_success_ns) or "never"
         words = f"{source.message} {source.hint}" if source.message else "answers"
         rows.append((f"source {escape(source.source)}", f"last {last}", escape(words)))

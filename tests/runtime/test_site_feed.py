@@ -386,7 +386,8 @@ def test_a_change_of_the_weather_opens_an_entry_and_the_books_balance(tmp_path: 
     node.sampler.commit()
     node.air.value = 2_003_000  # is the same 2.00
     node.clock.advance(20)
-    node.site._asked[0].ask()
+    node.site._asked[0].due_ns = 0
+    node.site.poll_once()
     node.turn(1000, 40)
     snapshot = node.sampler.commit()
     node.sampler.commit()

@@ -97,6 +97,8 @@ class SiteFactors:
     `weather`, an EWIF of the `table` or, in what is shown as in force, of the `mix`.
     `price_per_kwh` is of facility energy, in `currency`; None: the site names none.
     `market_ug_per_kwh` is what the site's contracts leave of the intensity; None: it has none.
+    `water_stress_factor` is m³ world-eq per m³ drawn on site (AWARE), for showing only; None: it is
+    not known.
     """
 
     pue_ppm: int
@@ -108,6 +110,7 @@ class SiteFactors:
     price_per_kwh: float | None = None
     currency: str = "EUR"
     market_ug_per_kwh: int | None = None
+    water_stress_factor: float | None = None
 
     def ewif_beside(self, signal: GridSignal) -> tuple[int, str]:
         """The water factor in force beside a signal, in µL per kWh, and who says so.

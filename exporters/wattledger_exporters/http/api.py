@@ -18,6 +18,7 @@ from wattledger.model import (
 from wattledger.model.settling import Settled
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
+from wattledger_exporters.amounts import stress_weighted_l
 from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns
 from wattledger_exporters.when import iso
@@ -67,8 +68,22 @@ def totals_query(given: Mapping[str, str], epoch_start_ns: int, now_ns: int) -> 
     return TotalsQuery(since_ns, until_ns, by)
 
 
-def totals(asked: TotalsQuery, rows: list[TotalsRow], snapshot: Snapshot | None) -> dict[str, Any]:
-    """The answer of `/api/v1/totals`."""
+def totals(
+    asked: TotalsQuery,
+    rows: list[TotalsRow],
+    snapshot: Snapshot | None,
+    water_stress_factor: float | None = None,
+) -> dict[str, Any]:
+    """The answer of `/api/v1/totals`.
+
+    Args:
+        asked: the question.
+        rows: of the books.
+        snapshot: of the daemon; None: none runs.
+        water_stress_factor: of `SiteFactors`, where there is no snapshot.
+    """
+    if snapshot is not None:
+        water_stress_factor = snapshot.site.water_stress_factor
     total = report.total_of(rows)
     return {
         "since": iso(asked.since_ns),
@@ -78,6 +93,9 @@ def totals(asked: TotalsQuery, rows: list[TotalsRow], snapshot: Snapshot | None)
         "epoch": snapshot.books.epoch if snapshot else None,
         "rows": report.table(rows),
         "total": report.row_dict(total),
+        "water_stress_weighted_l": stress_weighted_l(
+            total.amounts.water_onsite_ul, water_stress_factor
+        ),
         "uncertainty": uncertainty(total.amounts, total.sure),
     }
 
@@ -116,6 +134,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
             "level_name": LEVELS.get(snapshot.grid.level, "unknown"),
         },
         "grid_sources": [_source(source, now_ns) for source in snapshot.sources],
+        "site_sources": [_site_source(source) for source in snapshot.site_sources],
         "site": {
             "pue": {"value": site.pue_ppm / units.PPM, "source": site.pue_source},
             "wue_l_per_kwh": {
@@ -126,6 +145,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
                 "value": units.liters(site.ewif_ul_per_kwh),
                 "source": site.ewif_source,
             },
+            "water_stress_factor": site.water_stress_factor,
             "price_per_kwh": None
             if site.price_per_kwh is None
             else {"value": site.price_per_kwh, "currency": site.currency},
@@ -212,6 +232,16 @@ def _signal(signal: GridSignal, now_ns: int) -> dict[str, Any]:
         "age_s": max(0, (now_ns - signal.valid_from_ns) // NS_PER_S),
         "fetched": iso(signal.fetched_at_ns),
         "estimated": signal.estimated,
+    }
+
+
+def _site_source(source: SourceStatus) -> dict[str, Any]:
+    return {
+        "source": source.source,
+        "requests": dict(sorted(source.outcomes.items())),
+        "last_success": iso(source.last_success_ns),
+        "message": source.message or None,
+        "hint": source.hint or None,
     }
 
 

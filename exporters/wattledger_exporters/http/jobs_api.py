@@ -16,7 +16,7 @@ from wattledger.model.pricing import GridPart
 from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import NS_PER_S, PPM
 from wattledger_exporters.advice import advice
-from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts
+from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts, stress_weighted_l
 from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
 from wattledger_exporters.receipts import cost, cost_of, grid_parts
@@ -168,7 +168,7 @@ def job(
         job_id: of the job.
         detail: of all its runs, or of the runs of `uid`.
         uid: whose runs may be seen; None: all.
-        site: what a kWh costs; None: not known.
+        site: what a kWh costs, and how scarce water is; None: not known.
         power_uw: job → its mean power over the last commit's window.
     """
     newest = detail.runs[0].run
@@ -197,6 +197,10 @@ def job(
         "end": None if running else iso(max(book.run.end_ns for book in detail.runs)),
         "duration_s": units.seconds(detail.ran_ns),
         "totals": amounts(detail.total),
+        "water_stress_weighted_l": stress_weighted_l(
+            amounts_of(detail.total).water_onsite_ul,
+            site.water_stress_factor if site is not None else None,
+        ),
         "uncertainty": uncertainty(amounts_of(detail.total), together(*sure)),
         "settled": settled_amounts(amounts_of(detail.total), detail.settled),
         "cost": cost_of(grids, *price),

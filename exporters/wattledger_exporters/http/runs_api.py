@@ -114,6 +114,7 @@ class RunsApi:
             site.currency if site is not None else "",
             exit_code=result.exit_code,
             complete=None if result.complete else False,
+            water_stress_factor=site.water_stress_factor if site is not None else None,
         )
 
 

@@ -7,6 +7,7 @@ from wattledger_exporters.http.schemas.terms import (
     EXACT,
     INSTANT,
     NUMBER,
+    STRESSED,
     TEXT,
     TRUTH,
     WHOLE,
@@ -35,6 +36,7 @@ def totals_schemas() -> dict[str, Schema]:
             "epoch": maybe(TEXT),
             "rows": listing(ref("TotalsRow")),
             "total": ref("TotalsRow"),
+            "water_stress_weighted_l": maybe(STRESSED),
             "uncertainty": maybe(ref("Uncertainty")),
         }
     )

@@ -9,6 +9,7 @@ from wattledger_exporters.http.schemas.terms import (
     INSTANT,
     NUMBER,
     SHARE,
+    STRESSED,
     TEXT,
     TRUTH,
     WHOLE,
@@ -78,6 +79,7 @@ def jobs_schemas() -> dict[str, Schema]:
         {
             **common,
             "uncertainty": maybe(ref("Uncertainty")),
+            "water_stress_weighted_l": maybe(STRESSED),
             "cost": maybe(ref("Cost")),
             "held_idle_cost": maybe(ref("Cost")),
             "mean_watts": maybe(NUMBER),
@@ -143,6 +145,7 @@ def runs_schemas() -> dict[str, Schema]:
             "exit_code": maybe(WHOLE),
             **{name: amounts[name] for name in (*same, "held_idle_kwh")},
             "uncertainty": maybe(ref("Uncertainty")),
+            "water_stress_weighted_l": maybe(STRESSED),
             "cost": maybe(ref("Cost")),
             "mean_watts": NUMBER,
             "quality": ref("QualityShares"),

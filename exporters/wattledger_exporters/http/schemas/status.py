@@ -67,6 +67,8 @@ def status_schemas() -> dict[str, Schema]:
         "message": maybe(TEXT),
         "hint": maybe(TEXT),
     }
+    of_site = ("source", "requests", "last_success", "message", "hint")
+    site_source = {name: source[name] for name in of_site}
     factor = thing({"value": NUMBER, "source": TEXT})
     price = thing({"value": NUMBER, "currency": TEXT})
     ledger = {
@@ -97,9 +99,11 @@ def status_schemas() -> dict[str, Schema]:
         "meters": listing(thing(meter)),
         "grid": thing({**signal, "level": WHOLE, "level_name": TEXT}),
         "grid_sources": listing(thing(source)),
+        "site_sources": listing(thing(site_source)),
         "site": thing(
             {
                 **dict.fromkeys(("pue", "wue_l_per_kwh", "ewif_l_per_kwh"), factor),
+                "water_stress_factor": maybe(NUMBER),
                 "price_per_kwh": {"anyOf": [price, {"type": "null"}]},
             }
         ),

@@ -11,6 +11,10 @@ NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
 TRUTH: Schema = {"type": "boolean"}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+STRESSED: Schema = {
+    "type": "number",
+    "description": "litres world-eq: on-site water × site.water_stress_factor (AWARE)",
+}
 INSTANT: Schema = {"type": "string", "format": "date-time"}
 EXACT: Schema = {
     "type": "string",
