@@ -36,10 +36,15 @@ Script = Callable[[socket.socket, Request, threading.Event], None]
 
 
 class GridServer:
-    """Serves on 127.0.0.1, one thread for each connection, until the `with` block ends."""
+    """Serves on loopback, one thread for each connection, until the `with` block ends."""
 
     def __init__(
-        self, script: Script, *, tls: ssl.SSLContext | None = None, greeting: bytes = b""
+        self,
+        script: Script,
+        *,
+        tls: ssl.SSLContext | None = None,
+        greeting: bytes = b"",
+        host: str = "127.0.0.1",
     ) -> None:
         self.script = script
         self._greeting = greeting  # sent before anything is read, as SSH and SMTP do
@@ -48,13 +53,16 @@ class GridServer:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._host = host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
         self.port = self._listener.getsockname()[1]
 
     @property
     def url(self) -> str:
-        scheme, host = ("https", "localhost") if self._tls else ("http", "127.0.0.1")
-        return f"{scheme}://{host}:{self.port}"
+        if self._tls:
+            return f"https://localhost:{self.port}"
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
 
     def __enter__(self) -> GridServer:
         self._start(self._accept)
