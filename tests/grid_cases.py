@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grid_bodies as bodies
 import grid_server as play
 from fakes import FakeClock
+from grid_server import Script
 from wattledger.config import parse_config
 from wattledger.config.check import source_configs, table_zone
 from wattledger.grid.client import HttpClient
@@ -143,6 +145,39 @@ CASES = [
 ]
 ASKED = [case for case in CASES if case.kind != "csv"]
 """Those that ask a server; csv reads a file."""
+
+
+TRANSPORT: dict[str, tuple[Callable[[], Script], str]] = {
+    "401-with-a-valid-token": (lambda: play.reply(401), "http_401"),
+    "403": (lambda: play.reply(403), "http_403"),
+    "404": (lambda: play.reply(404), "http_404"),
+    "429": (lambda: play.reply(429, headers={"Retry-After": "7"}), "http_429"),
+    "500": (lambda: play.reply(500), "http_5xx"),
+    "503": (lambda: play.reply(503), "http_5xx"),
+    "204": (lambda: play.reply(204), "no_data"),
+    "drip-in-the-head": (play.drip_header, "timeout"),
+    "drip-in-the-body": (play.drip_body, "timeout"),
+    "nothing-at-all": (play.silent, "timeout"),
+    "10-MB": (lambda: play.big_body(10_000_000), "too_large"),
+    "10-MB-in-chunks": (lambda: play.big_body(10_000_000, declared=False), "too_large"),
+    "gzip-bomb": (lambda: play.gzip_bomb(10_000_000), "bad_encoding"),
+    "redirect-to-another-host": (
+        lambda: play.reply(302, headers={"Location": "http://127.0.0.1:9/"}),
+        "redirect",
+    ),
+    "reset": (play.reset, "connect_error"),
+    "not-http": (lambda: play.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "connect_error"),
+}
+"""Fault → a script of it, and what it is counted as."""
+VALUES = {
+    "null": "null",
+    "-1": "-1",
+    "NaN": "NaN",
+    "1e999": "1e999",
+    "text": "sorry",
+    "too-much": "99999999999",
+}
+"""Fault → what stands where an intensity should."""
 
 
 def token(home: Path) -> Path:

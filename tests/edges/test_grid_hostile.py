@@ -16,8 +16,17 @@ import grid_server as play
 import ledgers
 import snapshots
 from fakes import FakeClock
-from grid_cases import ASKED, CANARY, CASES, NO_ECHO, Case, fed
-from grid_server import GridServer, Script
+from grid_cases import (
+    ASKED,
+    CANARY,
+    CASES,
+    NO_ECHO,
+    TRANSPORT,
+    VALUES,
+    Case,
+    fed,
+)
+from grid_server import GridServer
 from wattledger.core.footprint import footprint, price_of
 from wattledger.grid.feed import Feed
 from wattledger.grid.kinds import KINDS
@@ -177,31 +186,8 @@ def test_a_revised_value_prices_what_comes_and_not_what_was(
 
 # ── what else may be answered, whatever the kind ────────────────────────────────────────────────
 
-TRANSPORT: dict[str, tuple[Callable[[], Script], str]] = {
-    "401-with-a-valid-token": (lambda: play.reply(401), "http_401"),
-    "403": (lambda: play.reply(403), "http_403"),
-    "404": (lambda: play.reply(404), "http_404"),
-    "429": (lambda: play.reply(429, headers={"Retry-After": "7"}), "http_429"),
-    "500": (lambda: play.reply(500), "http_5xx"),
-    "503": (lambda: play.reply(503), "http_5xx"),
-    "204": (lambda: play.reply(204), "no_data"),
-    "drip-in-the-head": (play.drip_header, "timeout"),
-    "drip-in-the-body": (play.drip_body, "timeout"),
-    "nothing-at-all": (play.silent, "timeout"),
-    "10-MB": (lambda: play.big_body(10_000_000), "too_large"),
-    "10-MB-in-chunks": (lambda: play.big_body(10_000_000, declared=False), "too_large"),
-    "gzip-bomb": (lambda: play.gzip_bomb(10_000_000), "bad_encoding"),
-    "redirect-to-another-host": (
-        lambda: play.reply(302, headers={"Location": "http://127.0.0.1:9/"}),
-        "redirect",
-    ),
-    "reset": (play.reset, "connect_error"),
-    "not-http": (lambda: play.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "connect_error"),
-}
-"""Not for csv: a file has no connection; see `FILES`."""
 
-
-@pytest.mark.parametrize("case", ASKED, ids=str)
+@pytest.mark.parametrize("case", ASKED, ids=str)  # a file has no connection; see `FILES`
 @pytest.mark.parametrize("fault", TRANSPORT)
 def test_a_connection_that_fails(case: Case, fault: str, tmp_path: Path) -> None:
     script, outcome = TRANSPORT[fault]
@@ -279,16 +265,6 @@ def test_a_file_that_is_none(fault: str, tmp_path: Path) -> None:
 
 
 # ── what is wrong with what it says ─────────────────────────────────────────────────────────────
-
-VALUES = {
-    "null": "null",
-    "-1": "-1",
-    "NaN": "NaN",
-    "1e999": "1e999",
-    "text": "sorry",
-    "too-much": "99999999999",
-}
-
 
 TEXTS = ("entsoe", "csv", "prometheus")
 """Their values are texts of numbers, so that what is none is no number rather than no JSON."""

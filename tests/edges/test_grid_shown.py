@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import grid_server as play
 import ledgers
 import snapshots
 from fakes import FakeClock
-from grid_server import GridServer, Script
+from grid_server import GridServer
 from wattledger import build
 from wattledger.config import parse_config
 from wattledger.core.footprint import price_of
@@ -126,62 +125,3 @@ def test_a_good_reply_is_shown_and_booked_with_all_that_it_is(case: Case, tmp_pa
     *row, pue_ppm, co2e_ug = booked(tmp_path, grid, clock)
     assert row == [case.zone, case.kind, case.basis, case.estimated, FallbackLevel.LIVE, ug]
     assert co2e_ug == ug * pue_ppm // 10**6
-
-
-HOSTILE: dict[str, tuple[Callable[[], Script], set[str]]] = {
-    "401": (lambda: play.reply(401), {"http_401"}),
-    "429": (lambda: play.reply(429, headers={"Retry-After": "7"}), {"http_429"}),
-    "500": (lambda: play.reply(500), {"http_5xx"}),
-    "204": (lambda: play.reply(204), {"no_data"}),
-    "empty-object": (lambda: play.reply(body={}), {"no_data", "bad_value"}),
-    "empty-list": (lambda: play.reply(body=[]), {"no_data", "bad_value"}),
-    "null": (lambda: play.reply(body=b"null"), {"no_data", "bad_value"}),
-    "nan": (lambda: play.reply(body=b'{"data": NaN}'), {"bad_json", "bad_value"}),
-    "1e999": (lambda: play.reply(body=b'{"data": 1e999}'), {"bad_json", "bad_value"}),
-    "html": (lambda: play.reply(body=b"<html><p>sorry</html>"), {"bad_json", "bad_value"}),
-    "gzip-bomb": (lambda: play.gzip_bomb(10_000_000), {"bad_encoding"}),
-    "large": (lambda: play.big_body(1_000_000), {"too_large"}),
-    "elsewhere": (
-        lambda: play.reply(302, headers={"Location": "http://127.0.0.1:9/"}),
-        {"redirect"},
-    ),
-    "reset": (play.reset, {"connect_error"}),
-}
-
-
-@CASE
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_hostile_reply_is_counted_and_the_table_prices(
-    case: Case, hostile: str, tmp_path: Path
-) -> None:
-    script, outcomes = HOSTILE[hostile]
-    with GridServer(script()) as server:
-        grid, clock = fed(case, server.url, tmp_path)
-        grid.poll_once()
-    [status] = grid.statuses()
-    [(outcome, count)] = status.outcomes.items()
-    assert outcome in outcomes and count == 1
-    assert status.message and status.hint
-    page = page_of(grid, clock)
-    assert (
-        'wattledger_grid_carbon_intensity_grams_per_kwh{basis="lifecycle",estimated="true",'
-        'grid_zone="WORLD",source="table"}'
-    ) in page
-    assert "wattledger_grid_fallback_level 2.0" in page
-    assert f'wattledger_grid_requests_total{{outcome="{outcome}",source="{case.kind}"}} 1.0' in page
-    other = float(case.basis is not Basis.LIFECYCLE)
-    assert f'wattledger_grid_basis_fallbacks_total{{source="{case.kind}"}} {other}' in page
-    assert CANARY not in page and CANARY not in f"{status}"
-
-
-@CASE
-@pytest.mark.parametrize("days", [-2, 2])
-def test_a_reply_of_another_day_prices_nothing(case: Case, days: int, tmp_path: Path) -> None:
-    if case.kind == "json":
-        pytest.skip("it is of now, having no time")
-    with GridServer(play.reply(body=case.body)) as server:
-        grid, clock = fed(case._replace(now_s=case.now_s + days * 86_400), server.url, tmp_path)
-        grid.poll_once()
-    [outcome] = grid.statuses()[0].outcomes
-    assert outcome in {"stale" if days > 0 else "future", "no_data"}
-    assert grid.at(clock.wall_ns).level == FallbackLevel.TABLE
