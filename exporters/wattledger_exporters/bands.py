@@ -11,7 +11,9 @@ from typing import Any
 
 from wattledger import units
 from wattledger.model import Amounts
-from wattledger.model.uncertainty import TERM_NAMES, Band, Parts, bands_of
+from wattledger.model.jobbooks import NOT_SETTLED
+from wattledger.model.settling import Settled
+from wattledger.model.uncertainty import TERM_NAMES, TERMS, Band, Parts, bands_of, settled
 from wattledger_exporters.wording import Units, spread, unit_for
 
 NOTE = "judged from published ranges, no confidence interval"
@@ -19,25 +21,32 @@ _QUANTITIES = ("energy_kwh", "co2e_g", "water_l")
 _LEAST_TIMES = 2.0  # from here on a factor says more than percents
 
 
-def uncertainty(total: Amounts, parts: Parts) -> dict[str, Any] | None:
+def uncertainty(
+    total: Amounts, parts: Parts, known_since: Settled = NOT_SETTLED
+) -> dict[str, Any] | None:
     """The bands of a total, in its units, with the terms that they are made of.
 
     Args:
         total: the amounts.
         parts: the same amounts by what tells how sure they are.
+        known_since: how much of it is settled, and what that changes.
 
     Returns:
         None where nothing was booked or the parts are not all of the total; None for a quantity
-        of which there is nothing.
+        of which there is nothing, and for the settled CO2e where nothing is settled.
     """
     known_uj = sum(amounts.energy_uj for amounts in parts.values())
     if not total.energy_uj or known_uj != total.energy_uj:
         return None
     bands = bands_of(parts)
+    final: Band | None = None
+    if known_since.energy_uj:
+        final = bands_of(settled(parts, known_since.energy_uj)).co2e
     liters = units.liters(total.water_onsite_ul + total.water_grid_ul)
     return {
         "energy_kwh": _band(bands.energy, units.kwh(total.energy_uj)),
         "co2e_g": _band(bands.co2e, units.grams(total.co2e_ug)),
+        "co2e_settled_g": _band(final, units.grams(total.co2e_ug + known_since.co2e_ug)),
         "water_l": _band(bands.water, liters),
         "note": NOTE,
     }
@@ -98,12 +107,17 @@ def terms_in_words(told: Mapping[str, Any]) -> str:
             found.setdefault(term["name"], []).append(term)
         terms = found | terms  # what an earlier quantity says holds
     order = [name for name in TERM_NAMES if name in terms]
-    return ", ".join(f"{name} {_factors(terms[name])}" for name in order)
+    return ", ".join(f"{name} {_mean_factors(terms[name])}" for name in order)
 
 
 def in_words(told: Mapping[str, Any]) -> str:
     """The bands and their terms in a sentence, in the units of `uncertainty`."""
-    names = {"energy_kwh": ("energy", "kWh"), "co2e_g": ("CO2e", "g"), "water_l": ("water", "L")}
+    names = {
+        "energy_kwh": ("energy", "kWh"),
+        "co2e_g": ("CO2e", "g"),
+        "co2e_settled_g": ("CO2e settled", "g"),
+        "water_l": ("water", "L"),
+    }
     ends = (
         f"{name} {spread(band['low'], band['high'])} {unit}"
         for quantity, (name, unit) in names.items()
@@ -112,13 +126,33 @@ def in_words(told: Mapping[str, Any]) -> str:
     return f"{', '.join(ends)} ({terms_in_words(told)}): {told['note']}"
 
 
-def _factors(terms: Sequence[Mapping[str, Any]]) -> str:
+def reference_markdown() -> str:
+    """All terms as a table for the documents."""
+    rows = (
+        f"| {term.name} | {term.of} | {factors(term.low, term.high)} | {term.why} |"
+        for term in TERMS
+    )
+    return "\n".join(("| of | which is | band | why |", "| --- | --- | --- | --- |", *rows))
+
+
+def _mean_factors(terms: Sequence[Mapping[str, Any]]) -> str:
     whole = fsum(term["share"] for term in terms)
     low, high = (
         exp(fsum(term["share"] * log(term[end]) for term in terms) / whole)
         for end in ("low", "high")
     )
+    return factors(low, high)
+
+
+def factors(low: float, high: float) -> str:
+    """A band as factors: `±5%`, `-30/+22%`, `÷3…×3`."""
     if high >= _LEAST_TIMES:
         return f"÷{1 / low:.2g}…×{high:.2g}"
     less, more = f"{100 * (1 - low):.0f}", f"{100 * (high - 1):.0f}"
     return f"±{more}%" if less == more else f"-{less}/+{more}%"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference_markdown() + "\n")

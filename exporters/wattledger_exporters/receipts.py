@@ -234,7 +234,9 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         share = settled["energy_kwh"] / whole_kwh if whole_kwh else 0.0
         difference = signed(settled["co2e_difference_g"], CO2E)
         how = f"{percent(share)} of it by published prices: {difference}"
-        rows.insert(-1, ("settled", co2e(settled["co2e_g"]), how))
+        final_g = settled["co2e_g"]
+        final = beside(co2e(final_g), sure, "co2e_settled_g", final_g, CO2E)
+        rows.insert(-1, ("settled", final, how))
     if cost is not None:
         rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
     if receipt["held_device_hours"]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wattledger.model import Amounts, FallbackLevel, Quality, TotalsRow
 from wattledger.model.pricing import Grade
-from wattledger.model.uncertainty import Parts, Sureness
+from wattledger.model.settling import Settled
+from wattledger.model.uncertainty import Parts, Sureness, bands_of, settled
 from wattledger.units import UG_PER_G, UJ_PER_KWH, UL_PER_L
 from wattledger_exporters import report
 from wattledger_exporters.bands import NOTE, beside, in_words, terms_in_words, uncertainty
@@ -84,6 +85,34 @@ def test_what_is_not_known_of_all_of_a_total_is_told_of_none_of_it() -> None:
     assert totals(query, [known], None)["uncertainty"]["energy_kwh"]["high"] == 1.05
     assert totals(query, [known, unknown], None)["uncertainty"] is None
     assert report.total_of([known, known]).sure == {Sureness(Quality.METERED, LIVE): ONE.plus(ONE)}
+
+
+def test_what_was_settled_is_as_sure_as_what_was_published() -> None:
+    parts = {Sureness(Quality.METERED, TABLE._replace(pue_source="config")): ONE}
+    half = uncertainty(ONE, parts, Settled(UJ_PER_KWH // 2, -100 * UG_PER_G))
+    whole = uncertainty(ONE, parts, Settled(UJ_PER_KWH, -100 * UG_PER_G))
+    assert half and whole
+    assert told_of(parts)["co2e_settled_g"] is None
+    shares = {term["of"]: term["share"] for term in half["co2e_settled_g"]["terms"]}
+    assert shares == {"metered": 1.0, "config": 1.0, "measured": 0.5, "table": 0.5}
+    sure = 300 * exp(sqrt(log(1.05) ** 2 + log(1.05) ** 2 + log(1.10) ** 2))
+    assert whole["co2e_settled_g"]["high"] == pytest.approx(sure)
+    assert whole["co2e_g"] == half["co2e_g"]
+
+
+@given(PARTS, st.integers(0, 2**70))
+def test_what_is_settled_is_the_same_amount_and_never_less_sure(
+    parts: Parts, settled_uj: int
+) -> None:
+    better = settled(parts, settled_uj)
+    summed = [Amounts(), Amounts()]
+    for at, whole in enumerate((parts, better)):
+        for amounts in whole.values():
+            summed[at] = summed[at].plus(amounts)
+    assert summed[0] == summed[1]
+    before, after = bands_of(parts).co2e, bands_of(better).co2e
+    assert before and after
+    assert after.high <= before.high * 1.000001 and after.low >= before.low * 0.999999
 
 
 def test_no_carbon_has_no_band() -> None:

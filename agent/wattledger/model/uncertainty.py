@@ -279,6 +279,25 @@ def together(*wholes: Parts) -> Parts:
     return parts
 
 
+def settled(parts: Parts, settled_uj: int) -> Parts:
+    """The parts by how sure they are where that much energy is priced by what was published since.
+
+    Which parts it was is not told: it is taken to be spread evenly over them. What was published
+    counts as measured; a factor that was restated is as sure as the one that was booked.
+    """
+    whole_uj = sum(amounts.energy_uj for amounts in parts.values())
+    if not 0 < settled_uj <= whole_uj:
+        return parts
+    rest: dict[Sureness, Amounts] = {}
+    better: list[Parts] = []
+    for (quality, grade), amounts in parts.items():
+        part = Amounts(*(amount * settled_uj // whole_uj for amount in amounts))
+        measured = grade._replace(level=FallbackLevel.LIVE, estimated=False)
+        better.append({Sureness(quality, measured): part})
+        rest[Sureness(quality, grade)] = Amounts(*map(int.__sub__, amounts, part))
+    return together(rest, *better)
+
+
 def _intensity(grade: Grade) -> Term:
     if grade.level >= FallbackLevel.TABLE:
         return _TABLE

@@ -201,7 +201,7 @@ def job(
             amounts_of(detail.total).water_onsite_ul,
             site.water_stress_factor if site is not None else None,
         ),
-        "uncertainty": uncertainty(amounts_of(detail.total), together(*sure)),
+        "uncertainty": uncertainty(amounts_of(detail.total), together(*sure), detail.settled),
         "settled": settled_amounts(amounts_of(detail.total), detail.settled),
         "cost": cost_of(grids, *price),
         "held_idle_cost": idle_cost,
