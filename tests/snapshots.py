@@ -186,7 +186,10 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
                 hint="check the network, or set grid.proxy",
             ),
         ),
-        site=SiteFactors(1_560_000, "default", 360_000, "default", 3_100_000, "table"),
+        site=SiteFactors(
+            *(1_560_000, "default", 360_000, "default", 3_100_000, "table"),
+            water_stress_factor=1.8,
+        ),
         ledger=LedgerStatus(
             storage="disk",
             path="/var/lib/wattledger/ledger.sqlite",

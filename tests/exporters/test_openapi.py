@@ -12,7 +12,7 @@ import pytest
 import snapshots
 from asking import ALICE, BOB, Asker
 from schema_check import faults, resolved
-from wattledger.model import Fault
+from wattledger.model import Fault, SourceStatus
 from wattledger_exporters.http import openapi
 
 DOCUMENT = json.loads(json.dumps(openapi.document("0.1.0")))
@@ -60,9 +60,11 @@ def check(body: Any, path: str, status: int, method: str = "get") -> None:
 @pytest.fixture
 def asker() -> Asker:
     asker = Asker()
-    site = replace(snapshots.with_jobs().site, price_per_kwh=0.25, currency="EUR")
+    priced = replace(snapshots.with_jobs().site, price_per_kwh=0.25, currency="EUR")
+    site = replace(priced, water_stress_factor=2.5)
+    told = (SourceStatus("open_meteo", {"ok": 3}, 5), SourceStatus("live_pue", {"timeout": 1}))
     fault = Fault("kubelet", "timeout", "the kubelet does not answer", "look at it")
-    asker.daemon.state = snapshots.with_jobs(site=site, claim_faults=(fault,))
+    asker.daemon.state = snapshots.with_jobs(site=site, claim_faults=(fault,), site_sources=told)
     return asker
 
 
