@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log, sqrt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from wattledger.model.settling import Settled
 from wattledger.model.uncertainty import Parts, Sureness, bands_of, settled
 from wattledger.units import UG_PER_G, UJ_PER_KWH, UL_PER_L
 from wattledger_exporters import report
-from wattledger_exporters.bands import NOTE, beside, in_words, terms_in_words, uncertainty
+from wattledger_exporters.bands import (
+    NOTE,
+    beside,
+    in_words,
+    reference_markdown,
+    terms_in_words,
+    uncertainty,
+)
 from wattledger_exporters.http.api import TotalsQuery, totals
 from wattledger_exporters.wording import CO2E, co2e, spread
 
@@ -130,6 +138,11 @@ def test_in_words() -> None:
     assert beside(co2e(400.0), None, "co2e_g", 400.0, CO2E) == "400.0 g"
     both = told_of({**METERED, Sureness(Quality.ESTIMATED, TABLE): ONE})
     assert terms_in_words(both).startswith("energy -31/+25%, PUE -19/+13%, intensity -27/+24%")
+
+
+def test_the_documents_name_every_term() -> None:
+    """`python -m wattledger_exporters.bands` prints the table anew."""
+    assert reference_markdown() in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("low", "high", "said"), [
