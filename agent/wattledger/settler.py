@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from wattledger.core.settling import may_settle, plan
 from wattledger.errors import GridError
-from wattledger.grid.history import HistorySource, published
+from wattledger.grid.history import published, voices
+from wattledger.grid.source import HistorySource
 from wattledger.model import Amounts, TotalsRow
 from wattledger.model.settle_report import SettleReport
 from wattledger.model.settling import PricedSlot, Published, Settlement
@@ -84,11 +85,14 @@ class Settler:
         asked: set[str] = set()
         problems: dict[str, GridError] = {}
         until_ns = now_ns + 1  # a slot that begins now has begun
+        known: list[HistorySource] | None = None
         for from_ns, to_ns in _spans(since_ns, until_ns):
             slots = self._books.priced_slots(from_ns, to_ns)
             if not slots:
                 continue
-            words = self._ask(slots, now_ns, asked, problems)
+            if known is None:
+                known = voices(self._sources.sources, now_ns, problems)
+            words = self._ask(known, slots, now_ns, asked, problems)
             found = plan(slots, words, table_zone=self._sources.table_zone, now_ns=now_ns)
             if found.settlements:
                 self._take(found.settlements)
@@ -103,12 +107,13 @@ class Settler:
             changed,
             unpublished_uj,
             other_basis_uj,
-            tuple(s.name for s in self._sources.sources if s.name in asked),
+            tuple(source.name for source in known or () if source.name in asked),
             tuple((name, str(error)) for name, error in sorted(problems.items())),
         )
 
     def _ask(
         self,
+        known: Sequence[HistorySource],
         slots: Sequence[PricedSlot],
         now_ns: int,
         asked: set[str],
@@ -118,7 +123,7 @@ class Settler:
         from_ns = slots[0].slot_s * NS_PER_S
         to_ns = (slots[-1].slot_s + SLOT_S) * NS_PER_S
         words = []
-        for source in self._sources.sources:
+        for source in known:
             if source.name in problems:
                 continue
             if not any(

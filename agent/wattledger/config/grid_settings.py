@@ -18,7 +18,8 @@ class GridSource:
         '"energinet" (DK1, DK2), "rte" (France). With one: "electricity_maps" (the world), '
         '"entsoe" (Europe) and "eia" (United States) from the generation mix, "watttime" '
         "(marginal: it serves the choice of times and never prices the books). Of a site itself: "
-        '"carbon_aware" (the Carbon Aware SDK), "json" (any document), "csv" and "prometheus".',
+        '"carbon_aware" (the Carbon Aware SDK), "json" (any document), "csv" and "prometheus"; '
+        '"wattledger" (a relay, `wattledger grid serve`, of any of these).',
         '"electricity_maps"',
     )
     zone: str = setting("", "The zone to ask for, where it is not `site.zone`.", '"DE"')
@@ -34,12 +35,17 @@ class GridSource:
         "name of a systemd credential also does: %d/NAME becomes $CREDENTIALS_DIRECTORY/NAME.",
         '"/etc/wattledger/electricity_maps.token"',
     )
-    user: str = setting("", "The account's name, where the source logs in (watttime).", '"site"')
+    user: str = setting(
+        "",
+        "The account's name, where the source logs in (watttime; wattledger, where it is not "
+        '"wattledger").',
+        '"site"',
+    )
     emission_factor_type: Literal["", "lifecycle", "direct", "generation", "marginal"] = setting(
         "",
         "What the intensities count. Asked for where the source offers a choice (electricity_maps: "
-        '"lifecycle", as if not set, or "direct"); to be stated where the source cannot know it '
-        "(carbon_aware, json, csv, prometheus).",
+        '"lifecycle", as if not set, or "direct"; wattledger: any, as if not set, or one only); to '
+        "be stated where the source cannot know it (carbon_aware, json, csv, prometheus).",
         '"lifecycle"',
     )
     pointer: str = setting(

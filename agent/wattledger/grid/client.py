@@ -20,6 +20,7 @@ from wattledger.grid.address import Url, check_url
 from wattledger.grid.checks import strict_json
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.grid.secret import Secret
+from wattledger.grid.validators import Validators
 
 DEADLINE_S = 10.0
 MAX_BYTES = 256 * 1024
@@ -31,6 +32,8 @@ _NO_SECRETS: Mapping[str, Secret] = MappingProxyType({})
 
 class HttpClient:
     """Asks providers. Holds no connection between requests: they come many minutes apart.
+
+    What a provider marks with an ETag or a Last-Modified is asked for conditionally the next time.
 
     Args:
         proxy: `http://host:port` of the proxy to go through, or empty; the environment's proxy
@@ -62,6 +65,7 @@ class HttpClient:
         self._resolve = resolve
         self._deadline_s = deadline_s
         self._max_bytes = max_bytes
+        self._validators = Validators()
 
     def get_json(
         self,
@@ -73,16 +77,19 @@ class HttpClient:
         secret_query: Mapping[str, Secret] = _NO_SECRETS,
     ) -> Any:
         """The parsed body of a 200. See `get` for the arguments and for what it raises."""
-        return strict_json(
-            self.get(
-                url,
-                allow_hosts=allow_hosts,
-                accept="application/json",
-                private=private,
-                secret_headers=secret_headers,
-                secret_query=secret_query,
-            )
+        url = _with_secrets(url, secret_query)
+        body = self.get(
+            url,
+            allow_hosts=allow_hosts,
+            accept="application/json",
+            private=private,
+            secret_headers=secret_headers,
         )
+        try:
+            return strict_json(body)
+        except GridError:
+            self._validators.forget(url)
+            raise
 
     def get(
         self,
@@ -94,7 +101,7 @@ class HttpClient:
         secret_headers: Mapping[str, Secret] = _NO_SECRETS,
         secret_query: Mapping[str, Secret] = _NO_SECRETS,
     ) -> bytes:
-        """The body of a 200.
+        """The body of a 200, or of an earlier one that the server says is unchanged (304).
 
         Args:
             url: what to ask.
@@ -107,9 +114,7 @@ class HttpClient:
         Raises:
             GridError: anything else; its `outcome` is one of `Outcome`.
         """
-        if secret_query:
-            query = urlencode({name: secret.reveal() for name, secret in secret_query.items()})
-            url = f"{url}{'&' if '?' in url else '?'}{query}"
+        url = _with_secrets(url, secret_query)
         try:
             where = check_url(url)
         except ValueError as error:
@@ -118,6 +123,7 @@ class HttpClient:
             raise failure(Outcome.BLOCKED, f"{where.host} is not a host of this source")
         from wattledger.grid import wire  # imports httpx and ssl
 
+        condition, unchanged = self._validators.condition(url)
         reply = wire.fetch(
             where,
             {
@@ -125,6 +131,7 @@ class HttpClient:
                 "Accept-Encoding": "identity",
                 "Connection": "close",
                 "User-Agent": self._user_agent,
+                **condition,
                 **{name: secret.reveal() for name, secret in secret_headers.items()},
             },
             deadline_s=self._deadline_s,
@@ -134,9 +141,22 @@ class HttpClient:
             ca_file=self._ca_file,
             proxy="" if where.loopback else self._proxy,
         )
+        headers = reply.headers
+        if reply.status_code == 304 and unchanged is not None:
+            return unchanged
         if reply.status_code != 200:
-            raise _refusal(where, reply.status_code, reply.headers.get("retry-after", ""))
+            raise _refusal(where, reply.status_code, headers.get("retry-after", ""))
+        self._validators.keep(
+            url, headers.get("etag", ""), headers.get("last-modified", ""), reply.content
+        )
         return reply.content
+
+
+def _with_secrets(url: str, secrets: Mapping[str, Secret]) -> str:
+    if not secrets:
+        return url
+    query = urlencode({name: secret.reveal() for name, secret in secrets.items()})
+    return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
 def check_proxy(text: str) -> None:

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from collections.abc import Iterable
 
 from wattledger.errors import GridError
 from wattledger.grid.checks import check_signal
-from wattledger.grid.source import History, Source
+from wattledger.grid.source import HistorySource, Relay
 from wattledger.model import GridSignal
 from wattledger.model.settling import HistoryVersion, Published
 
 _ANY_AGE_NS = 2**62
 
 
-class HistorySource(Source, History, Protocol):
-    """A source that knows its past."""
+def voices(
+    sources: Iterable[HistorySource], now_wall_ns: int, problems: dict[str, GridError]
+) -> list[HistorySource]:
+    """Who is asked about the past: in the place of a relay those that it passes on.
+
+    May block.
+
+    Args:
+        sources: in order of preference; of two of one name and zone the first is asked.
+        now_wall_ns: wall clock.
+        problems: takes up, by name, what a relay failed at.
+    """
+    found: dict[tuple[str, str], HistorySource] = {}
+    for source in sources:
+        behind: Iterable[HistorySource] = (source,)
+        if isinstance(source, Relay):
+            try:
+                behind = source.voices(now_wall_ns)
+            except GridError as error:
+                problems[source.name] = error
+                continue
+        for voice in behind:
+            found.setdefault((voice.name, voice.zone), voice)
+    return list(found.values())
 
 
 def published(source: HistorySource, start_ns: int, end_ns: int, now_wall_ns: int) -> Published:

@@ -214,6 +214,20 @@ def _prometheus(client: HttpClient, config: SourceConfig, name: str) -> Source:
     )
 
 
+def _wattledger(client: HttpClient, config: SourceConfig, name: str) -> Source:
+    from wattledger.grid import wattledger_source
+
+    return wattledger_source.Wattledger(
+        client,
+        zone=config.zone,
+        url=config.url,
+        basis=config.basis,
+        user=config.user,
+        token_file=config.token_file,
+        name=name,
+    )
+
+
 def _is_electricity_maps(zone: str) -> bool:
     from wattledger.grid import electricity_maps
 
@@ -285,6 +299,7 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
         "json": SourceKind(is_name, _ANY, _json),
         "csv": SourceKind(is_name, _ANY, _csv),
         "prometheus": SourceKind(is_name, _ANY, _prometheus),
+        "wattledger": SourceKind(is_name, f"the zones of the relay: {_ANY}", _wattledger),
     }
 )
 

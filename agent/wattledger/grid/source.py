@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from wattledger.model import Basis, GridSignal
@@ -75,5 +76,34 @@ class Outlook(Protocol):
 
         Raises:
             GridError: none came.
+        """
+        ...
+
+
+class HistorySource(Source, History, Protocol):
+    """A source that knows its past."""
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """A source that passes on what others say, under their names and on their bases.
+
+    `Source.basis` is that of the one it prefers, once `heard`. May block.
+    """
+
+    @property
+    def heard(self) -> bool:
+        """Whether it is known yet what it prefers."""
+        ...
+
+    def may_give(self, source: str, zone: str, basis: Basis) -> bool:
+        """Whether a signal so labelled may be one of its; never a marginal one."""
+        ...
+
+    def voices(self, now_wall_ns: int) -> Sequence[HistorySource]:
+        """Those behind it that know their past, in order of preference, each by its own name.
+
+        Raises:
+            GridError: it did not say.
         """
         ...

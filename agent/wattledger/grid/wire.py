@@ -29,6 +29,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 import httpx  # noqa: E402 - see above
 
 _HEADER_ROOM = 64 * 1024
+_READ = (b"retry-after", b"etag", b"last-modified")
 
 # httpcore's debug lines hold whole replies' headers, httpx says each request at INFO; what is
 # worth saying, we say ourselves.
@@ -50,7 +51,7 @@ def fetch(
     """One GET, read to its end. See `HttpClient` for the arguments.
 
     Returns:
-        The status, Retry-After if there is one, and the body: empty unless the status is 200.
+        The status, of the headers those in `_READ`, and the body: empty unless the status is 200.
 
     Raises:
         GridError: no complete reply came within the deadline and the bounds.
@@ -126,7 +127,7 @@ class _Transport(httpx.BaseTransport):
             request.method, where, headers=request.headers.raw, extensions=request.extensions
         ) as response:
             found = {name.lower(): value for name, value in response.headers}
-            kept = [(b"retry-after", found[b"retry-after"])] if b"retry-after" in found else []
+            kept = [(name, found[name]) for name in _READ if name in found]
             body = self._body(response, found) if response.status == 200 else b""
             return httpx.Response(response.status, headers=kept, content=body)
 

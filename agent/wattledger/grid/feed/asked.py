@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from wattledger.errors import GridError
 from wattledger.grid.checks import check_signal, is_step, is_usable
 from wattledger.grid.outcome import Outcome, failure
-from wattledger.grid.source import Source
-from wattledger.model import GridSignal, SourceStatus
+from wattledger.grid.source import Relay, Source
+from wattledger.model import Basis, GridSignal, SourceStatus
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S, grams
 
@@ -21,6 +21,11 @@ REMEMBERED = 8  # of them, over a restart
 LIVE_CADENCES = 2
 AHEAD_NS = 90 * NS_PER_S  # a backup is asked this long before the signal above it lapses
 FIRST_RETRY_NS = 60 * NS_PER_S
+# Of a cadence in thousandths: how long after a period has begun a source is asked for it. Nodes
+# ask a relay once it has asked itself.
+SHARES = (50, 250)
+RELAY_SHARES = (50, 150)
+_RELAYED_SHARES = (150, 250)
 _SLOW_RETRY_NS = 900 * NS_PER_S
 _MAX_RETRY_NS = 86_400 * NS_PER_S
 # Asking again soon cannot help, and may be what the provider objects to.
@@ -35,13 +40,23 @@ class Asked:
         clock: the time.
         max_age_ns: how long after its end a signal may still be the last good one.
         node: any text that differs between nodes.
+        shares: when within a period it is asked, the first and the last, in thousandths of it.
     """
 
-    def __init__(self, source: Source, clock: Clock, max_age_ns: int, node: str) -> None:
+    def __init__(
+        self,
+        source: Source,
+        clock: Clock,
+        max_age_ns: int,
+        node: str,
+        shares: tuple[int, int] = SHARES,
+    ) -> None:
         self.source = source
         self._clock = clock
         self._max_age_ns = max_age_ns
         self._node = node
+        self._relay: Relay | None = source if isinstance(source, Relay) else None
+        self._shares = _RELAYED_SHARES if self._relay is not None else shares
         self.signals: tuple[GridSignal, ...] = ()  # by valid_from, at most HISTORY
         self.due_ns = 0  # on CLOCK_BOOTTIME, which runs on while the machine sleeps
         self.polled_ns: int | None = None
@@ -67,7 +82,8 @@ class Asked:
         Its pause is kept where it answers or asked for one. Settings are read anew because
         something was mended: what failed otherwise is tried again at once.
         """
-        self.signals, self.outcomes = other.signals, other.outcomes
+        self.signals = tuple(signal for signal in other.signals if self._gives(signal))
+        self.outcomes = other.outcomes
         self.last_success_ns = other.last_success_ns
         self.basis_fallbacks = other.basis_fallbacks
         if other.failures and not other.throttled:
@@ -82,22 +98,25 @@ class Asked:
 
     def recall(self, remembered: Iterable[GridSignal], boottime_ns: int, wall_ns: int) -> None:
         """Take up the signals that this source gave to an earlier run."""
-        source = self.source
-        self.keep(
-            [
-                signal
-                for signal in remembered
-                if (signal.source, signal.zone, signal.basis)
-                == (source.name, source.zone, source.basis)
-                and is_usable(signal)
-            ]
-        )
+        self.keep([signal for signal in remembered if self._gives(signal) and is_usable(signal)])
         if self.signals:
             # A daemon that is restarted over and over asks no more often than one that runs.
             fetched_ns = max(signal.fetched_at_ns for signal in self.signals)
             if fetched_ns <= wall_ns:
                 due_wall_ns = fetched_ns + self._until_new_ns(fetched_ns)
                 self.due_ns = boottime_ns + max(due_wall_ns - wall_ns, 0)
+
+    def prefers(self) -> Basis | None:
+        """The basis that it is asked for; None: a relay has not said yet which it has."""
+        unheard = self._relay is not None and not self._relay.heard
+        return None if unheard else self.source.basis
+
+    def _gives(self, signal: GridSignal) -> bool:
+        """Whether a signal is labelled as one of this source's."""
+        labels = signal.source, signal.zone, signal.basis
+        if self._relay is not None:
+            return self._relay.may_give(*labels)
+        return labels == (self.source.name, self.source.zone, self.source.basis)
 
     def is_live(self, wall_ns: int) -> bool:
         """Whether it has a signal that counts as live at an instant."""
@@ -148,7 +167,7 @@ class Asked:
                 check_signal(
                     signal,
                     zone=self.source.zone,
-                    basis=self.source.basis,
+                    basis=signal.basis if self._gives(signal) else self.source.basis,
                     now_wall_ns=now_wall_ns,
                     max_age_ns=self._max_age_ns,
                 )
@@ -218,7 +237,8 @@ class Asked:
         """
         cadence_ns = self.source.cadence_ns
         until_period_ns = (self.signals[-1].valid_to_ns - wall_ns) % cadence_ns
-        share = 50 + self._hash(self.source.name) // 5
+        first, last = self._shares
+        share = first + self._hash(self.source.name) * (last - first) // 1000
         return until_period_ns + cadence_ns * share // 1000
 
     def _hash(self, text: str) -> int:

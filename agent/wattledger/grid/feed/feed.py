@@ -19,8 +19,15 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from wattledger.grid.feed.asked import AHEAD_NS, FIRST_RETRY_NS, REMEMBERED, Asked, for_instant
-from wattledger.grid.source import Source
+from wattledger.grid.feed.asked import (
+    AHEAD_NS,
+    FIRST_RETRY_NS,
+    REMEMBERED,
+    SHARES,
+    Asked,
+    for_instant,
+)
+from wattledger.grid.source import Relay, Source
 from wattledger.model import Basis, FallbackLevel, GridChoice, GridSignal, SourceStatus
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S, grams
@@ -46,6 +53,7 @@ class Feed:
         max_age_ns: how long after its end a signal may still be the last good one.
         remembered: signals of an earlier run; those that no present source would give are ignored.
         node: any text that differs between nodes, so that a cluster does not ask in step.
+        shares: see `Asked`.
 
     Raises:
         ValueError: two sources have the same name.
@@ -60,6 +68,7 @@ class Feed:
         max_age_ns: int,
         remembered: Sequence[GridSignal] = (),
         node: str = "",
+        shares: tuple[int, int] = SHARES,
     ) -> None:
         if len({source.name for source in sources}) != len(sources):
             raise ValueError("grid sources must have different names")
@@ -70,7 +79,7 @@ class Feed:
                 self._refused.append(SourceStatus(source.name, {}, 0, None, *MARGINAL))
                 log.warning("grid source %s: %s (%s)", source.name, *MARGINAL)
             else:
-                self._asked.append(Asked(source, clock, max_age_ns, node))
+                self._asked.append(Asked(source, clock, max_age_ns, node, shares))
         self._table = GridChoice(table_signal, FallbackLevel.TABLE, estimated=True)
         self._clock = clock
         self._max_age_ns = max_age_ns
@@ -79,8 +88,12 @@ class Feed:
         self._other_basis = False
         now = clock.now()
         self._wall_offset_ns = now.wall_ns - now.boottime_ns
+        # What a source is listed for by its own name is not taken for a relay's.
+        own = {(source.name, source.zone) for source in sources}
+        others = [signal for signal in remembered if (signal.source, signal.zone) not in own]
         for asked in self._asked:
-            asked.recall(remembered, now.boottime_ns, now.wall_ns)
+            told = others if isinstance(asked.source, Relay) else remembered
+            asked.recall(told, now.boottime_ns, now.wall_ns)
         # Replaced whole, never changed: readers in other threads see one state or the next.
         self._signals: tuple[tuple[GridSignal, ...], ...] = ()
         self._statuses: tuple[SourceStatus, ...] = ()
@@ -104,6 +117,11 @@ class Feed:
                 best = signal
         return self._table if best is None else GridChoice(best, FallbackLevel.LAST_GOOD, True)
 
+    def behind(self, wall_ns: int) -> tuple[GridSignal, ...]:
+        """All that is remembered of the source that `at` answers with; empty: it is the table."""
+        signal = self.at(wall_ns).signal
+        return next((signals for signals in self._signals if signal in signals), ())
+
     def signals(self) -> tuple[GridSignal, ...]:
         """The last good signals of each source, oldest first, to be kept over a restart."""
         return tuple(signal for signals in self._signals for signal in signals[-REMEMBERED:])
@@ -117,10 +135,9 @@ class Feed:
 
         To be called before this feed polls, for the sources that both have.
         """
-        before = {(a.source.name, a.source.zone, a.source.basis): a for a in old._asked}
+        before = {_same(asked.source): asked for asked in old._asked}
         for asked in self._asked:
-            source = asked.source
-            if other := before.get((source.name, source.zone, source.basis)):
+            if other := before.get(_same(asked.source)):
                 asked.inherit(other)
         self._publish()
 
@@ -211,8 +228,13 @@ class Feed:
     def _count_basis(self, signal: GridSignal) -> None:
         """Count each time that the preferred source's basis gives way to another."""
         preferred = self._asked[0]
-        other = signal.basis is not preferred.source.basis
+        other = preferred.prefers() not in (None, signal.basis)
         if other and not self._other_basis:
             preferred.basis_fallbacks += 1
             self._publish()
         self._other_basis = other
+
+
+def _same(source: Source) -> tuple[str, str, Basis | None]:
+    """What two sources share that ask the same; a relay's signals have a basis each."""
+    return source.name, source.zone, None if isinstance(source, Relay) else source.basis
