@@ -158,6 +158,11 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
         at_ns=NOW_NS,
         books=books(infos),
         power_uw={info.name: (i + 1) * 61_500_000 for i, info in enumerate(infos) if info.present},
+        quality={
+            info.name: Quality.ESTIMATED if info.kind is Kind.OTHER else Quality.METERED
+            for info in infos
+            if info.present
+        },
         counter_power_ratio={
             info.name: 1.0 + i / 1000
             for i, info in enumerate(infos)

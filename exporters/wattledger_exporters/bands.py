@@ -10,10 +10,21 @@ from math import exp, fsum, log
 from typing import Any
 
 from wattledger import units
-from wattledger.model import Amounts
+from wattledger.model import Amounts, Quality, Snapshot
 from wattledger.model.jobbooks import NOT_SETTLED
+from wattledger.model.pricing import Grade
 from wattledger.model.settling import Settled
-from wattledger.model.uncertainty import TERM_NAMES, TERMS, Band, Parts, bands_of, settled
+from wattledger.model.uncertainty import (
+    TERM_NAMES,
+    TERMS,
+    Band,
+    Bands,
+    Parts,
+    Sureness,
+    bands_of,
+    settled,
+)
+from wattledger.units import PPM
 from wattledger_exporters.wording import Units, spread, unit_for
 
 NOTE = "judged from published ranges, no confidence interval"
@@ -70,6 +81,30 @@ def _band(band: Band | None, amount: float) -> dict[str, Any] | None:
             for shared in band.terms
         ],
     }
+
+
+def bands_now(snapshot: Snapshot) -> Bands:
+    """How sure is what is being booked now, by the devices whose power is known.
+
+    Only the amounts' proportions matter, so that they are left in units of no name.
+    """
+    grid, site = snapshot.grid, snapshot.site
+    grade = Grade(grid.level, grid.estimated, site.pue_source, site.wue_source, site.ewif_source)
+    power_uw: dict[Quality, int] = {}
+    for device, uw in snapshot.power_uw.items():
+        if (quality := snapshot.quality.get(device)) is not None:
+            power_uw[quality] = power_uw.get(quality, 0) + uw
+    return bands_of(
+        {
+            Sureness(quality, grade): Amounts(
+                uw * PPM,
+                uw * site.pue_ppm * grid.signal.intensity_ug_per_kwh,
+                uw * PPM * site.wue_ul_per_kwh,
+                uw * site.pue_ppm * site.ewif_ul_per_kwh,
+            )
+            for quality, uw in power_uw.items()
+        }
+    )
 
 
 # ── for people ──────────────────────────────────────────────────────────────────────────────────

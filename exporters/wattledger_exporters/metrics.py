@@ -263,6 +263,12 @@ _CATALOGUE: list[MetricSpec] = [
             (),
             "Scarcity of the site's water (AWARE, world mean 1); absent: it is not configured.",
         ),
+        (
+            "uncertainty_ratio",
+            "gauge",
+            ("quantity", "bound"),
+            "True over said of what is being booked now, by published ranges: a judgement.",
+        ),
     ),
     *_section(
         "Meters",

@@ -16,6 +16,7 @@ from prometheus_client import ProcessCollector
 
 from wattledger import units
 from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
+from wattledger_exporters.bands import bands_now
 from wattledger_exporters.job_metrics import add_jobs
 from wattledger_exporters.lines import Families, Lines
 
@@ -194,6 +195,10 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
     page.add("ewif_liters_per_kwh", units.liters(site.ewif_ul_per_kwh), site.ewif_source)
     if site.water_stress_factor is not None:
         page.add("water_stress_factor", site.water_stress_factor)
+    for quantity, band in bands_now(snapshot)._asdict().items():
+        if band is not None:
+            page.add("uncertainty_ratio", band.low, quantity, "low")
+            page.add("uncertainty_ratio", band.high, quantity, "high")
 
 
 def _meters(page: Families, snapshot: Snapshot) -> None:

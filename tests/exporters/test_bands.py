@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import snapshots
 from wattledger.model import Amounts, FallbackLevel, Quality, TotalsRow
 from wattledger.model.pricing import Grade
 from wattledger.model.settling import Settled
 from wattledger.model.uncertainty import Parts, Sureness, bands_of, settled
-from wattledger.units import UG_PER_G, UJ_PER_KWH, UL_PER_L
+from wattledger.units import PPM, UG_PER_G, UJ_PER_KWH, UL_PER_L
 from wattledger_exporters import report
 from wattledger_exporters.bands import (
     NOTE,
+    bands_now,
     beside,
     in_words,
     reference_markdown,
@@ -121,6 +124,30 @@ def test_what_is_settled_is_the_same_amount_and_never_less_sure(
     before, after = bands_of(parts).co2e, bands_of(better).co2e
     assert before and after
     assert after.high <= before.high * 1.000001 and after.low >= before.low * 0.999999
+
+
+def test_what_is_booked_now_is_as_sure_as_its_meters_and_its_price() -> None:
+    snapshot = snapshots.snapshot()
+    device = next(iter(snapshot.power_uw))
+    site = replace(snapshot.site, pue_source="config", ewif_source="config")
+    grid = replace(snapshot.grid, level=FallbackLevel.LIVE, estimated=False)
+    one = replace(
+        snapshot,
+        power_uw={device: 5, "unknown": 10**9},
+        quality={device: Quality.METERED},
+        site=site,
+        grid=grid,
+    )
+    bands = bands_now(one)
+    assert bands.energy and bands.co2e and bands.water
+    assert (bands.energy.low, bands.energy.high) == pytest.approx((0.95, 1.05))
+    assert bands.co2e.names == ("energy", "PUE", "intensity")
+    onsite = site.wue_ul_per_kwh * PPM
+    of_grid = site.pue_ppm * site.ewif_ul_per_kwh
+    shares = {term.term.name: term.share for term in bands.water.terms}
+    assert shares["EWIF"] == pytest.approx(of_grid / (onsite + of_grid))
+    off = replace(one, power_uw={device: 0})
+    assert bands_now(off) == bands_now(replace(one, quality={})) == (None, None, None)
 
 
 def test_no_carbon_has_no_band() -> None:

@@ -211,6 +211,7 @@ def test_what_never_happened_is_absent_and_not_zero() -> None:
     for name in (
         "power_watts",
         "gpu_counter_power_ratio",
+        "uncertainty_ratio",
         "grid_signal_timestamp_seconds",
         "books_timestamp_seconds",
         "ledger_last_commit_timestamp_seconds",
