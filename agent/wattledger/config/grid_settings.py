@@ -85,7 +85,7 @@ class GridSettings:
     max_age: DurationNs = setting(
         s_ns(6 * 3600),
         "How long after its time a signal may still price energy once no source is live; then "
-        "the table does.",
+        "the table does. Weather and a live PUE hold as long, then the site's settings.",
     )
     settle_window: DurationNs = setting(
         s_ns(45 * 86_400),
