@@ -40,7 +40,7 @@ def test_a_file_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
     assert main(["estimate", str(path), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["case"], row["estimate"]) == ("mine", "from chips")
+    assert (row["case"], row["note"]) == ("mine", "from chips")
     assert row["computed"] == pytest.approx(64 * 12 * 24 * 0.0007 * 1.15)
     assert main(["estimate", str(path)]) == 0
     assert "intensity_g_per_kwh = " in capsys.readouterr().out

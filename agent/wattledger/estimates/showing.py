@@ -28,8 +28,8 @@ _DIGITS = 6
 _WIDTH = 160  # of a table in a pipe or a file
 
 
-def objects(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The rows as plain data; numbers to twelve digits, None without a published value."""
+def records(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The rows as plain data by `COLUMNS`; numbers to twelve digits, None if none is published."""
     return [
         {
             "case": row.case,
@@ -43,6 +43,17 @@ def objects(rows: Iterable[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def objects(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The same without a column of its own for which of a case's estimates it is: its note says so.
+
+    The keys are `case`, `quantity`, `unit`, `published`, `computed`, `difference_percent`, `note`.
+    """
+    found = records(rows)
+    for row in found:
+        row["note"] = ": ".join(filter(None, (row.pop("estimate"), row["note"])))
+    return found
 
 
 def readable(value: Fraction | None) -> str:
@@ -69,7 +80,7 @@ def print_rows(rows: Sequence[Row], form: str) -> None:
     elif form == "csv":
         writer = csv.DictWriter(sys.stdout, COLUMNS)
         writer.writeheader()
-        writer.writerows(objects(rows))
+        writer.writerows(records(rows))
     else:
         console = _console()
         console.print(_table(rows, "case"))

@@ -6,8 +6,9 @@
 
 Documented at https://api.energy-charts.info. Parallel arrays of quarter hours: `co2eq` is null
 where nothing is computed yet, and there the forecast stands in, marked as estimated. g of CO2
-equivalents per kWh over the life cycle of the plants. How often it may be asked is not published:
-it is asked once for each quarter hour at most.
+equivalents per kWh; that they are of the plants' whole life cycle is inferred from that word and
+stated nowhere in its documentation. How often it may be asked is not published: it is asked once
+for each quarter hour at most.
 """
 
 from __future__ import annotations
