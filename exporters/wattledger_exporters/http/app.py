@@ -1,20 +1,14 @@
-"""The routes: what each path answers. An ASGI application without a framework.
+"""The routes of the daemon: what each path answers.
 
-No handler reaches a meter; what may block runs in a worker thread with a bounded queue. Errors are
-JSON with a sentence; a traceback is for the log only.
+No handler reaches a meter; what may block runs in a worker thread with a bounded queue.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from email.utils import formatdate
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from wattledger.errors import WattledgerError
 from wattledger.model import SiteFactors
 from wattledger.model.jobs import JobKey
 from wattledger.ports import Clock, Daemon
@@ -27,26 +21,26 @@ from wattledger_exporters.http import (
     settle_api,
     waste_api,
 )
-from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
-from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
+from wattledger_exporters.http.application import (
+    READ,
+    Application,
+    Refused,
+    Route,
+    Scope,
+    header,
+    peer_of,
+)
 from wattledger_exporters.http.negotiate import choose
 from wattledger_exporters.http.operators import SYSTEM, Directory, Operators
 from wattledger_exporters.http.pages import PageStore
-from wattledger_exporters.http.query import BadRequest, parameters, whole_number
+from wattledger_exporters.http.query import parameters, whole_number
 from wattledger_exporters.http.response import RETRY, Response, answer, refusal
-from wattledger_exporters.http.worker import Busy, Worker
+from wattledger_exporters.http.worker import Worker
 from wattledger_exporters.report import PRIVATE_GROUPINGS
-from wattledger_exporters.web_config import LiveWebConfig, WebConfig
+from wattledger_exporters.web_config import LiveWebConfig
 from wattledger_exporters.when import iso
 
-log = logging.getLogger(__name__)
-
-Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-
 HTML = "text/html; charset=utf-8"
-READ = ("GET", "HEAD")
 _TIMEOUT_S = 25.0
 _RELEASE_S = 900
 _RELEASE_MOST_S = 86_400
@@ -66,11 +60,7 @@ _OPERATORS = (
 _NOBODYS = "A run whose owner the node never learnt is shown to operators only."
 
 
-class Refused(Exception):
-    """This client may not see what it asks for; the text says who may, and how."""
-
-
-class App:
+class App(Application):
     """The ASGI application over one daemon."""
 
     def __init__(
@@ -83,20 +73,16 @@ class App:
         operators_group: str = "",
         directory: Directory = SYSTEM,
     ) -> None:
+        super().__init__(clock, web)
         self._daemon = daemon
         self._pages = pages
-        self._clock = clock
-        self._web = web
         owner_uid = os.geteuid() if owner_uid is None else owner_uid
         self._operators = Operators(operators_group, clock, owner_uid, directory)
-        self._auth = BasicAuth()
-        self._rate: tuple[int, int] = (0, 0)
-        self._bucket: TokenBucket | None = None
         self._totals = Worker("wattledger-totals", waiting=4)
         self._release = Worker("wattledger-release", waiting=1)
         self._runs = runs_api.RunsApi(daemon)
         self._settle = settle_api.SettleApi(daemon)
-        self.routes: dict[str, tuple[tuple[str, ...], Callable[[Scope], Awaitable[Response]]]] = {
+        self.routes = {
             "/metrics": (READ, self._get_metrics),
             "/healthz": (READ, self._get_health),
             "/-/healthy": (READ, self._get_health),
@@ -118,98 +104,21 @@ class App:
             "/api/v1/openapi.json": (READ, self._get_openapi),
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """ASGI: one request."""
-        web = self._web.current if self._web is not None and _peer(scope) is None else None
-        try:
-            response = await self._respond_to(scope, web)
-        except asyncio.CancelledError:  # the server stops; the connection is cut already
-            return
-        headers = {
-            "date": formatdate(usegmt=True),
-            "content-type": response.content_type,
-            "content-length": str(len(response.body)),
-            "cache-control": "no-store",
-            "x-content-type-options": "nosniff",
-            **dict(response.headers),
-            **dict(web.headers if web else ()),
-        }
-        raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": raw})
-        await send({"type": "http.response.body", "body": response.body})
-
-    async def _respond_to(self, scope: Scope, web: WebConfig | None) -> Response:
-        """The answer, an error's included."""
-        try:
-            return await self._respond(scope, web)
-        except Refused as error:
-            return refusal(403, str(error))
-        except BadRequest as error:
-            return refusal(400, str(error))
-        except (Busy, TimeoutError):
-            return refusal(503, "The daemon is busy with earlier requests; ask again.", *RETRY)
-        except WattledgerError as error:
-            return refusal(503, error.message, *RETRY, hint=error.hint)
-        except Exception:
-            log.exception("A request for %.100r failed", scope["path"])
-            return refusal(500, "This is a fault of the daemon; its log tells more.")
-
     def stop(self) -> None:
         """End the workers, without waiting for them."""
-        workers = (self._totals, self._release, self._operators, self._runs, self._settle)
-        for part in (self._auth, *workers):
+        super().stop()
+        for part in (self._totals, self._release, self._operators, self._runs, self._settle):
             part.stop()
 
-    async def _respond(self, scope: Scope, web: WebConfig | None) -> Response:
-        # h11 bounds a head that comes in pieces; one that comes whole is bounded here.
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
-            sentence = f"The headers are longer than {MAX_HEAD_BYTES} bytes."
-            return refusal(431, sentence, ("connection", "close"))
-        if web is not None:
-            refused = await self._guard(scope, web)
-            if refused is not None:
-                return refused
-        certified = bool(scope["state"].get("certified"))
-        scope["authenticated"] = certified or (web is not None and bool(web.users))
-        route = self.routes.get(scope["path"])
-        if route is None and scope["path"].startswith(JOB_PATH):
+    def route(self, path: str) -> Route | None:
+        """What answers a path, those with a name in them too."""
+        route = super().route(path)
+        if route is None and path.startswith(JOB_PATH):
             route = self.routes[JOB_PATH + "{manager}/{job_id}"]
-        if route is None and runs_api.id_of(scope["path"]) is not None:
-            ends = scope["path"].endswith("/finish")
+        if route is None and runs_api.id_of(path) is not None:
+            ends = path.endswith("/finish")
             route = self.routes[runs_api.FINISH_PATH if ends else runs_api.RUN_PATH]
-        if route is None:
-            return refusal(404, f"There is nothing here; known paths: {', '.join(self.routes)}.")
-        methods, handler = route
-        if scope["method"] not in methods:
-            allowed = ", ".join(methods)
-            return refusal(405, f"This path answers {allowed} only.", ("allow", allowed))
-        return await handler(scope)
-
-    async def _guard(self, scope: Scope, web: WebConfig) -> Response | None:
-        """Rate limit and password, as the web configuration asks; None: come in."""
-        rate = (web.rate_interval_ns, web.rate_burst)
-        if rate != self._rate:
-            self._rate = rate
-            per_s = NS_PER_S / rate[0] if rate[0] else 0.0
-            self._bucket = TokenBucket(per_s, rate[1], self._now_s) if rate[0] else None
-        if self._bucket is not None and not self._bucket.take():
-            return refusal(429, "Too many requests (rate_limit).", ("retry-after", "1"))
-        if not web.users:
-            return None
-        address = (scope.get("client") or ("", 0))[0]
-        verdict = await self._auth.judge(_header(scope, b"authorization"), web.users, address)
-        if verdict is Verdict.LATER:
-            return refusal(429, "Too many failed logins from here.", ("retry-after", "1"))
-        if verdict is Verdict.DENY:
-            return refusal(
-                401,
-                "A name and a password are needed (basic_auth_users).",
-                ("www-authenticate", 'Basic realm="wattledger", charset="UTF-8"'),
-            )
-        return None
-
-    def _now_s(self) -> float:
-        return self._clock.now().monotonic_ns / NS_PER_S
+        return route
 
     # ── the routes ──────────────────────────────────────────────────────────────────────────
 
@@ -218,8 +127,8 @@ class App:
         if page is None:
             return refusal(503, why, *RETRY)
         chosen = choose(
-            _header(scope, b"accept").decode("latin-1"),
-            _header(scope, b"accept-encoding").decode("latin-1"),
+            header(scope, b"accept").decode("latin-1"),
+            header(scope, b"accept-encoding").decode("latin-1"),
         )
         if chosen.openmetrics:
             body = page.openmetrics_gzip if chosen.gzip else page.openmetrics
@@ -276,7 +185,7 @@ class App:
         Raises:
             Refused: nobody's.
         """
-        peer = _peer(scope)
+        peer = peer_of(scope)
         if peer is not None:
             return None if await self._operators.includes(peer) else peer.uid
         if scope["authenticated"]:
@@ -320,16 +229,16 @@ class App:
         return snapshot.job_power_uw if snapshot is not None else jobs_api.NO_POWERS
 
     async def _post_run(self, scope: Scope) -> Response:
-        return await self._runs.begin(_peer(scope), scope["query_string"])
+        return await self._runs.begin(peer_of(scope), scope["query_string"])
 
     async def _get_run(self, scope: Scope) -> Response:
-        peer = _peer(scope)
+        peer = peer_of(scope)
         uid = await self._visible(scope) if peer is not None else None
         run_id = runs_api.id_of(scope["path"]) or ""
         return await self._runs.show(peer, run_id, uid, scope["query_string"])
 
     async def _finish_run(self, scope: Scope) -> Response:
-        peer = _peer(scope)
+        peer = peer_of(scope)
         uid = await self._visible(scope) if peer is not None else None
         run_id = runs_api.id_of(scope["path"]) or ""
         return await self._runs.finish(peer, run_id, uid, scope["query_string"])
@@ -338,7 +247,7 @@ class App:
 
     async def _operator(self, scope: Scope) -> None:
         """Raises: Refused: it is none, or does not ask over the Unix socket."""
-        peer = _peer(scope)
+        peer = peer_of(scope)
         if peer is None or not await self._operators.includes(peer):
             raise Refused(_OPERATORS)
 
@@ -355,7 +264,7 @@ class App:
         return await self._settle.audit(scope["query_string"], self._clock.now().wall_ns)
 
     async def _post_release(self, scope: Scope) -> Response:
-        peer = _peer(scope)
+        peer = peer_of(scope)
         if peer is None:
             return refusal(403, _UNIX_ONLY)
         if not await self._operators.includes(peer):
@@ -368,13 +277,3 @@ class App:
     async def _get_openapi(self, _scope: Scope) -> Response:
         snapshot = self._daemon.snapshot()
         return answer(200, openapi.document(snapshot.version if snapshot else ""))
-
-
-def _peer(scope: Scope) -> Peer | None:
-    peer: Peer | None = scope["state"]["peer"]
-    return peer
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    return b",".join(value for key, value in headers if key == name)

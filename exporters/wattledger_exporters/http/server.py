@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from uvicorn.server import ServerState
 from wattledger.errors import ListenError
 from wattledger.ports import Clock, Daemon
 from wattledger_exporters.http.app import App
+from wattledger_exporters.http.application import Application
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Connection, Gate, Limits, Phase
 from wattledger_exporters.http.listeners import bind_tcp, bind_unix, unlink_unix
 from wattledger_exporters.http.pages import PageStore
@@ -41,49 +43,43 @@ class _Listener:
     state: ServerState = field(default_factory=ServerState)
 
 
-class HttpServer:
-    """Serves one daemon over TCP and on a Unix socket.
+class Server:
+    """Serves an application over TCP and on a Unix socket.
 
     `start` may be called once; `stop` any number of times, from any thread.
     """
 
     def __init__(
         self,
-        daemon: Daemon,
-        pages: PageStore,
-        clock: Clock,
+        make_app: Callable[[LiveWebConfig | None], Application],
         *,
         listen: str = DEFAULT_LISTEN,
         web_config: Path | None = None,
         socket: Path | None = None,
         limits: Limits | None = None,
-        operators_group: str = "",
+        shows: str = "",
     ) -> None:
         """Nothing is opened yet.
 
         Args:
-            daemon: what is asked for snapshots, totals and a release.
-            pages: where the rendered pages are.
-            clock: ages and "now"; deadlines of connections are the loop's own.
+            make_app: makes what answers, of the web configuration.
             listen: `host:port`; port 0 takes a free one; empty: no TCP at all.
             web_config: TLS, passwords and headers over TCP, as for Prometheus exporters.
             socket: path of the Unix socket; None: there is none.
-            limits: how long and how much a client may take.
-            operators_group: its members see everybody's jobs over the Unix socket, as root does.
+            limits: how long and how much a client may take. Deadlines are by the loop's own clock.
+            shows: what a stranger reads where the network reaches it; empty: nobody's business.
         """
-        self._daemon = daemon
-        self._pages = pages
-        self._clock = clock
+        self._make_app = make_app
         self._listen = listen
         self._web_path = web_config
         self._socket_path = socket
         self._limits = limits or Limits()
-        self._operators_group = operators_group
+        self._shows = shows
         self._listeners: list[_Listener] = []
         self._inode = 0
         self._web: LiveWebConfig | None = None
         self._scheme = "http"
-        self._app: App | None = None
+        self._app: Application | None = None
         self._config: Config | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,13 +111,7 @@ class HttpServer:
         if self._web_path is not None:
             self._web = LiveWebConfig(self._web_path)
             self._scheme = "https" if self._web.current.context is not None else "http"
-        self._app = App(
-            self._daemon,
-            self._pages,
-            self._clock,
-            self._web,
-            operators_group=self._operators_group,
-        )
+        self._app = self._make_app(self._web)
         self._config = Config(
             cast(Any, self._app),
             http=Connection,
@@ -168,13 +158,14 @@ class HttpServer:
 
     def _warn_if_open(self) -> None:
         host = self.address.rpartition(":")[0].strip("[]")
-        if not host or ipaddress.ip_address(host).is_loopback:
+        if not host or not self._shows or ipaddress.ip_address(host).is_loopback:
             return
         if self._web is None or not self._web.current.users:
             log.warning(
-                "%s is open to the network without a password: whoever reaches it reads this "
-                "node's energy and devices; http.web_config adds TLS and users",
+                "%s is open to the network without a password: whoever reaches it reads %s; "
+                "http.web_config adds TLS and users",
                 self.address,
+                self._shows,
             )
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────
@@ -295,3 +286,40 @@ class HttpServer:
         connection.opening = loop.create_task(connect())
         self._opening.add(connection.opening)
         connection.opening.add_done_callback(opened)
+
+
+class HttpServer(Server):
+    """Serves one daemon; see `Server`."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        pages: PageStore,
+        clock: Clock,
+        *,
+        listen: str = DEFAULT_LISTEN,
+        web_config: Path | None = None,
+        socket: Path | None = None,
+        limits: Limits | None = None,
+        operators_group: str = "",
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            daemon: what is asked for snapshots, totals and a release.
+            pages: where the rendered pages are.
+            clock: ages and "now".
+            listen: as of `Server`.
+            web_config: likewise.
+            socket: likewise.
+            limits: likewise.
+            operators_group: its members see everybody's jobs over the Unix socket, as root does.
+        """
+        super().__init__(
+            lambda web: App(daemon, pages, clock, web, operators_group=operators_group),
+            listen=listen,
+            web_config=web_config,
+            socket=socket,
+            limits=limits,
+            shows="this node's energy and devices",
+        )
