@@ -22,18 +22,22 @@ from wattledger.model.uncertainty import (
     Parts,
     Sureness,
     bands_of,
+    embodied_band,
     settled,
 )
 from wattledger.units import PPM
 from wattledger_exporters.wording import Units, spread, unit_for
 
 NOTE = "judged from published ranges, no confidence interval"
-_QUANTITIES = ("energy_kwh", "co2e_g", "water_l")
+_QUANTITIES = ("energy_kwh", "co2e_g", "water_l", "embodied_co2e_g")
 _LEAST_TIMES = 2.0  # from here on a factor says more than percents
 
 
 def uncertainty(
-    total: Amounts, parts: Parts, known_since: Settled = NOT_SETTLED
+    total: Amounts,
+    parts: Parts,
+    known_since: Settled = NOT_SETTLED,
+    embodied_ug: int | None = None,
 ) -> dict[str, Any] | None:
     """The bands of a total, in its units, with the terms that they are made of.
 
@@ -41,10 +45,11 @@ def uncertainty(
         total: the amounts.
         parts: the same amounts by what tells how sure they are.
         known_since: how much of it is settled, and what that changes.
+        embodied_ug: its share of the CO2e of making the hardware; None: not known.
 
     Returns:
         None where nothing was booked or the parts are not all of the total; None for a quantity
-        of which there is nothing, and for the settled CO2e where nothing is settled.
+        of which there is nothing or nothing is known.
     """
     known_uj = sum(amounts.energy_uj for amounts in parts.values())
     if not total.energy_uj or known_uj != total.energy_uj:
@@ -59,6 +64,9 @@ def uncertainty(
         "co2e_g": _band(bands.co2e, units.grams(total.co2e_ug)),
         "co2e_settled_g": _band(final, units.grams(total.co2e_ug + known_since.co2e_ug)),
         "water_l": _band(bands.water, liters),
+        "embodied_co2e_g": None
+        if embodied_ug is None
+        else _band(embodied_band(embodied_ug), units.grams(embodied_ug)),
         "note": NOTE,
     }
 
@@ -122,7 +130,7 @@ def beside(
         amount: in the base unit.
         sizes: the units that `said` was made with.
     """
-    band = told[quantity] if told else None
+    band = told.get(quantity) if told else None
     if band is None or not amount:
         return said
     scale = unit_for(amount, sizes).per_base
@@ -138,7 +146,7 @@ def terms_in_words(told: Mapping[str, Any]) -> str:
     terms: dict[str, list[Mapping[str, Any]]] = {}
     for quantity in _QUANTITIES:
         found: dict[str, list[Mapping[str, Any]]] = {}
-        for term in (told[quantity] or {"terms": []})["terms"]:
+        for term in (told.get(quantity) or {"terms": []})["terms"]:
             found.setdefault(term["name"], []).append(term)
         terms = found | terms  # what an earlier quantity says holds
     order = [name for name in TERM_NAMES if name in terms]
@@ -152,11 +160,12 @@ def in_words(told: Mapping[str, Any]) -> str:
         "co2e_g": ("CO2e", "g"),
         "co2e_settled_g": ("CO2e settled", "g"),
         "water_l": ("water", "L"),
+        "embodied_co2e_g": ("embodied CO2e", "g"),
     }
     ends = (
         f"{name} {spread(band['low'], band['high'])} {unit}"
         for quantity, (name, unit) in names.items()
-        if (band := told[quantity])
+        if (band := told.get(quantity))
     )
     return f"{', '.join(ends)} ({terms_in_words(told)}): {told['note']}"
 

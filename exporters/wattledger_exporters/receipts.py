@@ -219,7 +219,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
             `uncertainty`, `cost`, `mean_watts`, `devices` and `exact`.
     """
     liters, cost = receipt["water_l"], receipt["cost"]
-    sure, grams, whole_l = receipt["uncertainty"], receipt["co2e_g"], liters["total"]
+    sure, grams, whole_l = receipt.get("uncertainty"), receipt["co2e_g"], liters["total"]
     of_water = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
     if (weighted_l := receipt.get("water_stress_weighted_l")) is not None:
         of_water += f"; {water(weighted_l)} world-eq on site"
@@ -255,7 +255,9 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
 
 def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     kwh = receipt["energy_kwh"]
-    said = beside(energy(kwh["total"]), receipt["uncertainty"], "energy_kwh", kwh["total"], ENERGY)
+    said = beside(
+        energy(kwh["total"]), receipt.get("uncertainty"), "energy_kwh", kwh["total"], ENERGY
+    )
     kinds = parts([(n, kwh[kind]) for kind, n in _KINDS.items() if kwh[kind]], kwh["total"], ENERGY)
     mean = f"mean {number(receipt['mean_watts'] or 0.0)} W"
     if unit_for(kwh["total"], ENERGY).name == "J":

@@ -150,6 +150,15 @@ def test_what_is_booked_now_is_as_sure_as_its_meters_and_its_price() -> None:
     assert bands_now(off) == bands_now(replace(one, quality={})) == (None, None, None)
 
 
+def test_the_making_of_the_hardware_has_a_band_of_its_own() -> None:
+    known = uncertainty(ONE, METERED, embodied_ug=8 * UG_PER_G)
+    assert known
+    assert (known["embodied_co2e_g"]["low"], known["embodied_co2e_g"]["high"]) == (5.0, 12.8)
+    assert known["co2e_g"] == told_of(METERED)["co2e_g"]
+    assert terms_in_words(known).endswith("EWIF ÷3…×3, embodied -38/+60%")
+    assert told_of(METERED)["embodied_co2e_g"] is None
+
+
 def test_no_carbon_has_no_band() -> None:
     told = told_of({Sureness(Quality.METERED, LIVE): Amounts(UJ_PER_KWH, 0, 0, 0)})
     assert told["co2e_g"] is told["water_l"] is None

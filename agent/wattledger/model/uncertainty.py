@@ -96,7 +96,9 @@ class Sureness(NamedTuple):
 Parts = Mapping[Sureness, Amounts]
 NO_PARTS: Parts = MappingProxyType({})
 
-TERM_NAMES = ENERGY, PUE, INTENSITY, WUE, EWIF = "energy", "PUE", "intensity", "WUE", "EWIF"
+ENERGY, PUE, INTENSITY, WUE, EWIF = "energy", "PUE", "intensity", "WUE", "EWIF"
+EMBODIED = "embodied"
+TERM_NAMES = (ENERGY, PUE, INTENSITY, WUE, EWIF, EMBODIED)
 
 _METERED = Term(
     ENERGY,
@@ -191,12 +193,21 @@ _EWIF_OTHER = Term(
     "by country 1.1 to 18.6 L/kWh (WRI 2020); medians of power plants span as much (Macknick et "
     "al. 2012), and hydropower's share of evaporation is allocated in different ways",
 )
+_EMBODIED = Term(
+    EMBODIED,
+    "hardware",
+    1 / 1.6,
+    1.6,
+    "for one A100 128 kg (Falk et al. 2025, arXiv 2509.00093), 181 (Hubblo for ADEME) and 318 "
+    "(Chien et al. 2023) are published: a factor of 2.5 from end to end",
+)
 
 TERMS = (
     *(_METERED, _INTEGRATED, _ESTIMATED),
     *(_PUE_LIVE, _PUE_CONFIG, _PUE_DEFAULT),
     *(_MEASURED, _FORECAST, _TABLE),
     *(_WUE_CONFIG, _WUE_OTHER, _EWIF_CONFIG, _EWIF_OTHER),
+    _EMBODIED,
 )
 """All of them, in the order of the documents."""
 
@@ -229,6 +240,11 @@ def combine(parts: Iterable[tuple[int, Sequence[Term]]]) -> Band | None:
         low=exp(-hypot(*(log(low) for low, _ in factors))),
         high=exp(hypot(*(log(high) for _, high in factors))),
     )
+
+
+def embodied_band(co2e_ug: int) -> Band | None:
+    """That of the CO2e of making the hardware; None: there is nothing of it."""
+    return combine([(co2e_ug, (_EMBODIED,))])
 
 
 def bands_of(parts: Parts) -> Bands:

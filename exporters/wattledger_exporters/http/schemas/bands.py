@@ -34,6 +34,6 @@ def bands_schemas() -> dict[str, Schema]:
         "exp(-+sqrt(sum over names of (sum of share * ln(factor))^2)). Judged from published "
         "ranges, no confidence interval."
     )
-    quantities = ("energy_kwh", "co2e_g", "co2e_settled_g", "water_l")
+    quantities = ("energy_kwh", "co2e_g", "co2e_settled_g", "water_l", "embodied_co2e_g")
     whole = thing({**dict.fromkeys(quantities, maybe(ref("Band"))), "note": TEXT})
     return {"UncertaintyTerm": term, "Band": band, "Uncertainty": whole}
