@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -380,10 +381,35 @@ def test_entsoe_past(server: GridServer, token_file: Path) -> None:
     )
     source = european(server.url, token_file)
     assert isinstance(source, History)
-    found = source.between(T18 + HOUR, T18 + 30 * HOUR, T18 + 99 * HOUR)
+    found = source.between(T18 + HOUR, T18 + 20 * HOUR, T18 + 99 * HOUR)
     assert [signal.valid_from_ns for signal in found] == [T18 + HOUR]
     assert found[0].ewif_ul_per_kwh == 702_000  # the past has its water as well
     assert len(server.requests) == 2
+
+
+def test_entsoe_a_past_as_large_as_it_is_written_stays_below_the_bound(token_file: Path) -> None:
+    """Twenty types of plants in quarter hours, indented: what is asked for at once must fit."""
+
+    def play_span(connection: Any, request: play.Request, stop: Any) -> None:
+        query = parse_qs(urlsplit(request.target).query)
+        start, end = (
+            datetime.strptime(query[name][0], "%Y%m%d%H%M").replace(tzinfo=UTC)
+            for name in ("periodStart", "periodEnd")
+        )
+        span = {key: f"{at:%Y-%m-%dT%H:%MZ}" for key, at in (("start", start), ("end", end))}
+        powers = dict.fromkeys(range(1, (end - start) // timedelta(minutes=15) + 1), 12_345)
+        series = [
+            bodies.entsoe_series(f"B{number:02}", powers, resolution="PT15M", **span)
+            for number in range(1, 21)
+        ]
+        body = bodies.entsoe(*(one.replace("<", "\n                <") for one in series))
+        play.reply(body=body)(connection, request, stop)
+
+    with GridServer(play_span) as server:
+        found = european(server.url, token_file).between(
+            T18 + HOUR // 2, T18 + 24 * HOUR + HOUR // 2, T18 + 99 * HOUR
+        )
+    assert len(found) == 25
 
 
 def test_area_codes_prove_themselves() -> None:

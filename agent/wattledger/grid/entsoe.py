@@ -113,7 +113,7 @@ AREAS = {
 _EIC = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 _RESOLUTIONS_NS = {"PT15M": 15 * MINUTE_NS, "PT30M": 30 * MINUTE_NS, "PT60M": HOUR_NS}
 _WINDOW_NS = 8 * HOUR_NS
-_LONGEST_NS = DAY_NS  # 20 types of plants in quarter hours stay below the client's bound
+_LONGEST_NS = DAY_NS // 2  # 20 types of plants in quarter hours stay below the client's bound
 _MAX_POINTS = 100_000
 
 
