@@ -24,6 +24,7 @@ from wattledger.config.setting import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.estimates.arguments import add_estimate_command
 from wattledger.job_reports.arguments import add_job_commands
+from wattledger.relay.arguments import add_grid_command
 from wattledger.top import add_top_command
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS
@@ -323,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     add_top_command(commands, [settings, socket], _remote)
     _add_run_command(commands, settings, socket)
     add_audit_commands(commands, [settings, socket], _config, _remote)
+    add_grid_command(commands, _configure_logging)
     add_estimate_command(commands)
     add_when_command(commands, _config)
     return parser

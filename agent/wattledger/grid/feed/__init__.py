@@ -1,6 +1,6 @@
 """The feed: which intensity to price an instant with."""
 
-from wattledger.grid.feed.asked import HISTORY, REMEMBERED
-from wattledger.grid.feed.feed import MARGINAL, Feed
+from wattledger.grid.feed.asked import HISTORY, RELAY_SHARES, REMEMBERED
+from wattledger.grid.feed.feed import MARGINAL, Behind, Feed
 
-__all__ = ["HISTORY", "MARGINAL", "REMEMBERED", "Feed"]
+__all__ = ["HISTORY", "MARGINAL", "RELAY_SHARES", "REMEMBERED", "Behind", "Feed"]

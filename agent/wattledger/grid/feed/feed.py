@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from wattledger.grid.feed.asked import (
     AHEAD_NS,
@@ -40,6 +41,20 @@ MARGINAL = (
     "its intensities are marginal: they price nothing in the books",
     "name a source of average intensities too; this one serves the choice of times",
 )
+
+
+class Behind(NamedTuple):
+    """Whose word stands.
+
+    Attributes:
+        source: who gave it.
+        signals: all that is remembered of it, oldest first.
+        failing: it did not answer when it was asked last.
+    """
+
+    source: Source
+    signals: tuple[GridSignal, ...]
+    failing: bool
 
 
 class Feed:
@@ -117,10 +132,13 @@ class Feed:
                 best = signal
         return self._table if best is None else GridChoice(best, FallbackLevel.LAST_GOOD, True)
 
-    def behind(self, wall_ns: int) -> tuple[GridSignal, ...]:
-        """All that is remembered of the source that `at` answers with; empty: it is the table."""
+    def behind(self, wall_ns: int) -> Behind | None:
+        """The source that `at` answers with, and all that it has given; None: it is the table."""
         signal = self.at(wall_ns).signal
-        return next((signals for signals in self._signals if signal in signals), ())
+        for asked, signals in zip(self._asked, self._signals, strict=True):
+            if signal in signals:
+                return Behind(asked.source, signals, asked.failures > 0)
+        return None
 
     def signals(self) -> tuple[GridSignal, ...]:
         """The last good signals of each source, oldest first, to be kept over a restart."""

@@ -1,0 +1,44 @@
+"""When a source may be asked again, for what is fetched on demand."""
+
+from __future__ import annotations
+
+from wattledger.errors import GridError
+from wattledger.grid.outcome import Outcome
+from wattledger.units import NS_PER_S
+
+_FIRST_NS = 60 * NS_PER_S
+_LONGEST_NS = 3_600 * NS_PER_S
+_SLOW_NS = 900 * NS_PER_S
+_MOST_ASKED_S = 86_400.0
+_SLOW = frozenset({Outcome.HTTP_401, Outcome.HTTP_403, Outcome.HTTP_404})
+
+
+class Patience:
+    """Failures in a row of one thing, and the pause that they ask for.
+
+    Attributes:
+        problem: what the last request failed at; None: it did not.
+        due_ns: on CLOCK_BOOTTIME, when to ask again.
+    """
+
+    def __init__(self) -> None:
+        self.problem: GridError | None = None
+        self.due_ns = 0
+        self._failures = 0
+
+    def succeeded(self, boottime_ns: int, rest_ns: int) -> None:
+        """It answered: it is left alone for this long."""
+        self.problem, self._failures = None, 0
+        self.due_ns = boottime_ns + rest_ns
+
+    def failed(self, error: GridError, boottime_ns: int) -> None:
+        """It did not: a minute, doubled each time up to an hour, and never sooner than it asks."""
+        rest_ns = min(_FIRST_NS << min(self._failures, 16), _LONGEST_NS)
+        self._failures += 1
+        if error.outcome in _SLOW:
+            rest_ns = max(rest_ns, _SLOW_NS)
+        if error.retry_after_s is not None:
+            asked_s = min(error.retry_after_s, _MOST_ASKED_S)
+            rest_ns = max(rest_ns, round(asked_s * NS_PER_S))
+        self.problem = error
+        self.due_ns = boottime_ns + rest_ns
