@@ -220,6 +220,7 @@ def filled(path: Path, commits: int = 40) -> str:
 
 SCHEMA_5 = (
     *("settled_slot", "settled", "settled_hour", "settled_total", "settled_run"),
+    "run_sums",
     "history",  # the others refer to it
 )
 """The tables that schema 5 added."""

@@ -19,6 +19,7 @@ from wattledger.banner import banner
 from wattledger.books_door import BooksDoor
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
+from wattledger.config.site_market import embodied
 from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs.claiming import GpuClaims
@@ -131,6 +132,7 @@ class App(BooksDoor):
                 jobs=build.jobs(config, self._clock, remembered, self._bindings, self._runs, watch),
                 idle_policy=config.jobs.idle_policy,
                 cpu_idle_uw=build.cpu_idle_uw(config),
+                embodied=embodied(config),
                 released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
                 version=__version__,
                 simulated=build.scenario_name(config),
@@ -360,7 +362,7 @@ class App(BooksDoor):
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
         else:
-            self._sampler.reconfigure(grid=feed, site=site)
+            self._sampler.reconfigure(grid=feed, site=site, embodied=embodied(config))
             self._settling.configure(known, int(config.grid.settle_window))
             self._feed.request_stop()
             self._poller.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
+from wattledger.config.site_market import market
 from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
@@ -334,6 +335,7 @@ def site_factors(config: Config) -> SiteFactors:
         ewif_source=ewif_source,
         price_per_kwh=site.price_per_kwh,
         currency=site.currency,
+        market=market(config),
         water_stress_factor=site.water_stress_factor,
     )
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from wattledger import __version__, build
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
+from wattledger.config.site_market import embodied
 from wattledger.errors import WattledgerError
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs import NoJobs, RunRegistry, WithRuns
@@ -138,6 +139,7 @@ class Engine:
             jobs=self._jobs,
             idle_policy=config.jobs.idle_policy,
             cpu_idle_uw=build.cpu_idle_uw(config),
+            embodied=embodied(config),
             version=__version__,
             simulated=build.scenario_name(config),
         )

@@ -10,12 +10,15 @@ from itertools import chain
 
 from wattledger.core import tally_note
 from wattledger.core.holding import payer_of
+from wattledger.core.summing import Summing
 from wattledger.core.tally import Settled, settle
 from wattledger.core.tally_note import Command
 from wattledger.core.usage import Payers
 from wattledger.model import (
     AttributedInterval,
+    Batch,
     Books,
+    DeviceInfo,
     EnergyInterval,
     Instant,
     Kind,
@@ -60,7 +63,14 @@ class Payroll:
     `receipt` may be called from any thread, everything else from one.
     """
 
-    def __init__(self, jobs: Jobs | None, policy: str, books: Books, boot_id: str) -> None:
+    def __init__(
+        self,
+        jobs: Jobs | None,
+        policy: str,
+        books: Books,
+        boot_id: str,
+        summing: Summing,
+    ) -> None:
         """A payroll that goes on where the books end.
 
         Args:
@@ -68,8 +78,10 @@ class Payroll:
             policy: one of `core.usage.POLICIES`.
             books: the committed books.
             boot_id: of this boot.
+            summing: what is summed up beside the books.
         """
         self._jobs = jobs
+        self._summing = summing
         self._boot_id = boot_id
         note = books.notes.get(RUNS_NOTE, "")
         commands, self._tallies = tally_note.read(note)
@@ -91,9 +103,21 @@ class Payroll:
         self._since_ns = 0
 
     def look(
-        self, now: Instant, busy_ns: int | None, processes: Mapping[str, tuple[Process, ...]]
+        self,
+        now: Instant,
+        busy_ns: int | None,
+        processes: Mapping[str, tuple[Process, ...]],
+        devices: tuple[DeviceInfo, ...] = (),
     ) -> None:
-        """Survey the node once; see `ports.Jobs`."""
+        """Survey the node once; see `ports.Jobs`.
+
+        Args:
+            now: this moment.
+            busy_ns: see there.
+            processes: see there.
+            devices: all of them, those that have left included.
+        """
+        self._summing.see(devices, now.boottime_ns)
         if self._jobs is None:
             return
         survey = self._jobs.survey(now, busy_ns, processes)
@@ -172,7 +196,8 @@ class Payroll:
         self._pay(settled.attributed)
         if self._commands:
             with self._tallied:
-                self._tallies.book(settled, kind, price_at, self._steps)
+                held = self._summing.rates.held
+                self._tallies.book(settled, kind, price_at, self._steps, held)
         return settled
 
     @property
@@ -203,7 +228,8 @@ class Payroll:
             payer = payer_of(payee, self._steps)
             step_of = JobKey(payer.manager, payer.job_id) if payer != payee else None
             cells, weights = self._tallies.sums(payee)
-            return Receipt(command.run, step_of, cells, command.since_ns, weights)
+            embodied_fg = self._tallies.embodied_fg.get(payee, 0)
+            return Receipt(command.run, step_of, cells, command.since_ns, weights, embodied_fg)
 
     def _pay(self, attributed: AttributedInterval) -> None:
         """Count what jobs were booked, for their mean power."""
@@ -237,9 +263,14 @@ class Payroll:
             self._notes_runs = True
         return notes
 
+    def complete(self, batch: Batch, books: Books, now: Instant) -> Batch:
+        """A batch with what is summed up beside its amounts; see `Summing.complete`."""
+        return self._summing.complete(batch, books.notes, now.boottime_ns)
+
     def committed(self) -> None:
-        """The ended runs are written."""
+        """The last batch is written, and with it the ended runs."""
         self._ended.clear()
+        self._summing.committed()
 
     def power_uw(self, now: Instant) -> dict[JobKey, int]:
         """The mean power of each job since this was last asked."""

@@ -18,6 +18,7 @@ from wattledger.core.books import PendingBooks
 from wattledger.core.floor import IdleFloors
 from wattledger.core.footprint import price_of
 from wattledger.core.intervals import Step, merged
+from wattledger.core.summing import Summing
 from wattledger.errors import CommitFailed
 from wattledger.model import (
     IDLE,
@@ -32,6 +33,7 @@ from wattledger.model import (
     Snapshot,
     Usage,
 )
+from wattledger.model.embodied import NO_EMBODIED, Embodied
 from wattledger.model.measuring import Process
 from wattledger.model.receipts import Receipt
 from wattledger.payroll import Payroll
@@ -85,6 +87,7 @@ class Sampler:
         jobs: Jobs | None = None,
         idle_policy: str = "allocated",
         cpu_idle_uw: int | None = None,
+        embodied: Embodied = NO_EMBODIED,
         released_until_ns: Callable[[], int] = lambda: 0,
         version: str = "",
         simulated: str = "",
@@ -102,6 +105,7 @@ class Sampler:
             jobs: who is on the node; None: nobody is looked for.
             idle_policy: who bears the CPUs' idle floor, one of `core.usage.POLICIES`.
             cpu_idle_uw: what a CPU package draws when idle; None: it is learnt.
+            embodied: what making the hardware emitted.
             released_until_ns: until when NVML is released on request (wall clock), or 0.
             version: of the program, for `build_info`.
             simulated: the scenario's name, or empty.
@@ -124,7 +128,8 @@ class Sampler:
         self._baselines = Baselines(books, clock.now(), clock.boot_id)
         self._floors = IdleFloors(books.notes.get(FLOORS_NOTE, ""), cpu_idle_uw)
         self._pending = PendingBooks()
-        self._payroll = Payroll(jobs, idle_policy, books, clock.boot_id)
+        self._summing = Summing(embodied, clock.now().boottime_ns)
+        self._payroll = Payroll(jobs, idle_policy, books, clock.boot_id, self._summing)
         self._node_busy_ns = node_busy_ns
         self._processes: dict[str, int | None] = {}
         self._listed: dict[str, tuple[Process, ...]] = {}
@@ -139,13 +144,14 @@ class Sampler:
 
     # ── settings that a reload changes ──────────────────────────────────────────────────────────
 
-    def reconfigure(self, *, grid: Grid, site: Site) -> None:
+    def reconfigure(self, *, grid: Grid, site: Site, embodied: Embodied = NO_EMBODIED) -> None:
         """Price with another grid and other factors from now on; what is booked stays."""
         if self._undivided:
             self.tick()
         self._settle()
         self._grid = grid
         self._site = site
+        self._summing.reconfigure(embodied, self._clock.now().boottime_ns)
 
     @property
     def devices_present(self) -> int:
@@ -172,7 +178,7 @@ class Sampler:
         intervals, self._undivided = self._undivided, []
         busy_ppm = self._node_load()
         now = self._clock.now()
-        self._payroll.look(now, self._node_busy_ns(), self._listed)
+        self._payroll.look(now, self._node_busy_ns(), self._listed, self._all_devices())
         shares = [self._shared(interval, busy_ppm) for interval in merged(intervals)]
         used, self._used = self._used, {}
         if shares or used:
@@ -344,7 +350,7 @@ class Sampler:
             runs=self._payroll.runs(),
         )
         try:
-            self._ledger.commit(batch, now)
+            self._ledger.commit(self._payroll.complete(batch, self._ledger.books, now), now)
         except CommitFailed as error:
             if not self._commit_failing:
                 log.error("the books could not be written, counting on in memory: %s", error)
@@ -390,4 +396,5 @@ class Sampler:
             simulated=self._simulated,
             quality=self._baselines.qualities(),
             job_power_uw=self._payroll.power_uw(now),
+            embodied=self._summing.rates,
         )

@@ -252,7 +252,7 @@ class SiteFeed:
 
     def at(self, wall_ns: int) -> SiteFactors:
         """The factors in force at this instant; see `ports.Site.at`."""
-        site = self._base
+        site = self._base.at(wall_ns)
         for asked in self._asked:
             value = asked.value_at(wall_ns)
             if value is not None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wattledger.core.footprint import footprint, price_of
 from wattledger.model import Basis, FallbackLevel, GridChoice, GridSignal, Price, SiteFactors
+from wattledger.model.market import Market
 from wattledger.units import UJ_PER_KWH, micro
 
 
@@ -86,5 +87,5 @@ def test_a_price_tells_money_and_contracts_where_the_site_does() -> None:
     choice = GridChoice(signal, FallbackLevel.LIVE, estimated=False)
     site = SiteFactors(10**6, "config", 0, "config", 0, "config")
     assert price_of(choice, site)[14:] == (None, None, "")
-    rich = replace(site, price_per_kwh=0.25, currency="CHF", market_ug_per_kwh=0)
+    rich = replace(site, price_per_kwh=0.25, currency="CHF", market=Market((), 0))
     assert price_of(choice, rich)[14:] == (0, 250_000, "CHF")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wattledger.config.credentials import CREDENTIAL, expand_credential
 from wattledger.config.settings import Config
+from wattledger.config.site_market import market_faults
 from wattledger.config.site_sources import SITE_TOKENS, site_faults
 from wattledger.errors import ConfigError
 from wattledger.grid import KINDS, SourceConfig, build_sources, keyless
@@ -25,6 +26,7 @@ def semantic_faults(config: Config) -> list[Fault]:
         *_jobs(config),
         *_grid(config),
         *site_faults(config),
+        *market_faults(config),
     ]
 
 

@@ -6,18 +6,28 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
 from wattledger.config import setting
 from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.config.settings import Config
-from wattledger.units import format_duration
+from wattledger.config.site_settings import ContractSettings, Site
+from wattledger.units import NS_PER_S, format_duration
 
 _HEAD = """\
 # wattledger's settings with their defaults. Generated: `wattledger config default`.
 # Every line may be left out. Times are written "500ms", "5s", "1h30m", "45d".
 # `wattledger config check FILE` names every mistake in a file; SIGHUP reads it again.
 """
+
+
+_LISTS: tuple[tuple[str, Any, Any], ...] = (
+    ("site.contract", ContractSettings, Site),
+    ("grid.source", GridSource, GridSettings),
+)
+"""Lists of tables: name, what one is, and where their doc stands."""
+_LIST_KEYS = {name.rpartition(".")[2] for name, _, _ in _LISTS}
 
 
 def default_toml() -> str:
@@ -32,12 +42,12 @@ def default_toml() -> str:
                 lines.append(f"# {item.name} = {item.metadata['example']}")
             else:
                 lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
-    lines += ["", "# One table for each live source."]
-    lines += [*_comment(_sources_doc()), "# [[grid.source]]"]
-    for item in fields(GridSource):
-        lines += _comment(item.metadata["doc"])
-        value = item.metadata["example"] or _toml(item.default, str)
-        lines.append(f"# {item.name} = {value}")
+    for name, table, owner in _LISTS:
+        lines += ["", *_comment(_list_doc(name, owner)), f"# [[{name}]]"]
+        for item in fields(table):
+            lines += _comment(item.metadata["doc"])
+            value = item.metadata["example"] or _toml(item.default, str)
+            lines.append(f"# {item.name} = {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -54,20 +64,27 @@ def effective_toml(config: Config) -> str:
                 lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
     if config.grid.source == ():
         lines[lines.index("[grid]") + 1 : lines.index("[grid]") + 1] = ["source = []"]
-    for source in config.grid.source or ():
-        lines += ["", "[[grid.source]]"]
-        for item in fields(source):
-            value = getattr(source, item.name)
-            lines.append(f"{item.name} = {_toml(value, _kind(source, item))}")
+    for name, found in (
+        ("grid.source", config.grid.source or ()),
+        ("site.contract", config.site.contract or ()),
+    ):
+        for one in found:
+            lines += ["", f"[[{name}]]"]
+            for item in fields(one):
+                value = getattr(one, item.name)
+                if value is not None:
+                    lines.append(f"{item.name} = {_toml(value, _kind(one, item))}")
     return "\n".join(lines).lstrip() + "\n"
 
 
 def reference_markdown() -> str:
     """All settings as Markdown tables, for `configs/README.md`."""
     parts: list[str] = []
-    for table, instance in [*_tables(Config()), ("[grid.source]", GridSource())]:
+    listed = [(f"[{name}]", table()) for name, table, _ in _LISTS]
+    docs = {f"[{name}]": _list_doc(name, owner) for name, _, owner in _LISTS}
+    for table, instance in [*_tables(Config()), *listed]:
         parts += ["", f"### `[{table}]`", ""]
-        parts += [_sources_doc(), ""] if isinstance(instance, GridSource) else []
+        parts += [docs[table], ""] if table in docs else []
         parts += ["| key | default | meaning |", "| --- | --- | --- |"]
         for item in _leaves(instance):
             value = getattr(instance, item.name)
@@ -93,16 +110,16 @@ def _tables(config: Config) -> Iterator[tuple[str, Any]]:
         pending = nested + pending
 
 
-def _sources_doc() -> str:
-    """What the list of sources is, and what holds without one."""
-    found = {item.name: item for item in fields(GridSettings)}["source"]
+def _list_doc(name: str, owner: Any) -> str:
+    """What a list of tables is, and what holds without one."""
+    found = {item.name: item for item in fields(owner)}[name.rpartition(".")[2]]
     return str(found.metadata["doc"])
 
 
 def _leaves(instance: Any) -> Iterator[Field[Any]]:
     for item in fields(instance):
         value = getattr(instance, item.name)
-        if not is_dataclass(value) and item.name != "source":  # which is a list of tables
+        if not is_dataclass(value) and item.name not in _LIST_KEYS:
             yield item
 
 
@@ -113,6 +130,10 @@ def _kind(instance: Any, item: Field[Any]) -> Any:
 def _toml(value: Any, kind: Any = None) -> str:
     if kind is setting.DurationNs:
         return json.dumps(format_duration(value))
+    if kind in (setting.InstantNs, setting.InstantNs | None):
+        return datetime.fromtimestamp(value // NS_PER_S, UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):  # kg by model
+        return f"{{ {', '.join(f'{json.dumps(model)} = {kg!r}' for model, kg in value)} }}"
     if kind is setting.Enabled and value != "auto":
         return str(value)
     if isinstance(value, bool):

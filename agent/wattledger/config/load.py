@@ -118,6 +118,13 @@ def _count(value: Any, _: Any = None) -> int:
     return value
 
 
+def _kg_by_model(value: Any, _: Any = None) -> tuple[tuple[str, float], ...]:
+    kg = _number(0, 100_000, "164")
+    if not isinstance(value, dict):
+        return (("*", kg(value, None)),)
+    return tuple((structure.text(pattern), kg(one, None)) for pattern, one in value.items())
+
+
 def _duration(value: Any, _: Any = None) -> int:
     if not isinstance(value, str):
         raise ValueError(f'{value!r} is not a duration; write one such as "1s", "5m" or "1h30m"')
@@ -198,6 +205,11 @@ def _build_converter() -> cattrs.Converter:
         setting.Watts: _number(0, 1_000_000, "350"),
         setting.Price: _number(0, 1_000_000, "0.25"),
         setting.Count: _count,
+        setting.GramsPerKwh: _number(0, 10_000, "410"),
+        setting.Share: _number(0, 1, "0.6"),
+        setting.Kilograms: _number(0, 1_000_000, "1500"),
+        setting.InstantNs: structure.instant_ns,
+        setting.KgByModel: _kg_by_model,
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)

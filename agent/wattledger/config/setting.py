@@ -23,6 +23,11 @@ Watts = NewType("Watts", float)
 Zone = NewType("Zone", str)
 Count = NewType("Count", int)
 Price = NewType("Price", float)
+GramsPerKwh = NewType("GramsPerKwh", float)
+Share = NewType("Share", float)
+Kilograms = NewType("Kilograms", float)
+InstantNs = NewType("InstantNs", int)  # wall clock
+KgByModel = NewType("KgByModel", tuple[tuple[str, float], ...])  # pattern of models → kg
 
 
 def s_ns(seconds: float) -> DurationNs:

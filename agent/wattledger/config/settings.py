@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wattledger.config.embodied_settings import EmbodiedSettings
 from wattledger.config.grid_settings import GridSettings
 from wattledger.config.setting import (
     Count,
@@ -293,6 +294,7 @@ class Config:
     """All settings."""
 
     site: Site = setting(Site, "")
+    embodied: EmbodiedSettings = setting(EmbodiedSettings, "")
     sampling: Sampling = setting(Sampling, "")
     meters: Meters = setting(Meters, "")
     jobs: Jobs = setting(Jobs, "")

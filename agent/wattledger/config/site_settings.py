@@ -9,11 +9,14 @@ from wattledger.config.setting import (
     Cycles,
     DurationNs,
     FilePath,
+    GramsPerKwh,
+    InstantNs,
     Latitude,
     LitersPerKwh,
     Longitude,
     Price,
     Pue,
+    Share,
     SourceUrl,
     StressFactor,
     Url,
@@ -101,6 +104,21 @@ class LivePueSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ContractSettings:
+    """A contract for a part of the site's energy."""
+
+    name: str = setting("", "For people.", '"wind park"')
+    share: Share = setting(Share(1.0), "Of the facility's energy, 0 to 1.")
+    intensity: GramsPerKwh = setting(GramsPerKwh(0.0), "gCO2e per kWh that it stands for.")
+    since: InstantNs | None = setting(
+        None, "From when on it holds. Not set: ever since.", "2026-01-01T00:00:00Z"
+    )
+    until: InstantNs | None = setting(
+        None, "Until when, exclusive. Not set: for good.", "2027-01-01T00:00:00Z"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Where the node stands: what each kWh of IT energy costs the world."""
 
@@ -136,6 +154,20 @@ class Site:
         "0.25",
     )
     currency: str = setting("EUR", "The currency of `price_per_kwh`, for people.")
+    market_intensity: GramsPerKwh | None = setting(
+        None,
+        "gCO2e per kWh of the residual mix: what the site's contracts leave. With it or with a "
+        "contract, CO2e is also told by the market-based method (GHG Protocol, Scope 2), beside "
+        "the location-based figure and never instead. Not set, but contracts: the location-based "
+        "intensity of the time.",
+        "410",
+    )
+    contract: tuple[ContractSettings, ...] | None = setting(
+        None,
+        "Contracts for a part of the energy, as [[site.contract]] tables: PPAs, tariffs, "
+        "certificates. The shares of those that hold at a time are 1 at most.",
+        "[]",
+    )
     water_stress_factor: StressFactor | None = setting(
         None,
         "How scarce water is where the site draws it: the AWARE characterisation factor of its "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+from wattledger.units import NS_PER_S, NS_PER_US
 
 Fault = tuple[str, str]
 
@@ -20,6 +23,20 @@ def text(value: Any, _: Any = None) -> str:
     if "\0" in value:
         raise ValueError("a text cannot hold a NUL character")
     return value
+
+
+def instant_ns(value: Any, _: Any = None) -> int:
+    """An instant of a TOML file, with its offset, in ns since 1970. Raises: ValueError."""
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"{value!r} is no instant; write one such as 2026-01-01T00:00:00Z")
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * NS_PER_US
 
 
 def is_array(target: Any) -> bool:

@@ -59,7 +59,7 @@ def price_of(choice: GridChoice, site: SiteFactors) -> Price:
         site.pue_source,
         site.wue_source,
         ewif_source,
-        site.market_ug_per_kwh,
+        site.market_beside(signal),
         None if site.price_per_kwh is None else micro(site.price_per_kwh),
         "" if site.price_per_kwh is None else site.currency,
     )

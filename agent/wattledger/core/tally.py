@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.core.attribution import attribute, largest_remainder
@@ -22,12 +23,13 @@ from wattledger.model import (
     Kind,
     Payee,
     Price,
+    Quality,
     Usage,
 )
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, Held
 from wattledger.model.receipts import GridPart, ReceiptKey
-from wattledger.units import SLOT_S, slot_of
+from wattledger.units import NS_PER_MS, SLOT_S, slot_of
 
 MAX_OPEN = 20_000
 
@@ -100,6 +102,7 @@ class Tallies:
         self.entries = Entries()
         self.closed: dict[Payee, ReceiptCells] = {}
         self.closed_weights: dict[Payee, dict[GridPart, int]] = {}
+        self.embodied_fg: dict[Payee, int] = {}
         self.kinds: dict[str, Kind] = {}
         self._newest_s = 0
 
@@ -109,6 +112,7 @@ class Tallies:
         kind: Kind,
         price_at: Callable[[int], Price],
         steps: Mapping[Payee, Payee],
+        held: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Add what an interval cost each command.
 
@@ -117,6 +121,7 @@ class Tallies:
             kind: of its device.
             price_at: the price of a slot, by its start in Unix seconds.
             steps: as for `settle`.
+            held: device → what holding it weighs; see `Rates.held`.
         """
         shares = _with_inner(settled.members, steps)
         weights = _with_inner(settled.apart.weights, steps)
@@ -125,11 +130,24 @@ class Tallies:
         interval = settled.attributed.interval
         self.kinds[interval.device] = kind
         usage = replace(settled.apart, weights=weights)
+        if interval.device in held and interval.quality is not Quality.RECOVERED:
+            fg_per_ms = held[interval.device]
+            if usage.held:
+                self._charge(interval, fg_per_ms, usage.weights, usage.whole)
+            elif kind is Kind.CPU:  # it stands for a host without GPUs, which nobody holds
+                self._charge(interval, fg_per_ms, shares, interval.energy_uj)
         self.entries.book(AttributedInterval(interval, shares), price_at, usage)
         slot_s = slot_of(interval.end_ns)
         if slot_s > self._newest_s or len(self.entries.energy_uj) > MAX_OPEN:
             self._newest_s = max(slot_s, self._newest_s)
             self._close(self._newest_s - SLOT_S)
+
+    def _charge(self, interval: EnergyInterval, fg_per_ms: int, parts: Shares, whole: int) -> None:
+        """Add to each command its part of what the device's time weighs."""
+        weight_fg = (interval.end_ns - interval.start_ns) * fg_per_ms
+        for payee, part in parts:
+            fg = weight_fg * part // (whole * NS_PER_MS)
+            self.embodied_fg[payee] = self.embodied_fg.get(payee, 0) + fg
 
     def decide(self, device: str, *, used: bool) -> None:
         """Whether a held device was used at all; see `Entries.decide`."""
@@ -152,6 +170,7 @@ class Tallies:
         """Forget a command."""
         self.closed.pop(payee, None)
         self.closed_weights.pop(payee, None)
+        self.embodied_fg.pop(payee, None)
         entries = self.entries
         for key in [key for key in self._keys() if key.payee == payee]:
             entries.energy_uj.pop(key, None)

@@ -71,6 +71,7 @@ def write(commands: Iterable[Command], tallies: Tallies) -> str:
             "outer": command.outer and command.outer[1:],
             "gpus": command.gpus,
             "since": command.since_ns,
+            "embodied_fg": str(tallies.embodied_fg.get(command.run.payee, 0)),
             "open": open_.get(command.run.payee, []),
             "closed": [
                 [key.kind, key.quality, [*key.grid], *cell.amounts, *cell.held]
@@ -116,6 +117,7 @@ def read(note: str) -> tuple[list[Command], Tallies]:
                     int(one["since"]),
                 )
             )
+            tallies.embodied_fg[payee] = int(one.get("embodied_fg", 0))
             for slot_s, device, quality, price, energy_uj, *held in one["open"]:
                 key = EntryKey(int(slot_s), str(device), payee, Quality(quality), prices[price])
                 if energy_uj:

@@ -177,6 +177,7 @@ class Draft:
             lambda payee: identities.payee(connection, payee),
             self._grown,
             self._read,
+            sums=self._batch.sums,
             doubtful=self._doubtful is not None,
         )
         batch, old = self._batch, self._old

@@ -24,6 +24,7 @@ from wattledger.model.jobbooks import (
     sum_of,
 )
 from wattledger.model.jobs import JobKey, JobRun
+from wattledger.model.sums import NO_SUMS, Sums, to_text
 
 
 class Read:
@@ -55,6 +56,7 @@ class JobDraft:
         grown: Mapping[Payee, Cells],
         read: Read,
         *,
+        sums: Mapping[Payee, Sums],
         doubtful: bool,
     ) -> JobBooks:
         """Writes the rows; returns the books once they are committed.
@@ -64,16 +66,19 @@ class JobDraft:
             payee_id: finds or makes a payee's row.
             grown: run → what its totals grow by.
             read: what earlier tries of this commit read; added to.
+            sums: run → what its sums beside the amounts grow by.
             doubtful: an earlier try may have reached the file.
         """
-        touched = dict.fromkeys((*self._runs, *grown))
+        touched = dict.fromkeys((*self._runs, *grown, *sums))
         if doubtful:
             touched.update(dict.fromkeys((*self._old.runs, *read.runs)))
         books = dict(self._old.runs)
         changed: dict[Payee, RunBook] = {}
         for payee in touched:
             before = self._before(connection, payee, read)
-            after = self._after(before, self._runs.get(payee), grown.get(payee, NO_CELLS))
+            after = self._after(
+                before, self._runs.get(payee), grown.get(payee, NO_CELLS), sums.get(payee)
+            )
             books[payee] = after
             if doubtful or _differs(before, after) or payee not in self._old.runs:
                 changed[payee] = after
@@ -90,6 +95,10 @@ class JobDraft:
                 for key, cell in book.cells.items()
             ),
         )
+        connection.executemany(
+            run_rows.UPSERT_RUN_SUMS,
+            ((number, to_text(book.sums)) for number, book in rows if book.sums != NO_SUMS),
+        )
         new = unlisted - self._old.unlisted
         marked = new if not doubtful else unlisted
         connection.executemany(
@@ -97,7 +106,7 @@ class JobDraft:
         )
         counted = self._old.unlisted_count + sum(1 for key in new if not read.unlisted[key])
         unlisted_total = self._unlisted_total(connection, grown, unlisted, doubtful=doubtful)
-        sums = count_users(
+        counted_users = count_users(
             connection, payee_id, self._old, books, grown, self._now.wall_ns, doubtful=doubtful
         )
         return self._kept(
@@ -107,8 +116,8 @@ class JobDraft:
                 unlisted=frozenset(unlisted),
                 unlisted_total=unlisted_total,
                 unlisted_count=counted,
-                users=sums.users,
-                waiting=sums.waiting,
+                users=counted_users.users,
+                waiting=counted_users.waiting,
             )
         )
 
@@ -123,13 +132,16 @@ class JobDraft:
             read.runs[payee] = known
         return known
 
-    def _after(self, before: RunBook, run: JobRun | None, grown: Cells) -> RunBook:
+    def _after(
+        self, before: RunBook, run: JobRun | None, grown: Cells, more: Sums | None
+    ) -> RunBook:
         cells = before.cells
         if grown:
             cells = MappingProxyType(sum_of((cells, grown)))
         first_ns = before.first_booked_ns or (self._now.wall_ns if grown else 0)
         run = before.run if run is None else _with_what_was_learnt(run, before.run)
-        return RunBook(run, cells, first_ns)
+        sums = before.sums if more is None else before.sums.plus(more)
+        return RunBook(run, cells, first_ns, sums=sums)
 
     def _admit(
         self, connection: sqlite3.Connection, books: Mapping[Payee, RunBook], read: Read
@@ -234,6 +246,8 @@ def _with_what_was_learnt(run: JobRun, before: JobRun) -> JobRun:
 def _differs(before: RunBook, after: RunBook) -> bool:
     """Whether there is something to write: the last sign of life alone is not worth a row."""
     if before.cells is not after.cells or before.first_booked_ns != after.first_booked_ns:
+        return True
+    if before.sums is not after.sums:
         return True
     if before.run is after.run:
         return False

@@ -7,7 +7,14 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from wattledger.ledger.rows import MAX_INTEGER
-from wattledger.ledger.run_rows import ACCOUNT, CELL_COLUMNS, RUN_COLUMNS, book_of, cells_of
+from wattledger.ledger.run_rows import (
+    ACCOUNT,
+    CELL_COLUMNS,
+    RUN_COLUMNS,
+    book_of,
+    cells_of,
+    sums_in,
+)
 from wattledger.ledger.settle import COLUMNS as SETTLED_COLUMNS
 from wattledger.ledger.settle import SUMS as SETTLED_SUMS
 from wattledger.model import Amounts, Basis, Kind, Quality
@@ -193,6 +200,10 @@ def find_job(
         f"WHERE payee_id IN (SELECT payee.id {_RUNS})",
         of,
     ).fetchone()
+    sums = connection.execute(
+        f"SELECT sums FROM run_sums WHERE payee_id IN (SELECT payee.id {_RUNS})",  # noqa: S608
+        of,
+    )
     moments = connection.execute(_MOMENTS, {**of, "grain": grain_s, "most": MAX_MOMENTS})
     return JobDetail(
         runs=tuple(_book_of(connection, row[0], tuple(row[1:])) for row in found),
@@ -205,6 +216,7 @@ def find_job(
         grain_s=grain_s,
         weights=MappingProxyType(weights),
         settled=Settled(*settled),
+        sums=sums_in(sums),
     )
 
 

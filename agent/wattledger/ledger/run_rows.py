@@ -19,6 +19,7 @@ from wattledger.model.jobbooks import (
     sum_of,
 )
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis
+from wattledger.model.sums import Sums, of_text, total
 
 MAX_ENDED = 10_000
 TEXT_CHARS = 256  # of a name, a label or a path: they come from outside
@@ -70,6 +71,11 @@ UPSERT_USER_WAITING = (
     f"INSERT INTO user_waiting (payee_id, {', '.join(_AMOUNTS)}) "  # noqa: S608
     f"VALUES ({', '.join('?' * 5)}) ON CONFLICT DO UPDATE SET {_set(_AMOUNTS)}"
 )
+UPSERT_RUN_SUMS = (
+    "INSERT INTO run_sums (payee_id, sums) VALUES (?, ?) "
+    "ON CONFLICT DO UPDATE SET sums = excluded.sums"
+)
+SELECT_SUMS = "SELECT sums FROM run_sums WHERE payee_id = ?"
 _SELECT_CELLS = f"SELECT {CELL_COLUMNS} FROM run_total WHERE payee_id = ?"  # noqa: S608
 # Letter for letter the expression of the index `run_account`, else SQLite does not use it.
 ACCOUNT = "iif(json_valid(run.labels), json_extract(run.labels, '$.account'), NULL)"
@@ -142,7 +148,20 @@ def book_of(
         end_ns=_int(end),
     )
     cells = cells_of(connection.execute(_SELECT_CELLS, (payee_id,)))
-    return RunBook(run, MappingProxyType(cells), _int(first))
+    sums = sums_in(connection.execute(SELECT_SUMS, (payee_id,)))
+    return RunBook(run, MappingProxyType(cells), _int(first), sums=sums)
+
+
+def sums_in(rows: Iterable[tuple[str]]) -> Sums:
+    """The sum of rows of `run_sums`.
+
+    Raises:
+        Damaged: one of them was not written by us.
+    """
+    try:
+        return total(of_text(text) for (text,) in rows)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Damaged(f"run_sums: {error}") from error
 
 
 def load_run(connection: sqlite3.Connection, payee: Payee) -> RunBook | None:

@@ -101,3 +101,10 @@ CREATE TABLE settled_run (
     co2e_diff_ug       INTEGER NOT NULL,
     water_grid_diff_ul INTEGER NOT NULL
 ) STRICT;
+
+-- What a run cost and emitted besides its amounts: exact products as JSON of decimal strings, which
+-- no integer of SQLite's could hold. Those of the node stand in `note`.
+CREATE TABLE run_sums (
+    payee_id INTEGER PRIMARY KEY REFERENCES payee (id),
+    sums     TEXT NOT NULL
+) STRICT;

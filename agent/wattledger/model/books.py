@@ -14,6 +14,7 @@ from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
 from wattledger.model.paying import Payee, PayeeKind
 from wattledger.model.pricing import Basis, GridSignal, Price
 from wattledger.model.settling import Settled, Settlement
+from wattledger.model.sums import NO_SUMS, Sums
 from wattledger.model.uncertainty import NO_PARTS, Parts
 
 
@@ -77,6 +78,7 @@ class Batch:
         books_ns: wall clock up to which the books are complete with this commit.
         runs: jobs' runs as they are now: those that run, and those that have ended since.
         held: entry → how long its device was held, to add; its energy need not be in this batch.
+        sums: job's run → what its sums beside the amounts grow by.
         settlements: prices published since; what was booked does not change.
     """
 
@@ -90,6 +92,7 @@ class Batch:
     books_ns: int
     runs: tuple[JobRun, ...] = ()
     held: Mapping[EntryKey, Held] = field(default_factory=lambda: MappingProxyType({}))
+    sums: Mapping[Payee, Sums] = field(default_factory=lambda: MappingProxyType({}))
     settlements: tuple[Settlement, ...] = ()
 
 
@@ -163,6 +166,7 @@ class TotalsRow(NamedTuple):
         facility_uj: IT energy × PUE, each part at the PUE it was booked with; None: not known.
         settled: how much of it is settled, and what that changes.
         sure: the amounts by what tells how sure they are; empty: that is not known.
+        sums: money and market-based CO2e, as they were booked.
     """
 
     group: str
@@ -172,3 +176,4 @@ class TotalsRow(NamedTuple):
     facility_uj: int | None = None
     settled: Settled = Settled()
     sure: Parts = NO_PARTS
+    sums: Sums = NO_SUMS

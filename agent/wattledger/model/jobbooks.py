@@ -12,7 +12,8 @@ from wattledger.model.jobs import Held, JobKey, JobRun, KindBasis
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.paying import Payee
 from wattledger.model.pricing import GridPart, Weights
-from wattledger.model.settling import Settled
+from wattledger.model.settling import NONE_SETTLED, SettledBy
+from wattledger.model.sums import NO_SUMS, Sums
 
 
 class Cell(NamedTuple):
@@ -28,7 +29,6 @@ class Cell(NamedTuple):
 
 Cells = Mapping[KindBasis, Cell]
 NO_CELLS: Cells = MappingProxyType({})
-NOT_SETTLED = Settled()
 
 
 def sum_of(parts: Iterable[Cells]) -> dict[KindBasis, Cell]:
@@ -49,13 +49,15 @@ class RunBook:
         run: the run.
         cells: its sums by kind of device and basis.
         first_booked_ns: wall clock; 0: nothing was.
-        settled: how much of it is settled, and what that changes; told by questions only.
+        settled: what is known better of it, and what that changes; told by questions only.
+        sums: money, market-based and embodied CO2e.
     """
 
     run: JobRun
     cells: Cells = field(default_factory=lambda: NO_CELLS)
     first_booked_ns: int = 0
-    settled: Settled = NOT_SETTLED
+    settled: SettledBy = field(default_factory=lambda: NONE_SETTLED)
+    sums: Sums = NO_SUMS
 
 
 class UserKey(NamedTuple):
@@ -177,7 +179,8 @@ class JobDetail:
         moments: its time line, oldest first.
         grain_s: the time line's grain in seconds.
         weights: the intensities by which the parts were priced.
-        settled: how much of the total is settled, and what that changes.
+        settled: what is known better of the total, and what that changes.
+        sums: money, market-based and embodied CO2e, over all runs.
     """
 
     runs: tuple[RunBook, ...]
@@ -189,7 +192,8 @@ class JobDetail:
     moments: tuple[JobMoment, ...]
     grain_s: int
     weights: Weights = field(default_factory=lambda: MappingProxyType({}))
-    settled: Settled = NOT_SETTLED
+    settled: SettledBy = field(default_factory=lambda: NONE_SETTLED)
+    sums: Sums = NO_SUMS
 
 
 class WasteRow(NamedTuple):
@@ -202,6 +206,8 @@ class WasteRow(NamedTuple):
         energy_uj: of all that was held.
         facility_uj: the same at the meter of the site: times the PUE of its time.
         idle_facility_uj: likewise of what was held without any use.
+        sums: what all that was held cost.
+        idle_sums: likewise what was held without any use.
     """
 
     group: str
@@ -210,6 +216,8 @@ class WasteRow(NamedTuple):
     energy_uj: int
     facility_uj: int
     idle_facility_uj: int
+    sums: Sums = NO_SUMS
+    idle_sums: Sums = NO_SUMS
 
     def plus(self, other: WasteRow) -> WasteRow:
         """The sum, under this one's name; for runs that are not the same."""
@@ -220,6 +228,8 @@ class WasteRow(NamedTuple):
             self.energy_uj + other.energy_uj,
             self.facility_uj + other.facility_uj,
             self.idle_facility_uj + other.idle_facility_uj,
+            self.sums.plus(other.sums),
+            self.idle_sums.plus(other.idle_sums),
         )
 
 
@@ -230,8 +240,10 @@ class Waste(NamedTuple):
         rows: the worst first: by the energy held without use, then by the time.
         unheld_uj: of GPUs that no job held.
         unheld_facility_uj: the same times the PUE of its time.
+        unheld_sums: what that cost.
     """
 
     rows: tuple[WasteRow, ...]
     unheld_uj: int
     unheld_facility_uj: int
+    unheld_sums: Sums = NO_SUMS

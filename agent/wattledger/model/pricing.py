@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
+
+from wattledger.model.market import Market
 
 
 class Basis(StrEnum):
@@ -96,7 +98,7 @@ class SiteFactors:
     `*_source` is `default` until configured, then `config`; a PUE may also be `live`, a WUE of the
     `weather`, an EWIF of the `table` or, in what is shown as in force, of the `mix`.
     `price_per_kwh` is of facility energy, in `currency`; None: the site names none.
-    `market_ug_per_kwh` is what the site's contracts leave of the intensity; None: it has none.
+    `market` is what the site's contracts make of the intensity; None: it has none.
     `water_stress_factor` is m³ world-eq per m³ drawn on site (AWARE), for showing only; None: it is
     not known.
     """
@@ -109,7 +111,7 @@ class SiteFactors:
     ewif_source: str
     price_per_kwh: float | None = None
     currency: str = "EUR"
-    market_ug_per_kwh: int | None = None
+    market: Market | None = None
     water_stress_factor: float | None = None
 
     def ewif_beside(self, signal: GridSignal) -> tuple[int, str]:
@@ -121,9 +123,18 @@ class SiteFactors:
             return self.ewif_ul_per_kwh, self.ewif_source
         return signal.ewif_ul_per_kwh, "mix"
 
-    def at(self, _wall_ns: int) -> SiteFactors:
-        """Themselves: factors that never change are a `ports.Site` as well."""
-        return self
+    def at(self, wall_ns: int) -> SiteFactors:
+        """Themselves, with the contracts of that time: such factors are a `ports.Site` as well."""
+        if self.market is None:
+            return self
+        market = self.market.at(wall_ns)
+        return self if market is self.market else replace(self, market=market)
+
+    def market_beside(self, signal: GridSignal) -> int | None:
+        """µgCO2e per kWh of facility energy by the contracts; None: there are none."""
+        if self.market is None:
+            return None
+        return self.market.ug_per_kwh(signal.intensity_ug_per_kwh)
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """Nobody is asked for factors that never change."""

@@ -32,6 +32,7 @@ class Receipt:
         cells: amounts, each entry rounded as in the ledger.
         weights: the intensities by which they were priced.
         since_ns: wall clock from which on it was measured; after the start: a part is missing.
+        embodied_fg: of the hardware that it held, in 10⁻¹⁵ g; 0: nothing is known of it.
     """
 
     run: JobRun
@@ -39,3 +40,4 @@ class Receipt:
     cells: Mapping[ReceiptKey, Cell] = field(default_factory=lambda: MappingProxyType({}))
     since_ns: int = 0
     weights: Weights = field(default_factory=lambda: MappingProxyType({}))
+    embodied_fg: int = 0

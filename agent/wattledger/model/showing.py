@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
+from wattledger.model.embodied import NO_RATES, Rates
 from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import Fault, MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
@@ -34,6 +35,7 @@ class Snapshot:
         job_power_uw: job → mean power of the commit window.
         claim_faults: what is wrong with the word of those that say who holds which GPU.
         site_sources: health of whoever tells the site's factors (weather, PUE).
+        embodied: what the time of the hardware weighs.
     """
 
     at_ns: int
@@ -53,3 +55,4 @@ class Snapshot:
     job_power_uw: Mapping[JobKey, int] = field(default_factory=lambda: MappingProxyType({}))
     claim_faults: tuple[Fault, ...] = ()
     site_sources: tuple[SourceStatus, ...] = ()
+    embodied: Rates = NO_RATES
