@@ -47,7 +47,14 @@ class Upstream(Provider):
             super().latest(now_wall_ns)  # raises it
         first = now_wall_ns // HALF_HOUR * HALF_HOUR
         return [
-            signal(first + n * HALF_HOUR, 100 + n, source=self.name, estimated=True)
+            signal(
+                first + n * HALF_HOUR,
+                100 + n,
+                source=self.name,
+                basis=self.basis,
+                estimated=True,
+                fetched_at_ns=now_wall_ns,
+            )
             for n in range(8)
         ]
 

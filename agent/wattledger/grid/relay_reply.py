@@ -22,7 +22,6 @@ from wattledger.model import Basis, GridSignal
 from wattledger.units import NS_PER_S, UG_PER_G
 
 PATH = "/grid/v1"
-MOST_SIGNALS = 4_000
 _LONGEST_NS = 2 * DAY_NS  # of one signal
 _CADENCES_S = range(60, 86_401)
 _MOST_EWIF_UL = 1_000_000_000  # 1000 L/kWh: hydro's median is 17
@@ -156,10 +155,7 @@ def signals_of(
     Raises:
         GridError: none is; outcome `no_data`, `bad_value` or `future`.
     """
-    rows = rows_of(fields, "signals")
-    if len(rows) > MOST_SIGNALS:
-        raise failure(Outcome.BAD_VALUE, f"the reply holds more than {MOST_SIGNALS} signals")
-    return good_of(rows, lambda row: _signal(row, zone, voice, now_wall_ns))
+    return good_of(rows_of(fields, "signals"), lambda row: _signal(row, zone, voice, now_wall_ns))
 
 
 def _signal(row: Any, zone: str, voice: Voice, now_wall_ns: int) -> GridSignal:

@@ -38,7 +38,7 @@ from wattledger.model import Basis, GridSignal
 
 USER = "wattledger"
 _BEFORE_THE_FIRST_NS = HOUR_NS // 4  # the cadence, until the relay has said its own
-_SIGNALS = 1_000  # what a reply is asked to hold at the most; some 170 bytes each
+_SIGNALS = 1_000  # what a reply is asked to hold at the most; some 200 bytes each
 _LONGEST_NS = 5 * DAY_NS
 _PATIENCE_S = 5.0
 _TRIES = 6
@@ -202,8 +202,7 @@ class RelayedHistory:
         self.cadence_ns = voice.cadence_ns
         self._relay = relay
         self._voice = voice
-        days = _SIGNALS * voice.cadence_ns // DAY_NS
-        self._longest_ns = min(max(days * DAY_NS, DAY_NS), _LONGEST_NS)
+        self._longest_ns = min(_SIGNALS * voice.cadence_ns // HOUR_NS * HOUR_NS, _LONGEST_NS)
 
     def latest(self, now_wall_ns: int) -> list[GridSignal]:
         """What the relay has of now, if it is of this source. See `Source.latest`."""
