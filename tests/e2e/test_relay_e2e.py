@@ -45,6 +45,7 @@ def relay_of(node: Daemon, server: GridServer) -> Iterator[str]:
         said = (home / "log").read_text
         assert ready, said()
         yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, said()
         assert "Traceback" not in said() and CANARY not in said(), said()

@@ -102,7 +102,14 @@ def serve_command(options: argparse.Namespace, configure_log: Callable[[str], No
     check_tokens(config)
     configure_log(config.log.level)
     stop = threading.Event()
-    signals = Signals({signal.SIGTERM: stop.set, signal.SIGINT: stop.set})
+    signals = Signals(
+        {
+            signal.SIGTERM: stop.set,
+            signal.SIGINT: stop.set,
+            # Nothing is lost by a restart, so nothing is read again.
+            signal.SIGHUP: lambda: log.warning("SIGHUP: other settings need a restart"),
+        }
+    )
     clock = SystemClock()
     places = places_of(config, clock)
     relay = Relay(
