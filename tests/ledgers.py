@@ -33,6 +33,7 @@ from wattledger.model import (
     Quality,
 )
 from wattledger.model.jobs import Held, JobRun
+from wattledger.model.restating import Restatement, Stale
 from wattledger.model.settling import Settlement
 from wattledger.units import NS_PER_S, slot_of
 
@@ -158,6 +159,8 @@ def batch(
     runs: tuple[JobRun, ...] = (),
     held: Mapping[EntryKey, Held] | None = None,
     settlements: tuple[Settlement, ...] = (),
+    restatements: tuple[Restatement, ...] = (),
+    stale: tuple[Stale, ...] = (),
 ) -> Batch:
     return Batch(
         energy_uj or {},
@@ -170,7 +173,9 @@ def batch(
         books_ns,
         runs,
         held or {},
-        settlements,
+        settlements=settlements,
+        restatements=restatements,
+        stale=stale,
     )
 
 
@@ -219,7 +224,7 @@ def filled(path: Path, commits: int = 40) -> str:
 
 
 SCHEMA_5 = (
-    *("settled_slot", "settled", "settled_hour", "settled_total", "settled_run"),
+    *("settled_slot", "settled", "settled_hour", "settled_total", "settled_run", "restatement"),
     "run_sums",
     "history",  # the others refer to it
 )

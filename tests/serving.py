@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import snapshots
 from fakes import FakeClock
 from wattledger.errors import RunRefused
-from wattledger.model import Kind, Quality, Snapshot, TotalsRow
+from wattledger.model import Basis, Kind, Quality, Snapshot, TotalsRow
 from wattledger.model.jobbooks import (
     JobDetail,
     JobMoment,
@@ -29,9 +29,11 @@ from wattledger.model.jobbooks import (
 from wattledger.model.jobs import Held, JobRun, job_payee
 from wattledger.model.pricing import GridPart
 from wattledger.model.receipts import Receipt
+from wattledger.model.restating import Restatement
 from wattledger.model.running import RunRequest, RunResult, RunTicket
-from wattledger.model.settle_report import SettleReport, SettleResult
-from wattledger.model.settling import Settled
+from wattledger.model.settle_report import RestateResult, SettleReport, SettleResult
+from wattledger.model.settling import NONE_SETTLED, SettledBy
+from wattledger.model.sums import sums_of
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import HttpServer, PageStore
 from wattledger_exporters.prometheus import Page, Renderer
@@ -46,7 +48,10 @@ class FakeDaemon:
         self.asked: list[tuple[int, int, str]] = []
         self.released: list[int] = []
         self.settled: list[int | None] = []
-        self.settled_of_jobs = Settled()
+        self.restated: list[Restatement] = []
+        self.settled_of_jobs: SettledBy = NONE_SETTLED
+        self.cost_u_per_kwh: int | None = None
+        self.currency = ""
         self.uids: list[int | None] = []
         self.queries: list[JobQuery] = []
         self.books: list[RunBook] = list(snapshots.job_books().runs.values())
@@ -86,7 +91,7 @@ class FakeDaemon:
             return None
         total = sum_of(book.cells for book in runs)
         parts = {
-            JobPart(Quality.METERED, GridPart("GB", "neso", basis, False, 1_200_000)): cell
+            JobPart(Quality.METERED, self._priced(basis)): cell
             for (_, basis), cell in total.items()
         }
         return JobDetail(
@@ -100,7 +105,12 @@ class FakeDaemon:
             300,
             {part.grid: cell.amounts.energy_uj * 200_000_000 for part, cell in parts.items()},
             self.settled_of_jobs,
+            sums_of((part.grid, cell.amounts.energy_uj) for part, cell in parts.items()),
         )
+
+    def _priced(self, basis: Basis) -> GridPart:
+        part = GridPart("GB", "neso", basis, False, 1_200_000)
+        return part._replace(cost_u_per_kwh=self.cost_u_per_kwh, currency=self.currency)
 
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
         self.asked.append((since_ns, until_ns, by))
@@ -113,11 +123,14 @@ class FakeDaemon:
                 1000 * (number + 1),
                 1200 * (number + 1),
                 300 * (number + 1),
+                sums_of([(self._priced(Basis.DIRECT), 1000 * (number + 1))]),
+                sums_of([(self._priced(Basis.DIRECT), 250 * (number + 1))]),
             )
             for number, book in enumerate(self.books)
             if uid in (None, book.run.uid)
         ]
-        return Waste(tuple(reversed(rows)), 4_000, 4_800)
+        sums = sums_of([(self._priced(Basis.DIRECT), 4_000)])
+        return Waste(tuple(reversed(rows)), 4_000, 4_800, sums)
 
     def begin_run(self, request: RunRequest) -> RunTicket:
         self.on_begin()
@@ -146,6 +159,13 @@ class FakeDaemon:
         self.settled.append(days)
         report = SettleReport(0, 1, self.rows[0], 3, 4, 5, ("neso",), (("rte", "it is out"),))
         return SettleResult(True, report)
+
+    def restate(self, made: Restatement, wait_s: float) -> RestateResult:
+        self.restated.append(made)
+        return RestateResult(True, made, len(self.restated) == 1, self.rows[0])
+
+    def restatements(self) -> tuple[Restatement, ...]:
+        return tuple(self.restated)
 
     def verify(self) -> list[str]:
         return ["1 is not 2"]

@@ -22,6 +22,7 @@ class Provider(FakeSource):
         self.past: dict[int, int] = {}
         self.gaps: set[int] = set()
         self.asked: list[tuple[int, int]] = []
+        self.ewif_ul_per_kwh: int | None = None
 
     def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
         self.asked.append((start_ns, end_ns))
@@ -36,6 +37,7 @@ class Provider(FakeSource):
                 basis=self.basis,
                 zone=self.zone,
                 fetched_at_ns=now_wall_ns,
+                ewif_ul_per_kwh=self.ewif_ul_per_kwh,
             )
             for at_ns in range(first, end_ns, HALF_HOUR)
             if at_ns not in self.gaps

@@ -9,13 +9,14 @@ from wattledger.ledger import LedgerReader
 from wattledger.ledger.audit import AuditCursor, Record
 from wattledger.model import TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
-from wattledger.model.settle_report import SettleResult
+from wattledger.model.restating import Restatement
+from wattledger.model.settle_report import RestateResult, SettleResult
 from wattledger.settle_desk import SettleDesk
 from wattledger.settler import DAY_NS
 
 
 class BooksDoor:
-    """Questions to the books of the running daemon, and the request to settle them."""
+    """Questions to the books of the running daemon, and the requests to settle and restate them."""
 
     _reader: LedgerReader
     _settling: SettleDesk
@@ -41,6 +42,14 @@ class BooksDoor:
     def settle(self, days: int | None, wait_s: float) -> SettleResult:
         """Settle the last so many days, at most the window; see `SettleDesk.settle`."""
         return self._settling.settle(None if days is None else days * DAY_NS, wait_s)
+
+    def restate(self, made: Restatement, wait_s: float) -> RestateResult:
+        """Record a restatement and bring it to the entries; see `SettleDesk.restate`."""
+        return self._settling.restate(made, wait_s)
+
+    def restatements(self) -> tuple[Restatement, ...]:
+        """All that were ever made, in that order."""
+        return self._reader.restatements()
 
     def verify(self) -> list[str]:
         """Every difference between the books and what is recomputed of them."""

@@ -25,8 +25,9 @@ from wattledger.model import (
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.jobs import Survey
 from wattledger.model.measuring import Process
+from wattledger.model.restating import Restatement
 from wattledger.model.running import RunRequest, RunResult, RunTicket
-from wattledger.model.settle_report import SettleResult
+from wattledger.model.settle_report import RestateResult, SettleResult
 
 
 class Clock(Protocol):
@@ -223,6 +224,17 @@ class Daemon(Protocol):
 
         Who asks while it is done joins and waits for it. Blocks for `wait_s` at the most.
         """
+        ...
+
+    def restate(self, made: Restatement, wait_s: float) -> RestateResult:
+        """Record what somebody says of the site's past, and bring it to the entries.
+
+        What is in force already is not recorded again. Blocks for `wait_s` at the most.
+        """
+        ...
+
+    def restatements(self) -> tuple[Restatement, ...]:
+        """All that were ever made, in that order. Blocks."""
         ...
 
     def verify(self) -> list[str]:

@@ -22,6 +22,12 @@ from wattledger_exporters.wording import escaped, percent
 
 TABLE_ROWS = 50
 """How many jobs or users a table shows where nobody says."""
+_BESIDE = {
+    "costs": "cost",
+    "market_co2e_g": "CO2e market g",
+    "embodied_co2e_g": "embodied CO2e g",
+}
+"""Columns that there are only where something is known for them."""
 
 
 def asked_of(options: argparse.Namespace) -> dict[str, str]:
@@ -104,15 +110,18 @@ def _print_table(
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(by if by != "all" else "", overflow="fold")
-    is_settled = bool(float(total["settled_kwh"]))
+    is_settled = bool(float(total["settled_kwh"])) or bool(float(total["restated_kwh"]))
     titles = ["energy kWh", "CO2e g", "water on site L", "water grid L", "estimated"]
-    for title in [*titles, *(["settled", "CO2e settled g"] if is_settled else [])]:
+    more_titles = ["settled", "CO2e settled g"] if is_settled else []
+    beside = [title for name, title in _BESIDE.items() if any(r.get(name) for r in (*rows, total))]
+    for title in (*titles, *more_titles, *beside):
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(*_cells(row, is_settled=is_settled))
+        table.add_row(*_cells(row, is_settled=is_settled), *_beside(row, beside))
     if len(rows) != 1 or by != "all":
         table.add_section()
-        table.add_row(*_cells(total, is_settled=is_settled), style="bold")
+        cells = (*_cells(total, is_settled=is_settled), *_beside(total, beside))
+        table.add_row(*cells, style="bold")
     # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
@@ -122,11 +131,15 @@ def _print_table(
     console.print(
         f"IT energy; CO2e and grid water include PUE. Complete up to {until}.", style="dim"
     )
+    for note in _partly(total):
+        console.print(note, style="dim", markup=False)
     if sure := answer.get("uncertainty"):
         console.print(f"How sure the total is: {in_words(sure)}.", style="dim")
     if is_settled:
         console.print(
-            "Settled: the part whose price was published since, and CO2e by those prices.",
+            "Settled: the part whose price was published since; CO2e by those prices and by what "
+            f"was restated ({float(total['restated_kwh']):,.6f} kWh of it); it counts "
+            f"{total['basis_settled']}, what was booked {total['basis']}.",
             style="dim",
         )
 
@@ -145,6 +158,32 @@ def _cells(row: Mapping[str, Any], *, is_settled: bool) -> list[Any]:
         f"{share:.0%}" if share else "-",
         *(_settled(row, energy) if is_settled else []),
     ]
+
+
+def _beside(row: Mapping[str, Any], titles: Sequence[str]) -> list[str]:
+    shown = []
+    for name, title in _BESIDE.items():
+        if title in titles:
+            value = row.get(name)
+            shown.append(printable(value) if isinstance(value, str) else _grams(value))
+    return [text or "-" for text in shown]
+
+
+def _partly(total: Mapping[str, Any]) -> list[str]:
+    """What was not known of all the energy."""
+    energy_kwh, said = float(total["energy_kwh"]), []
+    for name, kwh, what in (
+        ("costs", "priced_kwh", "The cost"),
+        ("market_co2e_g", "market_kwh", "The market-based CO2e"),
+    ):
+        if total.get(name) and energy_kwh and float(total[kwh]) < energy_kwh:
+            share = percent(float(total[kwh]) / energy_kwh)
+            said.append(f"{what} is of {share} of the energy: of the rest nothing was known.")
+    return said
+
+
+def _grams(value: float | None) -> str:
+    return "" if value is None else f"{value:,.3f}"
 
 
 def _settled(row: Mapping[str, Any], energy_kwh: float) -> list[str]:

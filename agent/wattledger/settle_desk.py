@@ -1,4 +1,4 @@
-"""Settling within the daemon: a thread that does it, and a ledger that writes it bit by bit.
+"""Settling and restating within the daemon: a thread, and a ledger that writes it bit by bit.
 
 The thread fetches and compares, once a day and when it is asked to; what it finds goes into the
 next commits of the sampling thread, the only one that writes.
@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Protocol
 
 from wattledger.errors import WattledgerError
 from wattledger.model import Batch, Books, Instant, LedgerStatus
-from wattledger.model.settle_report import SettleReport, SettleResult
+from wattledger.model.restating import Restatement, Stale, says_anew
+from wattledger.model.settle_report import RestateResult, SettleReport, SettleResult
 from wattledger.model.settling import Settlement
 from wattledger.ports import Clock, Ledger
+from wattledger.restater import RestatingBooks, record, restate, restated_total
 from wattledger.settler import DAY_NS, Settler, SettleSources, SettlingBooks, Stopped
 from wattledger.units import kwh, seconds
 
@@ -26,16 +29,17 @@ log = logging.getLogger(__name__)
 
 SWITCHED_OFF = "settling is switched off by grid.settle_window"
 SLOTS_PER_COMMIT = 32  # hundreds of entries: 20 ms more of a commit
+Correction = Settlement | Restatement | Stale
 
 
 class SettlingLedger:
-    """A `ports.Ledger` that adds settlements to the commits, a few to each."""
+    """A `ports.Ledger` that adds corrections to the commits, a few to each."""
 
     def __init__(self, ledger: Ledger, most: int = SLOTS_PER_COMMIT) -> None:
         """Args: ledger: the books. most: of one commit."""
         self._ledger = ledger
         self._most = most
-        self._waiting: deque[Settlement] = deque()
+        self._waiting: deque[Correction] = deque()
         self._changed = threading.Condition()
         self._stopped = False
 
@@ -50,14 +54,14 @@ class SettlingLedger:
         return self._ledger.status
 
     def commit(self, batch: Batch, now: Instant) -> Books:
-        """Write a batch with the settlements that come next; see `ports.Ledger.commit`.
+        """Write a batch with the corrections that come next; see `ports.Ledger.commit`.
 
         Raises:
-            CommitFailed: nothing of it was written; the settlements stay here, too.
+            CommitFailed: nothing of it was written; the corrections stay here, too.
         """
         with self._changed:
             part = tuple(islice(self._waiting, self._most))
-        books = self._ledger.commit(replace(batch, settlements=part) if part else batch, now)
+        books = self._ledger.commit(with_corrections(batch, part) if part else batch, now)
         if part:
             with self._changed:
                 for _ in part:
@@ -72,19 +76,19 @@ class SettlingLedger:
     # ── the settling thread ─────────────────────────────────────────────────────────────────────
 
     def settle(
-        self, settlements: Sequence[Settlement], hurry: Callable[[], None] | None = None
+        self, corrections: Sequence[Correction], hurry: Callable[[], None] | None = None
     ) -> None:
-        """Have settlements written, and wait for it.
+        """Have settlements, restatements and what is stale written, and wait for it.
 
         Args:
-            settlements: one thread's at a time.
+            corrections: one thread's at a time.
             hurry: asks for a commit, where somebody waits for it; None: there is time.
 
         Raises:
             Stopped: they are not written any more.
         """
         with self._changed:
-            self._waiting.extend(settlements)
+            self._waiting.extend(corrections)
             while self._waiting and not self._stopped:
                 if hurry is not None:
                     hurry()
@@ -99,13 +103,27 @@ class SettlingLedger:
             self._changed.notify_all()
 
 
+def with_corrections(batch: Batch, part: Sequence[Correction]) -> Batch:
+    """A batch that writes corrections, too."""
+    return replace(
+        batch,
+        settlements=tuple(one for one in part if isinstance(one, Settlement)),
+        restatements=tuple(one for one in part if isinstance(one, Restatement)),
+        stale=tuple(one for one in part if isinstance(one, Stale)),
+    )
+
+
+class DeskBooks(SettlingBooks, RestatingBooks, Protocol):
+    """What is asked of the books."""
+
+
 class SettleDesk:
-    """Settles once a day, and when it is asked to; for any thread."""
+    """Settles and restates once a day, and when it is asked to; for any thread."""
 
     def __init__(
         self,
         ledger: SettlingLedger,
-        books: SettlingBooks,
+        books: DeskBooks,
         clock: Clock,
         ask_commit: Callable[[], None],
         first_s: float,
@@ -127,9 +145,12 @@ class SettleDesk:
         self._sources = SettleSources((), "")
         self._window_ns = 0
         self._asked_ns = 0  # the window that somebody waits for; 0: nobody does
+        self._made: list[Restatement] = []  # not in the books yet, and somebody waits for it
+        self._doing = 0  # of these, those that are being done
         self._begun = self._ended = 0
         self._is_asked = False  # the one that is under way
         self._result = SettleResult(False)
+        self._failure = ""  # of the last look at what is restated
         self._trouble: set[str] = set()  # sources, and "" for another basis: what was said
         self._changed = threading.Condition()
         self._stopped = False
@@ -171,39 +192,101 @@ class SettleDesk:
             ended = self._changed.wait_for(lambda: self._stopped or self._ended >= number, wait_s)
             return self._result if ended and not self._stopped else SettleResult(False)
 
+    def restate(self, made: Restatement, wait_s: float) -> RestateResult:
+        """Record a restatement and bring it to the entries that it covers; wait for it.
+
+        One whose factors are in force already is not recorded again: who asks again goes on
+        waiting for what was asked first.
+
+        Args:
+            made: what somebody says.
+            wait_s: how long to wait here.
+
+        Raises:
+            LedgerError: the books cannot be read.
+        """
+        with self._changed:
+            is_new = says_anew(made, (*self._ledger.books.restatements, *self._made))
+            if is_new or self._begun == self._ended:
+                self._made.append(made)  # where it is not new, what is left of it is looked for
+                self._changed.notify_all()
+            number = self._begun + (len(self._made) > self._doing)
+            ended = self._changed.wait_for(lambda: self._stopped or self._ended >= number, wait_s)
+            if self._stopped or not ended:
+                return RestateResult(False, made, is_new)
+            if self._failure:
+                return RestateResult(True, made, is_new, message=self._failure)
+        return RestateResult(True, made, is_new, restated_total(self._books, made))
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._asked_ns > 0, self._rest_s)
+                self._changed.wait_for(
+                    lambda: self._stopped or self._asked_ns > 0 or bool(self._made), self._rest_s
+                )
                 if self._stopped:
                     return
-                asked = self._asked_ns > 0
-                window_ns, self._asked_ns = self._asked_ns or self._window_ns, 0
-                if not asked:
+                asked_ns, self._asked_ns = self._asked_ns, 0
+                made, self._doing = tuple(self._made), len(self._made)
+                hurry = self._ask_commit if asked_ns or made else None
+                if hurry is None:
                     self._rest_s = seconds(DAY_NS)
-                if not window_ns:
-                    continue
-                self._is_asked = asked
+                window_ns = asked_ns or (0 if made else self._window_ns)
+                self._is_asked = asked_ns > 0
                 self._begun += 1
-                sources = self._sources
-            take = partial(self._ledger.settle, hurry=self._ask_commit if asked else None)
-            settler = Settler(sources, self._books, self._clock, take)
+                sources, known = self._sources, self._ledger.books.restatements
+            take = partial(self._ledger.settle, hurry=hurry)
+            result, failure = self._result, ""
             try:
-                result = SettleResult(True, settler.settle(window_ns))
+                failure = self._restate(made, known, take)
+                if window_ns:
+                    settler = Settler(sources, self._books, self._clock, take)
+                    result = self._settle(settler, window_ns)
             except Stopped:
                 return
-            except WattledgerError as error:
-                log.warning("the past could not be settled: %s", error)
-                result = SettleResult(True, message=str(error))
-            except Exception:
-                # Whatever a provider sent must not end the settling for good.
-                log.exception("the past could not be settled")
-                result = SettleResult(True, message="an unexpected error; the log tells more")
-            else:
-                self._say(result.report)
             with self._changed:
-                self._ended, self._result = self._begun, result
+                del self._made[: len(made)]
+                self._doing = 0
+                self._ended, self._result, self._failure = self._begun, result, failure
                 self._changed.notify_all()
+
+    def _settle(self, settler: Settler, window_ns: int) -> SettleResult:
+        try:
+            result = SettleResult(True, settler.settle(window_ns))
+        except Stopped:
+            raise
+        except WattledgerError as error:
+            log.warning("the past could not be settled: %s", error)
+            return SettleResult(True, message=str(error))
+        except Exception:
+            # Whatever a provider sent must not end the settling for good.
+            log.exception("the past could not be settled")
+            return SettleResult(True, message="an unexpected error; the log tells more")
+        self._say(result.report)
+        return result
+
+    def _restate(
+        self,
+        made: Sequence[Restatement],
+        known: Sequence[Restatement],
+        take: Callable[[Sequence[Correction]], None],
+    ) -> str:
+        """Returns why it could not be done; empty where it was."""
+        for one in record(made, known, take):
+            log.info("restated by %s: %s (%s)", one.author, one.factors, one.reason)
+        try:
+            changed = restate(self._books, self._clock.now().wall_ns, take)
+        except WattledgerError as error:
+            log.warning("the past could not be restated: %s", error)
+            return str(error)
+        except Stopped:
+            raise
+        except Exception:
+            log.exception("the past could not be restated")
+            return "an unexpected error; the log tells more"
+        if changed:
+            log.info("restated: %d slots and hours", changed)
+        return ""
 
     def _say(self, report: SettleReport | None) -> None:
         """Say what is new; what goes wrong day after day is said when it begins."""

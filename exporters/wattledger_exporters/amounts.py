@@ -10,7 +10,7 @@ from typing import Any
 from wattledger import units
 from wattledger.model import Amounts, Basis, Kind
 from wattledger.model.jobbooks import Cell, Cells
-from wattledger.model.settling import Settled
+from wattledger.model.settling import SettledBy, final_bases, sum_of_settled
 from wattledger.units import NS_PER_MS
 
 _HOUR_S = 3600.0
@@ -63,24 +63,40 @@ def stress_weighted_l(water_onsite_ul: int, factor: float | None) -> float | Non
     return None if factor is None else units.liters(water_onsite_ul) * factor
 
 
-def settled_amounts(booked: Amounts, settled: Settled) -> dict[str, Any] | None:
-    """What amounts come to by the prices published since; None: nothing of them is settled yet.
+def settled_amounts(cells: Cells, by_basis: SettledBy) -> dict[str, Any] | None:
+    """What totals come to by what is known better since; None: nothing of them is.
 
-    `energy_kwh` is the part that is settled; what is not counts as it was booked.
+    `energy_kwh` is the part whose price was published since, `restated_kwh` the part of which a
+    factor of the site was restated; what is neither counts as it was booked.
     """
-    if not settled.energy_uj:
+    whole = sum_of_settled(by_basis)
+    if not whole.energy_uj and not whole.restated_uj:
         return None
-    co2e_ug = booked.co2e_ug + settled.co2e_ug
-    water_ul = booked.water_grid_ul + settled.water_grid_ul
+    booked = amounts_of(cells)
+    booked_uj: dict[Basis, int] = {}
+    co2e_ug: dict[Basis, int] = {basis: part.co2e_ug for basis, part in by_basis.items()}
+    for (_, basis), cell in cells.items():
+        booked_uj[basis] = booked_uj.get(basis, 0) + cell.amounts.energy_uj
+        co2e_ug[basis] = co2e_ug.get(basis, 0) + cell.amounts.co2e_ug
+    final_ug = booked.co2e_ug + whole.co2e_ug
+    grid_ul = booked.water_grid_ul + whole.water_grid_ul
+    onsite_ul = booked.water_onsite_ul + whole.water_onsite_ul
     return {
-        "energy_kwh": units.kwh(settled.energy_uj),
-        "co2e_g": units.grams(co2e_ug),
-        "co2e_difference_g": units.grams(settled.co2e_ug),
-        "water_grid_l": units.liters(water_ul),
+        "energy_kwh": units.kwh(whole.energy_uj),
+        "restated_kwh": units.kwh(whole.restated_uj),
+        "co2e_g": units.grams(final_ug),
+        "co2e_g_by_basis": {
+            basis.value: units.grams(co2e_ug[basis]) for basis in final_bases(booked_uj, by_basis)
+        },
+        "co2e_difference_g": units.grams(whole.co2e_ug),
+        "water_grid_l": units.liters(grid_ul),
+        "water_onsite_l": units.liters(onsite_ul),
         "exact": {
-            "energy_uj": str(settled.energy_uj),
-            "co2e_ug": str(co2e_ug),
-            "water_grid_ul": str(water_ul),
+            "energy_uj": str(whole.energy_uj),
+            "restated_uj": str(whole.restated_uj),
+            "co2e_ug": str(final_ug),
+            "water_grid_ul": str(grid_ul),
+            "water_onsite_ul": str(onsite_ul),
         },
     }
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from wattledger import units
 from wattledger.model import Amounts, Quality, Snapshot
-from wattledger.model.jobbooks import NOT_SETTLED
 from wattledger.model.pricing import Grade
-from wattledger.model.settling import Settled
+from wattledger.model.settling import NOT_SETTLED, Settled
 from wattledger.model.uncertainty import (
     TERM_NAMES,
     TERMS,

@@ -11,10 +11,12 @@ from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import KindBasis
 from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
+from wattledger.model.sums import sums_of
 from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import PPM
 from wattledger_exporters.amounts import amounts, stress_weighted_l
 from wattledger_exporters.bands import beside, terms_in_words, uncertainty
+from wattledger_exporters.sums import SUM_NAMES, sum_rows, told_sums
 from wattledger_exporters.when import iso
 from wattledger_exporters.wording import (
     CO2E,
@@ -45,8 +47,6 @@ _NAME_CHARS = 60
 
 def receipt_json(
     receipt: Receipt,
-    price_per_kwh: float | None = None,
-    currency: str = "",
     *,
     measured_by: str = "daemon",
     exit_code: int | None = None,
@@ -57,8 +57,6 @@ def receipt_json(
 
     Args:
         receipt: the receipt.
-        price_per_kwh: of facility energy; None: there is no cost.
-        currency: of the price.
         measured_by: `daemon` or `direct`.
         exit_code: of the command; None: it runs, or there is none.
         complete: False: a part is missing; None: it is if the measuring began after the command.
@@ -86,6 +84,8 @@ def receipt_json(
     if complete is None:
         complete = receipt.since_ns <= start_ns
     totals = amounts(cells)
+    booked = sums_of((grid, cell.amounts.energy_uj) for grid, cell in grids.items())
+    sums = booked._replace(embodied_fg=receipt.embodied_fg)
     share = {quality: _share(uj, energy_uj) for quality, uj in sorted(qualities.items()) if uj}
     return {
         "name": run.labels.get("name", ""),
@@ -101,8 +101,8 @@ def receipt_json(
         "water_stress_weighted_l": stress_weighted_l(
             whole.amounts.water_onsite_ul, water_stress_factor
         ),
-        "uncertainty": uncertainty(whole.amounts, together(*sure)),
-        "cost": cost_of(grids, price_per_kwh, currency),
+        "uncertainty": uncertainty(whole.amounts, together(*sure), embodied_ug=sums.embodied_ug),
+        **told_sums(sums, energy_uj),
         "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
         if measured_ns > 0
         else 0.0,
@@ -128,7 +128,8 @@ def receipt_json(
 
 UNKNOWN = (
     "water_stress_weighted_l",
-    *("energy_kwh", "co2e_g", "water_l", "cost", "mean_watts", "estimated_share", "uncertainty"),
+    *("energy_kwh", "co2e_g", "water_l", "mean_watts", "estimated_share", "uncertainty"),
+    *SUM_NAMES,
     *("held_idle_kwh", "held_device_hours", "held_idle_device_hours"),
 )
 """What is None in a receipt of which nothing is known."""
@@ -148,25 +149,6 @@ def unknown_receipt(
 
 def _share(part_uj: int, whole_uj: int) -> float:
     return part_uj / whole_uj if whole_uj else 0.0
-
-
-def _facility_uj(grid: GridPart, cell: Cell) -> int:
-    return cell.amounts.energy_uj * grid.pue_ppm // PPM
-
-
-def cost_of(
-    grids: Mapping[GridPart, Cell], price_per_kwh: float | None, currency: str
-) -> dict[str, Any] | None:
-    """What the energy cost at the meter of the site; None where there is no price."""
-    facility_uj = sum(_facility_uj(grid, cell) for grid, cell in grids.items())
-    return cost(facility_uj, price_per_kwh, currency)
-
-
-def cost(facility_uj: int, price_per_kwh: float | None, currency: str) -> dict[str, Any] | None:
-    """What an energy at the meter of the site costs; None where there is no price."""
-    if price_per_kwh is None:
-        return None
-    return {"amount": units.kwh(facility_uj) * price_per_kwh, "currency": currency}
 
 
 def grid_parts(grids: Mapping[GridPart, Cell], weights: Weights) -> list[dict[str, Any]]:
@@ -218,7 +200,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
             `uncertainty`, `cost`, `mean_watts`, `devices` and `exact`.
     """
-    liters, cost = receipt["water_l"], receipt["cost"]
+    liters = receipt["water_l"]
     sure, grams, whole_l = receipt.get("uncertainty"), receipt["co2e_g"], liters["total"]
     of_water = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
     if (weighted_l := receipt.get("water_stress_weighted_l")) is not None:
@@ -231,14 +213,11 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     settled = receipt.get("settled")
     if settled is not None:
         whole_kwh = receipt["energy_kwh"]["total"]
-        share = settled["energy_kwh"] / whole_kwh if whole_kwh else 0.0
-        difference = signed(settled["co2e_difference_g"], CO2E)
-        how = f"{percent(share)} of it by published prices: {difference}"
+        how = _known_since(settled, whole_kwh, receipt["co2e_g_by_basis"])
         final_g = settled["co2e_g"]
         final = beside(co2e(final_g), sure, "co2e_settled_g", final_g, CO2E)
         rows.insert(-1, ("settled", final, how))
-    if cost is not None:
-        rows.append(("cost", f"{number(cost['amount'])} {printable(cost['currency'])}", ""))
+    rows += sum_rows(receipt)
     if receipt["held_device_hours"]:
         rows.append(_held(receipt))
     rows.append(("measured", measured_how(receipt["quality"]), ""))
@@ -251,6 +230,16 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
     return body
+
+
+def _known_since(settled: Mapping[str, Any], whole_kwh: float, booked: Mapping[str, Any]) -> str:
+    """What the settled figure is made of; what it counts, where that is not what was booked."""
+    ways = [("energy_kwh", "by published prices"), ("restated_kwh", "restated")]
+    shares = [(settled[name] / whole_kwh if whole_kwh else 0.0, how) for name, how in ways]
+    said = ", ".join(f"{percent(share)} of it {how}" for share, how in shares if share)
+    counts = settled["co2e_g_by_basis"]
+    label = "" if set(counts) == set(booked) else f", {'+'.join(sorted(counts))}"
+    return f"{said}: {signed(settled['co2e_difference_g'], CO2E)}{label}"
 
 
 def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from wattledger import units
 from wattledger.model import Amounts, Basis, TotalsRow
 from wattledger.model.settling import Settled
+from wattledger.model.sums import total
 from wattledger.model.uncertainty import together
+from wattledger_exporters.sums import cost_of, costs_of, market_of, money
 
 GROUPINGS = ("all", "device", "kind", "payee", "job", "user", "hour", "day")
 PRIVATE_GROUPINGS = ("job", "user")
@@ -40,11 +42,29 @@ FIELDS = (
     "settled_uj",
     "co2e_settled_ug",
     "water_grid_settled_ul",
+    "restated_kwh",
+    "water_onsite_settled_l",
+    "facility_settled_kwh",
+    "basis_settled",
+    "restated_uj",
+    "water_onsite_settled_ul",
+    "facility_settled_uj",
+    "cost",
+    "currency",
+    "costs",
+    "priced_kwh",
+    "market_co2e_g",
+    "market_kwh",
+    "embodied_co2e_g",
 )
 """The columns, in order: the group, five figures for people, what CO2e counts, five exact ones; the
-energy with PUE, for people and exact; and what is settled, likewise."""
-MAY_LACK = ("facility_kwh", "facility_uj")
-"""None where the PUE of each part is not known, as in the totals since the epoch."""
+energy with PUE, for people and exact; what is settled, likewise, and what is restated; money, market-based and embodied CO2e."""
+MAY_LACK = (
+    *("facility_kwh", "facility_uj", "facility_settled_kwh", "facility_settled_uj"),
+    *("cost", "market_co2e_g", "embodied_co2e_g"),
+)
+"""None where the PUE of each part is not known, as in the totals since the epoch; without one price;
+without contracts; and of spans, since what was made long ago is not booked by the day."""
 
 
 def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
@@ -52,12 +72,17 @@ def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
 
     `estimated_*` is the part that no meter saw. `basis` names what the row's CO2e counts; where it
     names several ("direct+lifecycle"), the figure adds up unlike things. `facility_*` is IT
-    energy × PUE. `settled_*` is the energy whose price was published since; `*_settled_*` are the
-    amounts by those prices, where what is not settled counts as it was booked.
+    energy × PUE. `settled_*` is the energy whose price was published since, `restated_*` that of
+    which a factor of the site was restated; `*_settled_*` are the final amounts, by both, where
+    what is neither counts as it was booked, and `basis_settled` what their CO2e counts. `cost` is
+    that of the energy `priced_kwh`, in the only `currency`; `costs` is of each in words.
+    `market_*` is the CO2e by the site's contracts and the energy that they priced.
     """
     amounts = row.amounts
     co2e_ug = amounts.co2e_ug + row.settled.co2e_ug
     water_ul = amounts.water_grid_ul + row.settled.water_grid_ul
+    onsite_ul = amounts.water_onsite_ul + row.settled.water_onsite_ul
+    final_uj = row.settled_facility_uj
     return {
         "group": row.group,
         "energy_kwh": units.kwh(amounts.energy_uj),
@@ -79,6 +104,28 @@ def row_dict(row: TotalsRow) -> dict[str, str | float | None]:
         "settled_uj": str(row.settled.energy_uj),
         "co2e_settled_ug": str(co2e_ug),
         "water_grid_settled_ul": str(water_ul),
+        "restated_kwh": units.kwh(row.settled.restated_uj),
+        "water_onsite_settled_l": units.liters(onsite_ul),
+        "facility_settled_kwh": None if final_uj is None else units.kwh(final_uj),
+        "basis_settled": "+".join(sorted(set(row.settled_bases or row.bases))),
+        "restated_uj": str(row.settled.restated_uj),
+        "water_onsite_settled_ul": str(onsite_ul),
+        "facility_settled_uj": None if final_uj is None else str(final_uj),
+        **_sums(row),
+    }
+
+
+def _sums(row: TotalsRow) -> dict[str, str | float | None]:
+    sums, cost = row.sums, cost_of(row.sums)
+    market_g, _ = market_of(sums, row.amounts.energy_uj)
+    return {
+        "cost": None if cost is None else cost["amount"],
+        "currency": "" if cost is None else cost["currency"],
+        "costs": money(costs_of(sums, row.amounts.energy_uj)),
+        "priced_kwh": units.kwh(sum(cost.energy_uj for cost in sums.costs.values())),
+        "market_co2e_g": market_g,
+        "market_kwh": units.kwh(sums.market.energy_uj),
+        "embodied_co2e_g": sums.embodied_g,
     }
 
 
@@ -90,19 +137,36 @@ def table(rows: Iterable[TotalsRow]) -> list[dict[str, str | float | None]]:
 def total_of(rows: Iterable[TotalsRow]) -> TotalsRow:
     """The sum of the rows, exact, as a row named `all`."""
     rows = tuple(rows)
-    amounts, estimated_uj, bases, settled = Amounts(), 0, set[Basis](), Settled()
-    facility_uj: int | None = 0
+    amounts, estimated_uj, settled = Amounts(), 0, Settled()
+    bases, final = set[Basis](), set[Basis]()
     for row in rows:
         amounts = amounts.plus(row.amounts)
         estimated_uj += row.estimated_uj
         bases.update(row.bases)
+        final.update(row.settled_bases or row.bases)
         settled = settled.plus(row.settled)
-        if facility_uj is not None:
-            facility_uj = None if row.facility_uj is None else facility_uj + row.facility_uj
-    sure = together(*(row.sure for row in rows))
     return TotalsRow(
-        "all", amounts, estimated_uj, tuple(sorted(bases)), facility_uj, settled, sure=sure
+        "all",
+        amounts,
+        estimated_uj,
+        tuple(sorted(bases)),
+        _sum(row.facility_uj for row in rows),
+        settled,
+        sure=together(*(row.sure for row in rows)),
+        settled_bases=tuple(sorted(final)),
+        settled_facility_uj=_sum(row.settled_facility_uj for row in rows),
+        sums=total(row.sums for row in rows),
     )
+
+
+def _sum(parts: Iterable[int | None]) -> int | None:
+    """None where a part is."""
+    whole = 0
+    for part in parts:
+        if part is None:
+            return None
+        whole += part
+    return whole
 
 
 def to_csv(rows: Iterable[Mapping[str, object]]) -> str:

@@ -95,7 +95,7 @@ def test_what_is_settled_stands_beside_what_was_booked(path: Path) -> None:
         by_device = {row.group: row.settled for row in reader.totals(*ALL, "device")}
         assert by_device[CPU.name] == Settled(3_000_000_000, anew[1].co2e_ug - parts[1].co2e_ug, 0)
         detail = reader.job("slurm", "42")
-        assert detail is not None and detail.settled == by_device[CPU.name]
+        assert detail is not None and detail.settled == {Basis.LIFECYCLE: by_device[CPU.name]}
         (listed,) = reader.jobs(JobQuery())
         assert listed.book.settled == detail.runs[0].settled == detail.settled
         (own,) = reader.totals(*ALL, "job", uid=1000)
@@ -134,12 +134,20 @@ def test_twice_is_once_and_a_revision_leaves_its_trace(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"basis": Basis.DIRECT}, {"pue_ppm": 1_000_000}, {"wue_ul_per_kwh": 0}]
+    "change",
+    [
+        {"basis": Basis.DIRECT},
+        {"pue_ppm": 1_000_000},
+        {"wue_ul_per_kwh": 0},
+        {"ewif_ul_per_kwh": 0},
+    ],
 )
-def test_another_basis_pue_or_wue_is_refused(path: Path, change: dict[str, object]) -> None:
+def test_what_no_source_says_is_refused(path: Path, change: dict[str, object]) -> None:
+    """The basis of what a source priced, PUE, WUE, and the EWIF that the site names."""
     ledger = opened(path)
-    ledger.commit(batch({key(SLOT_S): 7}), FakeClock().now())
-    good = settlement(SLOT_S, PRICE, 10**8)
+    named = LIVE._replace(ewif_source="config")
+    ledger.commit(batch({key(SLOT_S, price=named): 7}), FakeClock().now())
+    good = settlement(SLOT_S, named, 10**8)
     bad = good._replace(settled=good.settled._replace(**change))  # type: ignore[arg-type]
     before = content(path)
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -260,8 +268,8 @@ def test_any_bookings_revisions_and_roll_ups_balance(steps: list[tuple[str, obje
         ("UPDATE settled SET co2e_diff_ug = co2e_diff_ug + 1", "settle by"),
         ("UPDATE settled SET energy_uj = energy_uj + 10000000000", "are settled, but"),
         ("UPDATE settled_total SET co2e_diff_ug = 0", "basis lifecycle: settlements less"),
-        ("UPDATE settled_run SET co2e_diff_ug = 0", "run 1: settlements less"),
-        ("UPDATE price SET pue_ppm = 1 WHERE source = 'neso'", "of another basis, PUE or WUE"),
+        ("UPDATE settled_run SET co2e_diff_ug = 0", "run 1 lifecycle: settlements less"),
+        ("UPDATE price SET pue_ppm = 1 WHERE source = 'neso'", "of another pue_ppm"),
     ],
 )
 def test_a_settlement_that_is_off_is_found(path: Path, damage: str, found: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 from asking import ALICE, DAEMON, Asker
 from schema_check import faults, resolved
 from wattledger.job_reports.receipt import receipt
-from wattledger.model import Amounts
+from wattledger.model import Amounts, Basis, Kind
+from wattledger.model.jobbooks import Cell
+from wattledger.model.jobs import KindBasis
 from wattledger.model.settle_report import SettleResult
 from wattledger.model.settling import Settled
 from wattledger_exporters.amounts import settled_amounts
@@ -99,7 +101,7 @@ def test_a_job_shows_what_is_settled(asker: Asker) -> None:
     assert not [line for line in receipt(plain) if "settled" in line]
 
     energy_uj = int(plain["totals"]["exact"]["energy_uj"])
-    asker.daemon.settled_of_jobs = Settled(energy_uj // 2, -1_500_000, 0)
+    asker.daemon.settled_of_jobs = {Basis.LIFECYCLE: Settled(energy_uj // 2, -1_500_000, 0)}
     _, body = asker.ask(path, DAEMON)
     schema = resolved("#/components/schemas/Job", DOCUMENT)
     assert list(faults(body, schema, DOCUMENT)) == []
@@ -110,12 +112,28 @@ def test_a_job_shows_what_is_settled(asker: Asker) -> None:
 
 
 def test_settled_amounts_are_those_booked_and_the_difference() -> None:
-    booked = Amounts(10, 5_000_000, 3, 2_000_000)
-    assert settled_amounts(booked, Settled()) is None
-    told = settled_amounts(booked, Settled(4, -1_000_000, 500_000))
+    booked = {KindBasis(Kind.GPU, Basis.LIFECYCLE): Cell(Amounts(10, 5_000_000, 3, 2_000_000))}
+    assert settled_amounts(booked, {}) is None
+    assert settled_amounts(booked, {Basis.LIFECYCLE: Settled()}) is None
+    changed = {Basis.LIFECYCLE: Settled(4, -1_000_000, 500_000, 7, 6)}
+    told = settled_amounts(booked, changed)
     assert told is not None
     assert (told["co2e_g"], told["co2e_difference_g"], told["water_grid_l"]) == (4.0, -1.0, 2.5)
-    assert told["exact"] == {"energy_uj": "4", "co2e_ug": "4000000", "water_grid_ul": "2500000"}
+    assert told["co2e_g_by_basis"] == {"lifecycle": 4.0}
+    assert told["exact"] == {
+        "energy_uj": "4",
+        "restated_uj": "6",
+        "co2e_ug": "4000000",
+        "water_grid_ul": "2500000",
+        "water_onsite_ul": "10",
+    }
+    # All of it came to count something else: the figure names that, and that only.
+    moved = {
+        Basis.LIFECYCLE: Settled(co2e_ug=-5_000_000, moved_uj=-10),
+        Basis.DIRECT: Settled(10, 3_000_000, moved_uj=10),
+    }
+    told = settled_amounts(booked, moved)
+    assert told is not None and told["co2e_g_by_basis"] == {"direct": 3.0}
     assert (signed(-1.5, CO2E), signed(0.25, CO2E), signed(0.0, CO2E)) == (
         "-1.500 g",
         "+0.2500 g",

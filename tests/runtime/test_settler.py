@@ -104,13 +104,63 @@ def test_an_outage_is_priced_as_it_was_and_twice_changes_nothing(
     assert revised.total.amounts == total.amounts
 
 
-def test_another_basis_settles_nothing_and_is_told(node: Node) -> None:
-    node.book((SLOT_S, table_price(TABLE), 7 * 10**9), (SLOT_S, live(T0, 100), 10**9))
+def test_another_basis_settles_nothing_of_a_source_and_is_told(node: Node) -> None:
+    """The source counted something else when it priced this: that is no correction of it."""
+    before = live(T0, 100, basis=Basis.DIRECT)
+    node.book((SLOT_S, before, 7 * 10**9), (SLOT_S, live(T0, 100), 10**9))
     node.clock.advance(3600)
     report = node.settler.settle(DAY_NS)
     assert report.other_basis_uj == 7 * 10**9
     assert report.total.settled.energy_uj == 10**9
+    assert report.total.settled_bases == (Basis.DIRECT, Basis.GENERATION)
     assert set(node.ledger.books.settled) == {Basis.GENERATION}
+
+
+def test_an_outage_is_settled_on_the_basis_of_its_source(node: Node, provider: Provider) -> None:
+    """The table counts life cycles, the source generation: the books take it from the one basis
+    and add it to the other, and say which."""
+    table, uj = table_price(TABLE), 7 * 10**9
+    node.book((SLOT_S, table, uj), (SLOT_S, live(T0, 250), 10**9))
+    booked = node.ledger.books.totals
+    node.clock.advance(3600)
+
+    report = node.settler.settle(DAY_NS)
+
+    assert (report.other_basis_uj, report.total.settled.energy_uj) == (0, uj + 10**9)
+    assert set(report.total.bases) == {Basis.LIFECYCLE, Basis.GENERATION}
+    assert report.total.settled_bases == (Basis.GENERATION,)
+    before = footprint(uj, table)
+    after = footprint(uj, table._replace(intensity_ug_per_kwh=250 * UG_PER_G))
+    assert node.ledger.books.totals == booked
+    assert node.ledger.books.settled == {
+        Basis.LIFECYCLE: Settled(co2e_ug=-before.co2e_ug, moved_uj=-uj),
+        Basis.GENERATION: Settled(uj + 10**9, after.co2e_ug, moved_uj=uj),
+    }
+    assert report.total.settled.co2e_ug == after.co2e_ug - before.co2e_ug
+    assert node.reader.check(footprint) == []
+    assert node.settler.settle(DAY_NS).changed_slots == 0
+
+
+def test_the_mix_tells_its_water_too(node: Node, provider: Provider) -> None:
+    """A slot booked with the table's water is settled with that of the mix, but for a site that
+    names its own."""
+    provider.ewif_ul_per_kwh = 900_000
+    own = live(T0, 250)._replace(ewif_source="config")
+    node.book((SLOT_S, table_price(), 10**10), (SLOT_S, own, 10**10))
+    node.clock.advance(3600)
+    report = node.settler.settle(DAY_NS)
+    found = {s.price: s.settled for s in node.reader.priced_slots(0, 2**62)}
+    settled, kept = found[table_price()], found[own]
+    assert settled is not None and kept is not None
+    assert (settled.ewif_ul_per_kwh, settled.ewif_source) == (900_000, "mix")
+    assert (kept.ewif_ul_per_kwh, kept.ewif_source) == (own.ewif_ul_per_kwh, "config")
+    expected = footprint(10**10, settled).water_grid_ul
+    assert (
+        report.total.settled.water_grid_ul
+        == expected - footprint(10**10, table_price()).water_grid_ul
+        != 0
+    )
+    assert node.reader.check(footprint) == []
 
 
 @pytest.mark.parametrize(

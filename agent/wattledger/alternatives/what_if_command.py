@@ -213,7 +213,7 @@ def _rows(answer: Mapping[str, Any]) -> list[TotalsRow]:
         )
 
     def final(row: Mapping[str, Any], quantity: str, unit: str) -> int:
-        """By the prices published since, as far as there are any; else as booked."""
+        """By the prices published since and what was restated; else as booked."""
         booked = row[f"{quantity}_{unit}"]
         return int(row.get(f"{quantity}_settled_{unit}", booked))
 
@@ -223,15 +223,20 @@ def _rows(answer: Mapping[str, Any]) -> list[TotalsRow]:
             Amounts(
                 int(row["energy_uj"]),
                 final(row, "co2e", "ug"),
-                int(row["water_onsite_ul"]),
+                final(row, "water_onsite", "ul"),
                 final(row, "water_grid", "ul"),
             ),
             int(row["estimated_uj"]),
-            tuple(Basis(basis) for basis in str(row["basis"]).split("+") if basis),
-            int(row["facility_uj"]),
+            tuple(Basis(basis) for basis in _bases(row) if basis),
+            int(row.get("facility_settled_uj") or row["facility_uj"]),
         )
         for row in rows
     ]
+
+
+def _bases(row: Mapping[str, Any]) -> list[str]:
+    """What the final CO2e of a row counts."""
+    return str(row.get("basis_settled", row["basis"])).split("+")
 
 
 def _start_ns(row: TotalsRow) -> int:

@@ -1,4 +1,4 @@
-"""`settle`, `verify` and `report --export`: their options. Imports little, for a quick start."""
+"""`settle`, `restate`, `verify`, `report --export`: their options. Imports little."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Settings = Callable[[argparse.Namespace], Config]
 Daemon = Callable[[argparse.Namespace], "Remote"]
 EXPORT = "--export"
 EXPORT_HELP = (
-    "write entries, settlements and prices of the time as JSON lines, from which every gram can be "
-    "recomputed; - is standard output"
+    "write entries, corrections, their grounds and prices of the time as JSON lines, from which "
+    "every gram can be recomputed; - is standard output"
 )
 
 
@@ -47,6 +47,7 @@ def add_audit_commands(
         return settle_command(options, lambda: settings(options), daemon(options))
 
     settle.set_defaults(run=run_settle)
+    _add_restate(commands, parents, settings, daemon)
     verify = commands.add_parser(
         "verify",
         parents=parents,
@@ -60,3 +61,29 @@ def add_audit_commands(
         return verify_command(options, lambda: settings(options), daemon(options))
 
     verify.set_defaults(run=run_verify)
+
+
+def _add_restate(
+    commands: Any, parents: list[argparse.ArgumentParser], settings: Settings, daemon: Daemon
+) -> None:
+    restate = commands.add_parser(
+        "restate",
+        parents=parents,
+        help="correct a PUE, WUE or EWIF of the past, beside what was booked",
+    )
+    restate.add_argument("--pue", metavar="RATIO", help="facility energy over IT energy")
+    restate.add_argument("--wue-l-per-kwh", metavar="L", help="on site, per kWh of IT energy")
+    restate.add_argument("--ewif-l-per-kwh", metavar="L", help="of the grid, per kWh")
+    restate.add_argument("--since", metavar="WHEN", help="the first hour, of UTC")
+    restate.add_argument("--until", metavar="WHEN", help="exclusive; without it, from then on")
+    restate.add_argument("--author", metavar="NAME", help="who says so")
+    restate.add_argument("--reason", metavar="TEXT", help="why, and by what measurement")
+    restate.add_argument("--list", action="store_true", help="show what was restated so far")
+    restate.add_argument("--json", action="store_true")
+
+    def run_restate(options: argparse.Namespace) -> int:
+        from wattledger.audit.restate_command import restate_command
+
+        return restate_command(options, lambda: settings(options), daemon(options))
+
+    restate.set_defaults(run=run_restate)

@@ -2,8 +2,9 @@
 
 {"record": "ledger", …}      what the figures are, and the formulas
 {"record": "entry", …}       energy of a slot (or of an hour of n slots), its amounts, its price
-{"record": "settlement", …}  how much of an entry was priced anew, and what that changes
+{"record": "settlement", …}  how much of an entry was settled or restated, and what that changes
 {"record": "history", …}     which version of a source's history a settlement used, and when
+{"record": "restatement", …} what somebody says of a span of the past, who, when and why
 {"record": "price", …}       intensity, PUE, WUE and EWIF, where they came from
 """
 
@@ -37,7 +38,12 @@ HEAD = {
     "co2e_ug": f"floor(energy_uj * pue_ppm * intensity_ug_per_kwh / {UJ_PER_KWH * PPM})",
     "water_onsite_ul": f"floor(energy_uj * wue_ul_per_kwh / {UJ_PER_KWH})",
     "water_grid_ul": f"floor(energy_uj * pue_ppm * ewif_ul_per_kwh / {UJ_PER_KWH * PPM})",
-    "co2e_diff_ug": "that of the settlement's energy at settled_price_id less that at price_id",
+    "settled_price_id": "what was published since; price_id where settled_uj is 0",
+    "final_price_id": "settled_price_id with the factors that the last restatements of the time "
+    "name",
+    "co2e_diff_ug": "that of the settlement's energy at final_price_id less that at price_id; so "
+    "are water_grid_diff_ul and water_onsite_diff_ul",
+    "co2e_taken_ug": "where the final basis is another one: what the booked basis gives up",
     "hours": "an entry of n slots sums n floors, and so does its settlement",
 }
 Pages = Callable[[Mapping[str, str]], Mapping[str, Any]]

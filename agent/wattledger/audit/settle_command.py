@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wattledger import build
-from wattledger.clock import SystemClock
+from wattledger.audit.here import books_here
 from wattledger.config import Config
-from wattledger.errors import ConfigError, DaemonUnreachable, LedgerError
-from wattledger.ledger import LedgerReader
-from wattledger.model import Batch
+from wattledger.errors import ConfigError, DaemonUnreachable
 from wattledger.model.settle_report import SettleResult
-from wattledger.model.settling import Settlement
 from wattledger.remote import Remote
-from wattledger.settle_desk import SLOTS_PER_COMMIT, SWITCHED_OFF
+from wattledger.restater import restate
+from wattledger.settle_desk import SWITCHED_OFF
 from wattledger.settler import DAY_NS, Settler
 from wattledger.units import format_duration
 from wattledger_exporters.http.settle_api import SETTLE_PATH, settle_json
@@ -63,37 +60,11 @@ def settle_command(
 def _settle_here(config: Config, window_ns: int) -> SettleResult:
     if not window_ns:
         return SettleResult(True, message=SWITCHED_OFF)
-    path = build.ledger_path(config)
-    if not path.is_file():
-        raise LedgerError(
-            f"there is no ledger at {path}", "name it with --ledger, or start the daemon"
-        )
-    clock = SystemClock(Path(config.path.procfs))
     sources = build.settle_sources(config)
-    ledger = build.ledger(config, clock)
-    reader = LedgerReader(path)
-
-    def take(settlements: Sequence[Settlement]) -> None:
-        for start in range(0, len(settlements), SLOTS_PER_COMMIT):
-            books = ledger.books
-            batch = Batch(
-                {},
-                {},
-                {},
-                (),
-                {},
-                books.signals,
-                {},
-                books.books_ns,
-                settlements=tuple(settlements[start : start + SLOTS_PER_COMMIT]),
-            )
-            ledger.commit(batch, clock.now())
-
-    try:
-        return SettleResult(True, Settler(sources, reader, clock, take).settle(window_ns))
-    finally:
-        reader.close()
-        ledger.close()
+    with books_here(config) as here:
+        restate(here.reader, here.clock.now().wall_ns, here.take)
+        settler = Settler(sources, here.reader, here.clock, here.take)
+        return SettleResult(True, settler.settle(window_ns))
 
 
 def lines(answer: Mapping[str, Any]) -> list[str]:
@@ -110,17 +81,18 @@ def lines(answer: Mapping[str, Any]) -> list[str]:
     booked_g, settled_g = float(total["co2e_g"]), float(total["co2e_settled_g"])
     share = percent(settled / energy) if energy else "nothing"
     span = f"From {report['since']} to {report['until']}: {energy:,.6f} kWh"
+    old, new = [f" ({total[name]})" if total[name] else "" for name in ("basis", "basis_settled")]
     change = signed(settled_g - booked_g, CO2E)
     found = [
         f"{span}, of which {share} is settled; {report['changed_slots']} prices of slots changed.",
-        f"CO2e: booked {booked_g:,.3f} g, settled {settled_g:,.3f} g ({change}).",
+        f"CO2e: booked {booked_g:,.3f} g{old}, settled {settled_g:,.3f} g{new}: {change}.",
     ]
     if report["unpublished_kwh"]:
         found.append(f"{report['unpublished_kwh']:,.6f} kWh: no source has published its price.")
     if report["other_basis_kwh"]:
         found.append(
-            f"{report['other_basis_kwh']:,.6f} kWh: its price is published on another basis only, "
-            "which is no correction of what was booked."
+            f"{report['other_basis_kwh']:,.6f} kWh: its source priced it, and publishes it on "
+            "another basis by now, which is no correction of what was booked."
         )
     if not report["sources"] and energy > settled:
         found.append("No source with a history is configured that priced it.")

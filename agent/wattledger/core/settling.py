@@ -3,8 +3,11 @@
     booked at a source's price (live or last good)   by that source, for its zone
     booked at the table's                            by the first source that published for it
 
-always on the basis that it was booked on: intensities of two bases are not one figure with a
-correction, so that another basis is refused and told. PUE, WUE and EWIF stay.
+What a source priced is settled on the basis that it was booked on: intensities of two bases are not
+one figure with a correction, so that another basis is refused and told. What the table priced is
+settled on the basis of the source that it stood in for, so that an outage ends up as what lies
+before and after it: the books take it from the one basis and add it to the other. PUE and WUE stay,
+and an EWIF that the site names; else that of the mix holds, where the source tells one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from wattledger.model import FallbackLevel, GridSignal, Price
+from wattledger.model import Basis, FallbackLevel, GridSignal, Price
 from wattledger.model.settling import PricedSlot, Published, Settlement
 from wattledger.units import NS_PER_S, SLOT_NS
 
@@ -25,7 +28,7 @@ class Plan(NamedTuple):
         settlements: those that change something.
         settled_uj: the energy that is settled with them.
         unpublished_uj: the energy that no source has published a price for.
-        other_basis_uj: the energy that has one on another basis only.
+        other_basis_uj: the energy that a source priced, and that has one on another basis only.
     """
 
     settlements: tuple[Settlement, ...] = ()
@@ -63,9 +66,14 @@ def plan(
             if may_settle(words.history.source, words.history.zone, slot.price, table_zone)
             and (signal := _covering(words.signals, from_ns, at_ns)) is not None
         ]
-        same_basis = [one for one in of_slot if one[1].basis is slot.price.basis]
-        if same_basis:
-            history, signal = same_basis[0]
+        fitting = [
+            one
+            for one in of_slot
+            if one[1].basis is slot.price.basis
+            or (slot.price.level == FallbackLevel.TABLE and one[1].basis is not Basis.MARGINAL)
+        ]
+        if fitting:
+            history, signal = fitting[0]
             settled = settled_price(slot.price, signal)
             settled_uj += slot.energy_uj
             if settled != slot.settled:
@@ -87,8 +95,12 @@ def may_settle(source: str, zone: str, price: Price, table_zone: str) -> bool:
 
 
 def settled_price(price: Price, signal: GridSignal) -> Price:
-    """The booked price with the intensity that was published since; all else stays."""
-    return price._replace(
+    """The booked price with what was published since; all else stays.
+
+    That is the intensity and, where the source tells of what the electricity was made and the site
+    does not name an EWIF of its own, the water of that mix.
+    """
+    settled = price._replace(
         intensity_ug_per_kwh=signal.intensity_ug_per_kwh,
         zone=signal.zone,
         source=signal.source,
@@ -98,6 +110,9 @@ def settled_price(price: Price, signal: GridSignal) -> Price:
         signal_from_ns=signal.valid_from_ns,
         signal_to_ns=signal.valid_to_ns,
     )
+    if signal.ewif_ul_per_kwh is None or price.ewif_source == "config":
+        return settled
+    return settled._replace(ewif_ul_per_kwh=signal.ewif_ul_per_kwh, ewif_source="mix")
 
 
 def _covering(

@@ -1,4 +1,4 @@
-"""The books as records that anybody can recompute: entries, settlements, histories and prices.
+"""The books as records that anybody can recompute: entries, corrections, their grounds and prices.
 
 A record is plain data. What exceeds a float's whole numbers anywhere (µJ, µg, µL, ns, and the
 factors with them) is written as decimal text.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from wattledger.ledger.settle import Correction
 from wattledger.model import Price
+from wattledger.model.restating import Restatement
 from wattledger.model.settling import HistoryVersion
 from wattledger.units import SLOT_S
 
@@ -62,9 +64,7 @@ def _of_id(record: str, table: str, names: tuple[str, ...]) -> _Part:
 
 
 _BOOKED = {name: name for name in ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul")}
-_CHANGED = {
-    name: name for name in ("settled_price_id", "energy_uj", "co2e_diff_ug", "water_grid_diff_ul")
-}
+_CHANGED = {name: name for name in Correction._fields}
 _HISTORY = (
     "(SELECT max(history_id) FROM settled_slot AS word WHERE word.price_id = {table}.price_id "
     "AND word.settled_price_id = {table}.settled_price_id "
@@ -83,7 +83,7 @@ _PARTS = (
         "settlement",
         "settled_hour",
         "hour_s",
-        (*_KEY, "settled_price_id"),
+        (*_KEY, "settled_price_id", "final_price_id"),
         {
             "grain_s": str(HOUR_S),
             "slots": "slots",
@@ -105,6 +105,7 @@ _PARTS = (
     ),
     # Last, so that they hold what the records before refer to, though books are kept meanwhile.
     _of_id("history", "history", HistoryVersion._fields),
+    _of_id("restatement", "restatement", Restatement._fields),
     _of_id("price", "price", Price._fields),
 )
 _INTERNAL = ("device_id", "payee_id")

@@ -11,7 +11,8 @@ from typing import TypeVar
 from wattledger.errors import LedgerError
 from wattledger.ledger import rows
 from wattledger.ledger.job_draft import JobDraft, Read
-from wattledger.ledger.settle import load_settled, write_settlements
+from wattledger.ledger.restate import load_restatements, write_corrections
+from wattledger.ledger.settle import load_settled
 from wattledger.model import (
     Amounts,
     Batch,
@@ -181,15 +182,18 @@ class Draft:
             doubtful=self._doubtful is not None,
         )
         batch, old = self._batch, self._old
-        settled = old.settled
-        if batch.settlements:
-            write_settlements(
+        settled, restatements = old.settled, old.restatements
+        if self._doubtful is not None:
+            restatements = load_restatements(connection)
+        if batch.settlements or batch.restatements or batch.stale:
+            restatements = write_corrections(
                 connection,
-                batch.settlements,
+                batch,
                 lambda price: identities.price(connection, price),
                 footprint,
+                restatements,
             )
-        if batch.settlements or self._doubtful is not None:
+        if batch.settlements or batch.stale or self._doubtful is not None:
             settled = load_settled(connection)
         if batch.signals != old.signals or self._doubtful is not None:
             connection.execute("DELETE FROM signal")
@@ -213,6 +217,7 @@ class Draft:
             commits=commits,
             jobs=jobs,
             settled=settled,
+            restatements=restatements,
         )
 
     def _next_sequence(self, connection: sqlite3.Connection) -> int:

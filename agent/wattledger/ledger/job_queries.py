@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from wattledger.ledger.rows import MAX_INTEGER
 from wattledger.ledger.run_rows import (
@@ -15,8 +17,7 @@ from wattledger.ledger.run_rows import (
     cells_of,
     sums_in,
 )
-from wattledger.ledger.settle import COLUMNS as SETTLED_COLUMNS
-from wattledger.ledger.settle import SUMS as SETTLED_SUMS
+from wattledger.ledger.settle import SUM_COLUMNS
 from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import (
     JOB_SORTS,
@@ -30,7 +31,7 @@ from wattledger.model.jobbooks import (
 )
 from wattledger.model.jobs import Held
 from wattledger.model.pricing import GridPart
-from wattledger.model.settling import Settled
+from wattledger.model.settling import Settled, SettledBy
 from wattledger.units import SLOT_S
 
 MAX_RUNS = 100
@@ -48,6 +49,7 @@ _SORTS = {
     "held_idle": _OF_RUN.format("held_idle_uj"),
 }
 assert tuple(_SORTS) == JOB_SORTS  # noqa: S101
+_SETTLED = ", ".join(f"sum({column})" for column in SUM_COLUMNS.split(", "))
 _NAME = "iif(json_valid(run.labels), json_extract(run.labels, '$.name'), NULL)"
 
 _CELLS = CELL_COLUMNS.split(", ")[2:]
@@ -196,10 +198,10 @@ def find_job(
     grain_s = next((grain for most, grain in GRAINS if last_s - first_s <= most), DAY_S)
     grain_s = max(grain_s, coarsest_s)  # what is old is kept by the hour
     settled = connection.execute(
-        f"SELECT {SETTLED_SUMS} FROM settled_run "  # noqa: S608
-        f"WHERE payee_id IN (SELECT payee.id {_RUNS})",
+        f"SELECT basis, {_SETTLED} FROM settled_run "  # noqa: S608
+        f"WHERE payee_id IN (SELECT payee.id {_RUNS}) GROUP BY 1",
         of,
-    ).fetchone()
+    )
     sums = connection.execute(
         f"SELECT sums FROM run_sums WHERE payee_id IN (SELECT payee.id {_RUNS})",  # noqa: S608
         of,
@@ -215,7 +217,7 @@ def find_job(
         moments=tuple(JobMoment(start_s, Kind(kind), uj) for start_s, kind, uj in moments)[::-1],
         grain_s=grain_s,
         weights=MappingProxyType(weights),
-        settled=Settled(*settled),
+        settled=_settled_of(settled),
         sums=sums_in(sums),
     )
 
@@ -225,8 +227,14 @@ def _book_of(
 ) -> RunBook:
     """A run's book with its settlement."""
     book = book_of(connection, payee_id, row)
-    settled = connection.execute(
-        f"SELECT {SETTLED_COLUMNS} FROM settled_run WHERE payee_id = ?",  # noqa: S608
-        (payee_id,),
-    ).fetchone()
-    return book if settled is None else replace(book, settled=Settled(*settled))
+    settled = _settled_of(
+        connection.execute(
+            f"SELECT basis, {SUM_COLUMNS} FROM settled_run WHERE payee_id = ?",  # noqa: S608
+            (payee_id,),
+        )
+    )
+    return replace(book, settled=settled) if settled else book
+
+
+def _settled_of(rows: Iterable[tuple[Any, ...]]) -> SettledBy:
+    return MappingProxyType({Basis(basis): Settled(*numbers) for basis, *numbers in rows})

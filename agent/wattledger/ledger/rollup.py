@@ -6,6 +6,7 @@ import logging
 import sqlite3
 
 from wattledger.ledger.database import SQL_ERRORS
+from wattledger.ledger.settle import Correction
 from wattledger.model import Instant
 from wattledger.units import NS_PER_S
 
@@ -33,19 +34,16 @@ ON CONFLICT DO UPDATE SET
     held_idle_ms = held_idle_ms + excluded.held_idle_ms,
     held_idle_uj = held_idle_uj + excluded.held_idle_uj
 """
-_MERGE_SETTLED = """
-INSERT INTO settled_hour (hour_s, device_id, payee_id, quality, price_id, settled_price_id,
-                          energy_uj, co2e_diff_ug, water_grid_diff_ul, slots)
-SELECT :hour, device_id, payee_id, quality, price_id, settled_price_id,
-       sum(energy_uj), sum(co2e_diff_ug), sum(water_grid_diff_ul), count(*)
-FROM settled WHERE slot_s >= :hour AND slot_s < :hour + 3600
-GROUP BY device_id, payee_id, quality, price_id, settled_price_id
+_SETTLED_KEY = "device_id, payee_id, quality, price_id, settled_price_id, final_price_id"
+_SETTLED_SUMS = Correction._fields[2:]
+_MERGE_SETTLED = f"""
+INSERT INTO settled_hour (hour_s, {_SETTLED_KEY}, {", ".join(_SETTLED_SUMS)}, slots)
+SELECT :hour, {_SETTLED_KEY}, {", ".join(f"sum({column})" for column in _SETTLED_SUMS)}, count(*)
+FROM settled WHERE slot_s >= :hour AND slot_s < :hour + 3600 GROUP BY {_SETTLED_KEY}
 ON CONFLICT DO UPDATE SET
-    energy_uj = energy_uj + excluded.energy_uj,
-    co2e_diff_ug = co2e_diff_ug + excluded.co2e_diff_ug,
-    water_grid_diff_ul = water_grid_diff_ul + excluded.water_grid_diff_ul,
+    {", ".join(f"{column} = {column} + excluded.{column}" for column in _SETTLED_SUMS)},
     slots = slots + excluded.slots
-"""
+"""  # noqa: S608
 # The older of the two: an older program rolls up entries and leaves their settlements.
 _OLDEST = (
     "SELECT min(oldest_s) FROM (SELECT min(slot_s) AS oldest_s FROM entry "

@@ -6,6 +6,7 @@ import sqlite3
 from types import MappingProxyType
 
 from wattledger.ledger.database import Damaged
+from wattledger.ledger.restate import load_restatements
 from wattledger.ledger.run_rows import load_jobs
 from wattledger.ledger.settle import load_settled
 from wattledger.model import (
@@ -178,6 +179,7 @@ def load(connection: sqlite3.Connection, linger_ns: int = 0) -> Books:
         commits=commits,
         jobs=load_jobs(connection, books_ns, linger_ns),
         settled=load_settled(connection),
+        restatements=load_restatements(connection),
     )
 
 

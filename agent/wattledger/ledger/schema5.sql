@@ -1,6 +1,7 @@
--- Schema version 5: settlement, and more of what a price says. What a source published later stands
--- beside the books, which do not change. A program that knows version 4 only may go on writing: it
--- settles nothing, what it rolls up keeps its settlement, and its prices tell no more than theirs.
+-- Schema version 5: settlement, restatement, and more of what a price says. What became known later
+-- stands beside the books, which do not change. A program that knows version 4 only may go on
+-- writing: it settles nothing, what it rolls up keeps its settlement, and its prices tell no more
+-- than theirs.
 
 -- Made anew, since the price of a kWh and who says what are part of what makes a price another one.
 CREATE TABLE new_price (
@@ -56,51 +57,86 @@ CREATE TABLE settled_slot (
     PRIMARY KEY (slot_s, price_id, history_id)
 ) STRICT, WITHOUT ROWID;
 
--- An entry's settlement: its energy as it was then, and by how much the floors of that energy at
--- the two prices differ (settled − booked).
+-- What somebody says of the site's past since. Never changed, never deleted: of those that name a
+-- factor of an hour, the last one holds.
+CREATE TABLE restatement (
+    id              INTEGER PRIMARY KEY,
+    author          TEXT NOT NULL,
+    reason          TEXT NOT NULL,
+    made_at_ns      INTEGER NOT NULL,
+    from_s          INTEGER NOT NULL CHECK (from_s % 3600 = 0),
+    to_s            INTEGER NOT NULL CHECK (to_s % 3600 = 0 AND to_s > from_s),
+    pue_ppm         INTEGER CHECK (pue_ppm >= 0),                -- NULL: it says nothing of that
+    wue_ul_per_kwh  INTEGER CHECK (wue_ul_per_kwh >= 0),
+    ewif_ul_per_kwh INTEGER CHECK (ewif_ul_per_kwh >= 0)
+) STRICT;
+
+-- An entry's correction: its energy as it was then, the price that was published since (that of the
+-- books where none was), the final one, which is that with what was restated; and by how much the
+-- floors of that energy at the final price and at that of the books differ (final − booked).
 CREATE TABLE settled (
-    slot_s             INTEGER NOT NULL CHECK (slot_s % 300 = 0),
-    device_id          INTEGER NOT NULL REFERENCES device (id),
-    payee_id           INTEGER NOT NULL REFERENCES payee (id),
-    quality            TEXT NOT NULL,
-    price_id           INTEGER NOT NULL REFERENCES price (id),
-    settled_price_id   INTEGER NOT NULL REFERENCES price (id),
-    energy_uj          INTEGER NOT NULL CHECK (energy_uj >= 0),
-    co2e_diff_ug       INTEGER NOT NULL,
-    water_grid_diff_ul INTEGER NOT NULL,
+    slot_s                INTEGER NOT NULL CHECK (slot_s % 300 = 0),
+    device_id             INTEGER NOT NULL REFERENCES device (id),
+    payee_id              INTEGER NOT NULL REFERENCES payee (id),
+    quality               TEXT NOT NULL,
+    price_id              INTEGER NOT NULL REFERENCES price (id),
+    settled_price_id      INTEGER NOT NULL REFERENCES price (id),
+    final_price_id        INTEGER NOT NULL REFERENCES price (id),
+    energy_uj             INTEGER NOT NULL CHECK (energy_uj >= 0),
+    settled_uj            INTEGER NOT NULL CHECK (settled_uj >= 0),   -- of it, what was published
+    restated_uj           INTEGER NOT NULL CHECK (restated_uj >= 0),  -- of it, what was restated
+    co2e_diff_ug          INTEGER NOT NULL,
+    co2e_taken_ug         INTEGER NOT NULL CHECK (co2e_taken_ug >= 0), -- from another basis
+    water_grid_diff_ul    INTEGER NOT NULL,
+    water_onsite_diff_ul  INTEGER NOT NULL,
     PRIMARY KEY (slot_s, device_id, payee_id, quality, price_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX settled_payee ON settled (payee_id, slot_s);
 
 -- The same of old slots, merged into hours as their entries are.
 CREATE TABLE settled_hour (
-    hour_s             INTEGER NOT NULL CHECK (hour_s % 3600 = 0),
-    device_id          INTEGER NOT NULL REFERENCES device (id),
-    payee_id           INTEGER NOT NULL REFERENCES payee (id),
-    quality            TEXT NOT NULL,
-    price_id           INTEGER NOT NULL REFERENCES price (id),
-    settled_price_id   INTEGER NOT NULL REFERENCES price (id),
-    energy_uj          INTEGER NOT NULL CHECK (energy_uj >= 0),
-    co2e_diff_ug       INTEGER NOT NULL,
-    water_grid_diff_ul INTEGER NOT NULL,
-    slots              INTEGER NOT NULL CHECK (slots > 0),
-    PRIMARY KEY (hour_s, device_id, payee_id, quality, price_id, settled_price_id)
+    hour_s                INTEGER NOT NULL CHECK (hour_s % 3600 = 0),
+    device_id             INTEGER NOT NULL REFERENCES device (id),
+    payee_id              INTEGER NOT NULL REFERENCES payee (id),
+    quality               TEXT NOT NULL,
+    price_id              INTEGER NOT NULL REFERENCES price (id),
+    settled_price_id      INTEGER NOT NULL REFERENCES price (id),
+    final_price_id        INTEGER NOT NULL REFERENCES price (id),
+    energy_uj             INTEGER NOT NULL CHECK (energy_uj >= 0),
+    settled_uj            INTEGER NOT NULL CHECK (settled_uj >= 0),
+    restated_uj           INTEGER NOT NULL CHECK (restated_uj >= 0),
+    co2e_diff_ug          INTEGER NOT NULL,
+    co2e_taken_ug         INTEGER NOT NULL CHECK (co2e_taken_ug >= 0),
+    water_grid_diff_ul    INTEGER NOT NULL,
+    water_onsite_diff_ul  INTEGER NOT NULL,
+    slots                 INTEGER NOT NULL CHECK (slots > 0),
+    PRIMARY KEY (hour_s, device_id, payee_id, quality, price_id, settled_price_id, final_price_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX settled_hour_payee ON settled_hour (payee_id, hour_s);
 
--- Their sums: of the node and of each run; they stay when slots are rolled up.
+-- Their sums by what the intensities count, of the node and of each run; they stay when slots are
+-- rolled up. Energy whose final basis is another one counts there, and is taken away from that of
+-- the books: moved_uj and co2e_diff_ug, which are below 0 there.
 CREATE TABLE settled_total (
-    basis              TEXT PRIMARY KEY,
-    energy_uj          INTEGER NOT NULL CHECK (energy_uj >= 0),
-    co2e_diff_ug       INTEGER NOT NULL,
-    water_grid_diff_ul INTEGER NOT NULL
+    basis                TEXT PRIMARY KEY,
+    settled_uj           INTEGER NOT NULL CHECK (settled_uj >= 0),
+    co2e_diff_ug         INTEGER NOT NULL,
+    water_grid_diff_ul   INTEGER NOT NULL,
+    water_onsite_diff_ul INTEGER NOT NULL,
+    restated_uj          INTEGER NOT NULL CHECK (restated_uj >= 0),
+    moved_uj             INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE settled_run (
-    payee_id           INTEGER PRIMARY KEY REFERENCES payee (id),
-    energy_uj          INTEGER NOT NULL CHECK (energy_uj >= 0),
-    co2e_diff_ug       INTEGER NOT NULL,
-    water_grid_diff_ul INTEGER NOT NULL
-) STRICT;
+    payee_id             INTEGER NOT NULL REFERENCES payee (id),
+    basis                TEXT NOT NULL,
+    settled_uj           INTEGER NOT NULL CHECK (settled_uj >= 0),
+    co2e_diff_ug         INTEGER NOT NULL,
+    water_grid_diff_ul   INTEGER NOT NULL,
+    water_onsite_diff_ul INTEGER NOT NULL,
+    restated_uj          INTEGER NOT NULL CHECK (restated_uj >= 0),
+    moved_uj             INTEGER NOT NULL,
+    PRIMARY KEY (payee_id, basis)
+) STRICT, WITHOUT ROWID;
 
 -- What a run cost and emitted besides its amounts: exact products as JSON of decimal strings, which
 -- no integer of SQLite's could hold. Those of the node stand in `note`.

@@ -1,26 +1,43 @@
-"""Do the settlements balance? Recomputed from the rows, as `check` does it for the books."""
+"""Do the corrections balance? Recomputed from the rows, as `check` does it for the books."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 
-from wattledger.ledger.settle import COLUMNS, SUMS, Footprint, difference, load_prices
+from wattledger.ledger.restate import load_restatements
+from wattledger.ledger.settle import (
+    SUM_COLUMNS,
+    Correction,
+    Footprint,
+    correction,
+    fixed_factors,
+    load_prices,
+)
 from wattledger.model import Price
+from wattledger.model.restating import FACTORS, RESTATED, Restatement, source_of
 
+_COLUMNS = ", ".join(Correction._fields)
+_KEY = "device_id, payee_id, quality, price_id"
 _ROWS = f"""
-SELECT 'slot ' || slot_s, device_id, payee_id, quality, price_id, settled_price_id, {COLUMNS}, 1
-FROM settled
+SELECT 'slot ' || slot_s, slot_s, {_KEY}, 1, {_COLUMNS} FROM settled
 UNION ALL
-SELECT 'hour ' || hour_s, device_id, payee_id, quality, price_id, settled_price_id, {COLUMNS}, slots
-FROM settled_hour
+SELECT 'hour ' || hour_s, hour_s, {_KEY}, slots, {_COLUMNS} FROM settled_hour
 """  # noqa: S608
-_BOTH = f"""
-SELECT slot_s AS at_s, device_id, payee_id, quality, price_id, {COLUMNS} FROM settled
+# Those of one basis as they are; of two, what the one gives up and what the other one gets.
+_PARTS = """
+SELECT payee_id, final.basis AS basis, settled_uj, co2e_diff_ug + co2e_taken_ug AS co2e_diff_ug,
+       water_grid_diff_ul, water_onsite_diff_ul, restated_uj,
+       iif(booked.basis != final.basis, energy_uj, 0) AS moved_uj
+FROM {table} JOIN price AS booked ON booked.id = price_id
+JOIN price AS final ON final.id = final_price_id
 UNION ALL
-SELECT hour_s, device_id, payee_id, quality, price_id, {COLUMNS} FROM settled_hour
-"""  # noqa: S608
-# By the hour: an older program may have rolled up entries and left their settlements in slots.
+SELECT payee_id, booked.basis, 0, -co2e_taken_ug, 0, 0, 0, -energy_uj
+FROM {table} JOIN price AS booked ON booked.id = price_id
+JOIN price AS final ON final.id = final_price_id WHERE booked.basis != final.basis
+"""
+_BOTH = f"{_PARTS.format(table='settled')} UNION ALL {_PARTS.format(table='settled_hour')}"
+# By the hour: an older program may have rolled up entries and left their corrections in slots.
 _MORE_THAN_BOOKED = """
 SELECT hour_s, device_id, payee_id, quality, price_id, sum(settled_uj), sum(booked_uj) FROM (
     SELECT slot_s / 3600 * 3600 AS hour_s, device_id, payee_id, quality, price_id,
@@ -33,29 +50,33 @@ SELECT hour_s, device_id, payee_id, quality, price_id, sum(settled_uj), sum(book
     SELECT hour_s, device_id, payee_id, quality, price_id, 0, energy_uj FROM entry_hour
 ) GROUP BY 1, 2, 3, 4, 5 HAVING sum(settled_uj) > sum(booked_uj) LIMIT ?
 """
+_SUMS = ", ".join(f"sum({column})" for column in SUM_COLUMNS.split(", "))
+_LESS = ", ".join(f"-{column}" for column in SUM_COLUMNS.split(", "))
 _TOTALS = f"""
-SELECT basis, {SUMS} FROM (
-    SELECT price.basis AS basis, {COLUMNS} FROM ({_BOTH}) JOIN price ON price.id = price_id
+SELECT basis, {_SUMS} FROM (
+    SELECT basis, {SUM_COLUMNS} FROM ({_BOTH})
     UNION ALL
-    SELECT basis, {", ".join(f"-{column}" for column in COLUMNS.split(", "))} FROM settled_total
+    SELECT basis, {_LESS} FROM settled_total
 ) GROUP BY 1
 """  # noqa: S608
 _RUNS = f"""
-SELECT payee_id, {SUMS} FROM (
-    SELECT payee_id, {COLUMNS} FROM ({_BOTH}) JOIN payee ON payee.id = payee_id
+SELECT payee_id || ' ' || basis, {_SUMS} FROM (
+    SELECT payee_id, basis, {SUM_COLUMNS} FROM ({_BOTH}) JOIN payee ON payee.id = payee_id
     WHERE payee.kind = 'jobs'
     UNION ALL
-    SELECT payee_id, {", ".join(f"-{column}" for column in COLUMNS.split(", "))} FROM settled_run
-) GROUP BY 1
+    SELECT payee_id, basis, {_LESS} FROM settled_run
+) GROUP BY payee_id, basis
 """  # noqa: S608
 
 
 def check_settled(connection: sqlite3.Connection, footprint: Footprint, most: int) -> Iterator[str]:
-    """Recomputes every settlement and every sum of settlements.
+    """Recomputes every correction and every sum of corrections.
 
     Each difference is that of the floors of its energy at the two prices (of an hour of n slots:
-    less than n away from it); a settled price has the basis, PUE and WUE of the booked one; no more
-    is settled than was booked; Σ settlements = total for each basis, and for each job's run.
+    less than n away from it); a settled price differs from the booked one in nothing that a source
+    does not say (see `fixed_factors`), and the final one from the settled one in what a restatement
+    of that time says only; no more is corrected than was booked; Σ corrections = total for each
+    basis, and for each job's run.
 
     Args:
         connection: to the ledger.
@@ -78,19 +99,46 @@ def check_settled(connection: sqlite3.Connection, footprint: Footprint, most: in
 
 
 def _differences(connection: sqlite3.Connection, footprint: Footprint) -> Iterator[str]:
-    prices = load_prices(connection)
-    for *place, booked_id, settled_id, energy_uj, co2e_ug, water_ul, slots in connection.execute(
-        _ROWS
-    ):
-        booked, settled = prices[booked_id], prices[settled_id]
-        if _fixed(booked) != _fixed(settled):
-            yield f"{place}: settled at price {settled_id} of another basis, PUE or WUE"
+    prices, restatements = load_prices(connection), load_restatements(connection)
+    for row in connection.execute(_ROWS):
+        place, at_s, booked_id, slots = [row[0], *row[2:6]], row[1], row[5], row[6]
+        settled_id, final_id, energy_uj, settled_uj, *rest = Correction(*row[7:])
+        booked, settled, final = prices[booked_id], prices[settled_id], prices[final_id]
+        odd = [n for n in fixed_factors(booked) if getattr(booked, n) != getattr(settled, n)]
+        if odd:
+            yield f"{place}: settled at price {settled_id} of another {', '.join(odd)}"
             continue
-        expected = difference(energy_uj, booked, settled, footprint)
-        found = (energy_uj, co2e_ug, water_ul)
-        if any(abs(e - f) >= slots for e, f in zip(expected, found, strict=True)):
-            yield f"{place}: {energy_uj} µJ settle by {found[1:]}, not {tuple(expected[1:])}"
+        odd = _unsaid(settled, final, at_s, restatements)
+        if odd:
+            yield f"{place}: final price {final_id} of a {', '.join(odd)} that nobody restated"
+            continue
+        expected = correction(
+            (booked_id, booked), settled_id, (final_id, final), energy_uj, settled_uj, footprint
+        )[4:]
+        exact = settled_uj <= energy_uj and rest[0] == expected[0]
+        if not exact or any(abs(e - f) >= slots for e, f in zip(expected, rest, strict=True)):
+            yield f"{place}: {energy_uj} µJ settle by {tuple(rest)}, not {tuple(expected)}"
 
 
-def _fixed(price: Price) -> tuple[object, ...]:
-    return price.basis, price.pue_ppm, price.wue_ul_per_kwh
+def _unsaid(
+    settled: Price, final: Price, at_s: int, restatements: tuple[Restatement, ...]
+) -> list[str]:
+    """What differs in a final price although no restatement, of whatever age, says so."""
+    if settled == final:
+        return []
+    said = [one.factors for one in restatements if one.from_s <= at_s < one.to_s]
+    restated = {
+        factor: getattr(final, factor)
+        for factor in FACTORS
+        if getattr(final, source_of(factor)) == RESTATED
+    }
+    named = {name for factor in restated for name in (factor, source_of(factor))}
+    return [
+        name
+        for name in Price._fields
+        if getattr(settled, name) != getattr(final, name) and name not in named
+    ] + [
+        factor
+        for factor, value in restated.items()
+        if not any(value == factors.get(factor) for factors in said)
+    ]

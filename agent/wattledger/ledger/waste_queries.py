@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wattledger.ledger.run_rows import ACCOUNT, GROUP_OF_USER
 from wattledger.model.jobbooks import Waste, WasteRow
 from wattledger.model.jobs import Held
+from wattledger.model.sums import sums_of
 from wattledger.units import PPM
 
 _GROUPS = {
@@ -24,16 +26,17 @@ FROM {table} INDEXED BY {table}_held
 WHERE held_ms > 0 AND {column} >= :since AND {column} < :until {own}
 GROUP BY payee_id, price_id
 """
+_TARIFF = "price.cost_u_per_kwh, price.currency"
 _HELD = """
-SELECT {group}, part.payee_id, price.pue_ppm, sum(part.held_ms), sum(part.idle_ms),
-       sum(part.idle_uj), sum(part.energy_uj)
+SELECT {group}, part.payee_id, price.pue_ppm, {tariff}, sum(part.held_ms),
+       sum(part.idle_ms), sum(part.idle_uj), sum(part.energy_uj)
 FROM ({slots} UNION ALL {hours}) AS part
 JOIN price ON price.id = part.price_id LEFT JOIN run ON run.payee_id = part.payee_id
-GROUP BY 1, 2, 3
+GROUP BY 1, 2, 3, 4, 5
 """
 _OWN = "AND payee_id IN (SELECT payee_id FROM run WHERE uid = :uid)"
-_UNHELD = """
-SELECT price.pue_ppm, sum(energy_uj)
+_UNHELD = f"""
+SELECT price.pue_ppm, {_TARIFF}, sum(energy_uj)
 FROM (
     SELECT device_id, price_id, energy_uj FROM entry INDEXED BY entry_payee
     WHERE payee_id IN (SELECT id FROM payee WHERE kind = 'idle')
@@ -44,30 +47,44 @@ FROM (
       AND hour_s >= :since AND hour_s < :until
 ) AS part
 JOIN device ON device.id = part.device_id JOIN price ON price.id = part.price_id
-WHERE device.kind = 'gpu' GROUP BY 1
-"""
+WHERE device.kind = 'gpu' GROUP BY 1, 2, 3
+"""  # noqa: S608
+
+
+class _Tariff(NamedTuple):
+    """What money is counted with; see `model.sums.Factors`."""
+
+    pue_ppm: int
+    cost_u_per_kwh: int | None
+    currency: str
+    market_ug_per_kwh: int | None = None
 
 
 @dataclass(slots=True)
 class _Sums:
-    """A group in the making; the PUE is applied to sums, not to each entry."""
+    """A group in the making; PUE and price are applied to sums, not to each entry."""
 
     runs: set[int]
-    by_pue: dict[int, tuple[Held, int]]
+    by_tariff: dict[_Tariff, tuple[Held, int]]
 
-    def add(self, payee_id: int, pue_ppm: int, held: Held, energy_uj: int) -> None:
-        """Count a run's part at one PUE."""
+    def add(self, payee_id: int, tariff: _Tariff, held: Held, energy_uj: int) -> None:
+        """Count a run's part at one PUE and price."""
         self.runs.add(payee_id)
-        before, before_uj = self.by_pue.get(pue_ppm, (Held(), 0))
-        self.by_pue[pue_ppm] = before.plus(held), before_uj + energy_uj
+        before, before_uj = self.by_tariff.get(tariff, (Held(), 0))
+        self.by_tariff[tariff] = before.plus(held), before_uj + energy_uj
 
     def row(self, group: str) -> WasteRow:
         """The group's row."""
         whole = WasteRow(group, len(self.runs), Held(), 0, 0, 0)
-        for pue_ppm, (held, energy_uj) in self.by_pue.items():
-            facility = energy_uj * pue_ppm // PPM, held.idle_uj * pue_ppm // PPM
+        for tariff, (held, energy_uj) in self.by_tariff.items():
+            facility = energy_uj * tariff.pue_ppm // PPM, held.idle_uj * tariff.pue_ppm // PPM
             whole = whole.plus(WasteRow(group, 0, held, energy_uj, *facility))
-        return whole
+        return whole._replace(
+            sums=sums_of((tariff, uj) for tariff, (_, uj) in self.by_tariff.items()),
+            idle_sums=sums_of(
+                (tariff, held.idle_uj) for tariff, (held, _) in self.by_tariff.items()
+            ),
+        )
 
 
 def find_waste(
@@ -92,20 +109,22 @@ def find_waste(
     span = {"since": since_s, "until": until_s, "uid": uid}
     query = _HELD.format(
         group=_GROUPS[by],
+        tariff=_TARIFF,
         slots=_PART.format(table="entry", column="slot_s", own=own),
         hours=_PART.format(table="entry_hour", column="hour_s", own=own),
     )
     groups: dict[str, _Sums] = {}
-    for group, payee_id, pue_ppm, held_ms, idle_ms, idle_uj, energy_uj in connection.execute(
+    for group, payee_id, *tariff, held_ms, idle_ms, idle_uj, energy_uj in connection.execute(
         query, span
     ):
         sums = groups.setdefault(group, _Sums(set(), {}))
-        sums.add(payee_id, pue_ppm, Held(held_ms, idle_ms, idle_uj), energy_uj)
+        sums.add(payee_id, _Tariff(*tariff), Held(held_ms, idle_ms, idle_uj), energy_uj)
     rows = [sums.row(group) for group, sums in groups.items()]
     rows.sort(key=lambda row: (-row.held.idle_uj, -row.held.idle_ms, row.group))
-    unheld = connection.execute(_UNHELD, span).fetchall()
+    unheld = [(_Tariff(*row[:3]), int(row[3])) for row in connection.execute(_UNHELD, span)]
     return Waste(
         rows=tuple(rows),
         unheld_uj=sum(uj for _, uj in unheld),
-        unheld_facility_uj=sum(uj * pue_ppm // PPM for pue_ppm, uj in unheld),
+        unheld_facility_uj=sum(uj * tariff.pue_ppm // PPM for tariff, uj in unheld),
+        unheld_sums=sums_of(unheld),
     )

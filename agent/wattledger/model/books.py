@@ -13,7 +13,8 @@ from wattledger.model.jobs import Held, JobRun
 from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
 from wattledger.model.paying import Payee, PayeeKind
 from wattledger.model.pricing import Basis, GridSignal, Price
-from wattledger.model.settling import Settled, Settlement
+from wattledger.model.restating import Restatement, Stale
+from wattledger.model.settling import Settled, SettledBy, Settlement
 from wattledger.model.sums import NO_SUMS, Sums
 from wattledger.model.uncertainty import NO_PARTS, Parts
 
@@ -78,8 +79,10 @@ class Batch:
         books_ns: wall clock up to which the books are complete with this commit.
         runs: jobs' runs as they are now: those that run, and those that have ended since.
         held: entry → how long its device was held, to add; its energy need not be in this batch.
-        sums: job's run → what its sums beside the amounts grow by.
         settlements: prices published since; what was booked does not change.
+        restatements: factors of the past, as somebody says since; likewise.
+        stale: what the restatements in force are still to be applied to.
+        sums: job's run → what its sums beside the amounts grow by.
     """
 
     energy_uj: Mapping[EntryKey, int]
@@ -92,8 +95,10 @@ class Batch:
     books_ns: int
     runs: tuple[JobRun, ...] = ()
     held: Mapping[EntryKey, Held] = field(default_factory=lambda: MappingProxyType({}))
-    sums: Mapping[Payee, Sums] = field(default_factory=lambda: MappingProxyType({}))
     settlements: tuple[Settlement, ...] = ()
+    restatements: tuple[Restatement, ...] = ()
+    stale: tuple[Stale, ...] = ()
+    sums: Mapping[Payee, Sums] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,8 @@ class Books:
         books_ns: wall clock up to which the books are complete; 0 before the first commit.
         commits: how many commits this epoch holds.
         jobs: totals of jobs.
-        settled: what is settled since the epoch, by what the intensities count.
+        settled: what is known better since the epoch, by what the intensities count.
+        restatements: all that were ever made, in that order.
     """
 
     epoch: str
@@ -122,7 +128,8 @@ class Books:
     books_ns: int
     commits: int
     jobs: JobBooks = field(default_factory=JobBooks)
-    settled: Mapping[Basis, Settled] = field(default_factory=lambda: MappingProxyType({}))
+    settled: SettledBy = field(default_factory=lambda: MappingProxyType({}))
+    restatements: tuple[Restatement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +171,10 @@ class TotalsRow(NamedTuple):
         estimated_uj: of the energy, what no meter saw.
         bases: what its carbon intensities count; more than one: the CO2e adds up unlike things.
         facility_uj: IT energy × PUE, each part at the PUE it was booked with; None: not known.
-        settled: how much of it is settled, and what that changes.
+        settled: what is known better of it by now, and what that changes; over all bases.
         sure: the amounts by what tells how sure they are; empty: that is not known.
+        settled_bases: what the final intensities count; empty: as booked.
+        settled_facility_uj: IT energy × PUE, restated where it was; None: not known.
         sums: money and market-based CO2e, as they were booked.
     """
 
@@ -176,4 +185,6 @@ class TotalsRow(NamedTuple):
     facility_uj: int | None = None
     settled: Settled = Settled()
     sure: Parts = NO_PARTS
+    settled_bases: tuple[Basis, ...] = ()
+    settled_facility_uj: int | None = None
     sums: Sums = NO_SUMS

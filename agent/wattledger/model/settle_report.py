@@ -1,10 +1,11 @@
-"""What settling came to."""
+"""What settling and restating came to."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from wattledger.model.books import TotalsRow
+from wattledger.model.restating import Restatement
 
 
 class SettleReport(NamedTuple):
@@ -16,7 +17,8 @@ class SettleReport(NamedTuple):
         total: the books of that time as they stand now.
         changed_slots: how many were priced anew, or for the first time.
         unpublished_uj: the energy that no source has published a price for.
-        other_basis_uj: the energy that has one on another basis only, which settles nothing.
+        other_basis_uj: the energy that a source priced, and that has been published on another
+            basis only since, which settles nothing.
         sources: who was asked.
         problems: (source, what went wrong).
     """
@@ -42,4 +44,22 @@ class SettleResult(NamedTuple):
 
     finished: bool
     report: SettleReport | None = None
+    message: str = ""
+
+
+class RestateResult(NamedTuple):
+    """How far a restatement has come.
+
+    Attributes:
+        finished: whether all entries that it covers have been corrected.
+        restatement: the one that is in force with it; None: there is none, see `message`.
+        is_new: it was recorded now; not: its factors were in force already, nothing was.
+        total: the books of its span as they stand now; None: it is not finished.
+        message: why it could not be done; empty where it could.
+    """
+
+    finished: bool
+    restatement: Restatement | None = None
+    is_new: bool = False
+    total: TotalsRow | None = None
     message: str = ""

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.model.pricing import Basis, GridSignal, Price
 
 
 class Settled(NamedTuple):
-    """How far amounts are settled, and what that changes.
+    """What is known better of amounts by now, and what that changes.
+
+    Where the intensity that was published since counts something else (another `Basis`) than the
+    one that was booked, the CO2e booked is taken away from the one and the final one added to the
+    other; all other figures count where the final one does.
 
     Attributes:
-        energy_uj: the energy that was priced anew.
-        co2e_ug: its CO2e at the settled prices less that in the books; may be below 0.
+        energy_uj: the energy that was priced anew by what its source published.
+        co2e_ug: CO2e at the final prices less that in the books; may be below 0.
         water_grid_ul: likewise of the grid's water.
+        water_onsite_ul: likewise of the water on site.
+        restated_uj: the energy of which a factor was restated.
+        moved_uj: of one basis: energy that came to it from others (or, below 0, went); of all: 0.
     """
 
     energy_uj: int = 0
     co2e_ug: int = 0
     water_grid_ul: int = 0
+    water_onsite_ul: int = 0
+    restated_uj: int = 0
+    moved_uj: int = 0
 
     def plus(self, other: Settled) -> Settled:
         """The sum, quantity by quantity."""
-        return Settled(
-            self.energy_uj + other.energy_uj,
-            self.co2e_ug + other.co2e_ug,
-            self.water_grid_ul + other.water_grid_ul,
-        )
+        return Settled(*map(int.__add__, self, other))
+
+    def less(self, other: Settled) -> Settled:
+        """The difference, quantity by quantity."""
+        return Settled(*map(int.__sub__, self, other))
+
+
+NOT_SETTLED = Settled()
+SettledBy = Mapping[Basis, Settled]
+"""By what the intensities count."""
+NONE_SETTLED: SettledBy = MappingProxyType({})
+
+
+def sum_of_settled(settled: SettledBy) -> Settled:
+    """Over all bases: CO2e that counts unlike things, where there are several."""
+    whole = Settled()
+    for part in settled.values():
+        whole = whole.plus(part)
+    return whole
+
+
+def final_bases(booked_uj: Mapping[Basis, int], settled: SettledBy) -> tuple[Basis, ...]:
+    """What the final CO2e counts, in order.
+
+    Args:
+        booked_uj: the energy by the basis that it was booked on.
+        settled: what is known better.
+    """
+    final_uj = dict(booked_uj)
+    for basis, part in settled.items():
+        final_uj[basis] = final_uj.get(basis, 0) + part.moved_uj
+    return tuple(sorted(basis for basis, uj in final_uj.items() if uj)) or tuple(sorted(booked_uj))
 
 
 class HistoryVersion(NamedTuple):
@@ -75,7 +114,8 @@ class Settlement(NamedTuple):
     Attributes:
         slot_s: Unix seconds.
         price: that of the books.
-        settled: the one published since; of the same basis, PUE and WUE.
+        settled: the one published since; of the same PUE and WUE. What no source priced (the
+            table did) may be settled on another basis.
         history: whose word that is.
     """
 

@@ -15,7 +15,10 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
-from wattledger.model.settling import Settled
+from wattledger.model.embodied import Rates
+from wattledger.model.settling import final_bases, sum_of_settled
+from wattledger.model.sums import FG_PER_UG, read_node
+from wattledger.model.sums import total as total_sums
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.amounts import stress_weighted_l
@@ -23,6 +26,7 @@ from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns
 from wattledger_exporters.when import iso
 
+MS_PER_H = 3_600_000
 LEVELS = {
     FallbackLevel.LIVE: "live",
     FallbackLevel.LAST_GOOD: "last good signal",
@@ -103,6 +107,7 @@ def totals(
 def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
     """The answer of `/api/v1/status`."""
     books, ledger, site = snapshot.books, snapshot.ledger, snapshot.site
+    market_ug = site.market_beside(snapshot.grid.signal)
     return {
         "version": snapshot.version,
         "simulated": snapshot.simulated or None,
@@ -149,7 +154,9 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
             "price_per_kwh": None
             if site.price_per_kwh is None
             else {"value": site.price_per_kwh, "currency": site.currency},
+            "market_g_per_kwh": None if market_ug is None else units.grams(market_ug),
         },
+        "embodied": _embodied(snapshot.embodied),
         "claim_faults": [
             {"source": fault.meter, "message": fault.message, "hint": fault.hint or None}
             for fault in snapshot.claim_faults
@@ -185,15 +192,30 @@ def node_total(snapshot: Snapshot) -> TotalsRow:
         )
         for key, total in snapshot.books.totals.items()
     )
-    return total._replace(settled=sum_of_settled(snapshot.books.settled))
+    booked_uj: dict[Basis, int] = {}
+    for key, cell in snapshot.books.totals.items():
+        booked_uj[key.basis] = booked_uj.get(key.basis, 0) + cell.amounts.energy_uj
+    known_since = snapshot.books.settled
+    return total._replace(
+        settled=sum_of_settled(known_since),
+        settled_bases=final_bases(booked_uj, known_since),
+        sums=total_sums(read_node(snapshot.books.notes).values()),
+    )
 
 
-def sum_of_settled(settled: Mapping[Basis, Settled]) -> Settled:
-    """What is settled over all bases."""
-    whole = Settled()
-    for part in settled.values():
-        whole = whole.plus(part)
-    return whole
+def _embodied(rates: Rates) -> dict[str, Any]:
+    """What the time of the hardware weighs; None where nobody says so."""
+
+    def grams_per_hour(fg_per_ms: int | None) -> float | None:
+        return None if fg_per_ms is None else units.grams(fg_per_ms * MS_PER_H) / FG_PER_UG
+
+    return {
+        "gpus_g_per_h": grams_per_hour(sum(rates.gpus.values()) if rates.gpus else None),
+        "gpus_source": rates.sources.get("gpu"),
+        "host_g_per_h": grams_per_hour(rates.host),
+        "host_source": rates.sources.get("host"),
+        "unknown_models": list(rates.unknown),
+    }
 
 
 def _devices(snapshot: Snapshot) -> list[dict[str, Any]]:

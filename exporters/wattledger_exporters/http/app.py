@@ -17,6 +17,7 @@ from wattledger_exporters.http import (
     api,
     jobs_api,
     openapi,
+    restate_api,
     runs_api,
     settle_api,
     waste_api,
@@ -82,6 +83,7 @@ class App(Application):
         self._release = Worker("wattledger-release", waiting=1)
         self._runs = runs_api.RunsApi(daemon)
         self._settle = settle_api.SettleApi(daemon)
+        self._restate = restate_api.RestateApi(daemon)
         self.routes = {
             "/metrics": (READ, self._get_metrics),
             "/healthz": (READ, self._get_health),
@@ -98,6 +100,7 @@ class App(Application):
             runs_api.RUN_PATH: (READ, self._get_run),
             runs_api.FINISH_PATH: (("POST",), self._finish_run),
             settle_api.SETTLE_PATH: (("POST",), self._post_settle),
+            restate_api.RESTATE_PATH: (("GET", "HEAD", "POST"), self._restate_or_list),
             settle_api.VERIFY_PATH: (READ, self._get_verify),
             settle_api.AUDIT_PATH: (READ, self._get_audit),
             "/api/v1/release": (("POST",), self._post_release),
@@ -107,7 +110,8 @@ class App(Application):
     def stop(self) -> None:
         """End the workers, without waiting for them."""
         super().stop()
-        for part in (self._totals, self._release, self._operators, self._runs, self._settle):
+        workers = (self._totals, self._release, self._operators, self._runs, self._settle)
+        for part in (*workers, self._restate):
             part.stop()
 
     def route(self, path: str) -> Route | None:
@@ -218,7 +222,7 @@ class App(Application):
         given = parameters(scope["query_string"], waste_api.PARAMETERS)
         asked = waste_api.waste_query(given, self._clock.now().wall_ns)
         found = await self._totals.run(partial(self._daemon.waste, *asked, uid), _TIMEOUT_S)
-        return answer(200, waste_api.waste(asked, found, uid, self._site()))
+        return answer(200, waste_api.waste(asked, found, uid))
 
     def _site(self) -> SiteFactors | None:
         snapshot = self._daemon.snapshot()
@@ -254,6 +258,12 @@ class App(Application):
     async def _post_settle(self, scope: Scope) -> Response:
         await self._operator(scope)
         return await self._settle.settle(scope["query_string"])
+
+    async def _restate_or_list(self, scope: Scope) -> Response:
+        await self._operator(scope)
+        if scope["method"] == "POST":
+            return await self._restate.restate(scope["query_string"], self._clock.now().wall_ns)
+        return await self._restate.listed(scope["query_string"])
 
     async def _get_verify(self, scope: Scope) -> Response:
         await self._operator(scope)

@@ -13,13 +13,16 @@ from wattledger.model import Quality, SiteFactors
 from wattledger.model.jobbooks import JOB_SORTS, Cell, JobDetail, JobQuery, JobRow, RunBook
 from wattledger.model.jobs import MANAGERS, JobKey
 from wattledger.model.pricing import GridPart
+from wattledger.model.settling import sum_of_settled
+from wattledger.model.sums import sums_of
 from wattledger.model.uncertainty import Parts, Sureness, together
-from wattledger.units import NS_PER_S, PPM
+from wattledger.units import NS_PER_S
 from wattledger_exporters.advice import advice
 from wattledger_exporters.amounts import amounts, amounts_of, settled_amounts, stress_weighted_l
 from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, whole_number
-from wattledger_exporters.receipts import cost, cost_of, grid_parts
+from wattledger_exporters.receipts import grid_parts
+from wattledger_exporters.sums import cost_of, costs_of, told_sums
 from wattledger_exporters.when import iso
 
 PARAMETERS = (
@@ -168,7 +171,7 @@ def job(
         job_id: of the job.
         detail: of all its runs, or of the runs of `uid`.
         uid: whose runs may be seen; None: all.
-        site: what a kWh costs, and how scarce water is; None: not known.
+        site: how scarce water is; None: not known.
         power_uw: job → its mean power over the last commit's window.
     """
     newest = detail.runs[0].run
@@ -185,8 +188,8 @@ def job(
         energy_uj += part_uj
     share = {q: uj / energy_uj for q, uj in sorted(qualities.items()) if uj}
     idle_uj = {grid: cell.held.idle_uj for grid, cell in grids.items()}
-    price = (site.price_per_kwh, site.currency) if site is not None else (None, "")
-    idle_cost = cost(sum(uj * grid.pue_ppm // PPM for grid, uj in idle_uj.items()), *price)
+    idle_sums = sums_of(idle_uj.items())
+    idle_costs = costs_of(idle_sums, sum(idle_uj.values()))
     return {
         "manager": manager,
         "job_id": job_id,
@@ -201,17 +204,23 @@ def job(
             amounts_of(detail.total).water_onsite_ul,
             site.water_stress_factor if site is not None else None,
         ),
-        "uncertainty": uncertainty(amounts_of(detail.total), together(*sure), detail.settled),
-        "settled": settled_amounts(amounts_of(detail.total), detail.settled),
-        "cost": cost_of(grids, *price),
-        "held_idle_cost": idle_cost,
+        "uncertainty": uncertainty(
+            amounts_of(detail.total),
+            together(*sure),
+            sum_of_settled(detail.settled),
+            detail.sums.embodied_ug,
+        ),
+        "settled": settled_amounts(detail.total, detail.settled),
+        **told_sums(detail.sums, energy_uj),
+        "held_idle_cost": cost_of(idle_sums),
+        "held_idle_costs": idle_costs,
         "mean_watts": units.joules(energy_uj) / units.seconds(detail.ran_ns)
         if detail.ran_ns
         else None,
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
         "grid": grid_parts(grids, detail.weights),
-        "advice": advice(detail, idle_cost),
+        "advice": advice(detail, idle_costs),
         "runs": [run(book, power_uw) for book in detail.runs],
         "run_count": detail.run_count,
         "timeline_grain_s": detail.grain_s,
@@ -248,6 +257,7 @@ def run(book: RunBook, power_uw: Powers = NO_POWERS) -> dict[str, Any]:
             for h in known.holdings
         ],
         "totals": amounts(book.cells),
-        "settled": settled_amounts(amounts_of(book.cells), book.settled),
+        "settled": settled_amounts(book.cells, book.settled),
+        **told_sums(book.sums, amounts_of(book.cells).energy_uj),
         "power_w": None if now_uw is None else units.watts(now_uw),
     }

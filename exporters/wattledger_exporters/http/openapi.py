@@ -7,7 +7,7 @@ from typing import Any
 from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters import report
-from wattledger_exporters.http import runs_api, settle_api, waste_api
+from wattledger_exporters.http import restate_api, runs_api, settle_api, waste_api
 from wattledger_exporters.http.jobs_api import (
     DEFAULT_LIMIT,
     MAX_ID_CHARS,
@@ -263,6 +263,32 @@ def _books() -> dict[str, Any]:
                 errors=("400", "403", "503"),
                 parameters=[query("days", "how far back; without it grid.settle_window", days)],
             )
+        },
+        restate_api.RESTATE_PATH: {
+            "get": operation(
+                f"Every restatement that was ever made, in that order. {who}",
+                _JSON,
+                ref("Restatements"),
+                errors=("400", "403", "503"),
+            ),
+            "post": operation(
+                "Say what PUE, WUE or EWIF a span of the past had; what was booked stays, and what "
+                "is in force already is not recorded again. Answers when all entries have it, or "
+                f"unfinished after a while: ask again. {who}",
+                _JSON,
+                ref("Restating"),
+                errors=("400", "403", "503"),
+                parameters=[
+                    *(
+                        query(name, "what it was; without it, it is left alone", {"type": "number"})
+                        for name in restate_api.FACTORS
+                    ),
+                    query("since", "first hour of UTC; required", _INSTANT),
+                    query("until", "exclusive; without it from then on", _INSTANT),
+                    query("author", "who says so; required", TEXT),
+                    query("reason", "why; required", TEXT),
+                ],
+            ),
         },
         settle_api.VERIFY_PATH: {
             "get": operation(

@@ -6,7 +6,15 @@ from wattledger_exporters.http.schemas.bands import bands_schemas
 from wattledger_exporters.http.schemas.books import books_schemas, totals_schemas
 from wattledger_exporters.http.schemas.jobs import jobs_schemas, runs_schemas, waste_schemas
 from wattledger_exporters.http.schemas.status import status_schemas
-from wattledger_exporters.http.schemas.terms import INSTANT, NUMBER, TEXT, Schema, maybe, thing
+from wattledger_exporters.http.schemas.terms import (
+    INSTANT,
+    NUMBER,
+    SHARE,
+    TEXT,
+    Schema,
+    maybe,
+    thing,
+)
 
 
 def schemas() -> dict[str, Schema]:
@@ -18,6 +26,7 @@ def schemas() -> dict[str, Schema]:
         "Ready": thing({"status": TEXT, "books": maybe(INSTANT)}),
         "Message": thing({"message": TEXT}),
         "Cost": thing({"amount": NUMBER, "currency": TEXT}),
+        "CostShare": thing({"amount": NUMBER, "currency": TEXT, "energy_share": SHARE}),
         **bands_schemas(),
         **totals_schemas(),
         **jobs_schemas(),

@@ -19,6 +19,8 @@ from wattledger_exporters.http.schemas.terms import (
     thing,
 )
 
+_TEXTS = ("group", "basis", "basis_settled", "currency", "costs")
+
 
 def totals_schemas() -> dict[str, Schema]:
     """Sums of a span."""
@@ -26,7 +28,7 @@ def totals_schemas() -> dict[str, Schema]:
         name: EXACT if name.endswith(("_uj", "_ug", "_ul")) else NUMBER for name in report.FIELDS
     }
     columns |= {name: maybe(columns[name]) for name in report.MAY_LACK}
-    row = thing({**columns, "group": TEXT, "basis": TEXT})
+    row = thing({**columns, **dict.fromkeys(_TEXTS, TEXT)})
     totals = thing(
         {
             "since": maybe(INSTANT),
@@ -57,10 +59,26 @@ def books_schemas() -> dict[str, Schema]:
             "problems": listing(thing({"source": TEXT, "message": TEXT})),
         }
     )
+    restatement = thing(
+        {
+            **dict.fromkeys(("author", "reason"), TEXT),
+            **dict.fromkeys(("made", "since", "until"), maybe(INSTANT)),
+            **dict.fromkeys(("pue", "wue_l_per_kwh", "ewif_l_per_kwh"), maybe(NUMBER)),
+        }
+    )
+    restating = thing(
+        {
+            "finished": TRUTH,
+            "message": maybe(TEXT),
+            "recorded": TRUTH,
+            "restatement": maybe(ref("Restatement")),
+            "total": maybe(ref("TotalsRow")),
+        }
+    )
     record = {
         "type": "object",
         "required": ["record"],
-        "properties": {"record": choice("entry", "settlement", "history", "price")},
+        "properties": {"record": choice("entry", "settlement", "history", "restatement", "price")},
         "description": "exact integers are decimal texts",
     }
     return {
@@ -68,6 +86,9 @@ def books_schemas() -> dict[str, Schema]:
         "Settling": thing(
             {"finished": TRUTH, "message": maybe(TEXT), "report": maybe(ref("SettleReport"))}
         ),
+        "Restatement": restatement,
+        "Restatements": thing({"restatements": listing(ref("Restatement"))}),
+        "Restating": restating,
         "Verification": thing({"balanced": TRUTH, "differences": listing(TEXT)}),
         "Audit": thing({"records": listing(record), "next_cursor": maybe(TEXT)}),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wattledger.model import Basis, Kind, Quality
 from wattledger.model.jobs import MANAGERS
 from wattledger_exporters.http.schemas.terms import (
+    COSTS,
     EXACT,
     INSTANT,
     NUMBER,
@@ -19,6 +20,7 @@ from wattledger_exporters.http.schemas.terms import (
     mapping,
     maybe,
     ref,
+    sums,
     thing,
 )
 
@@ -54,6 +56,7 @@ def jobs_schemas() -> dict[str, Schema]:
         "labels": mapping(TEXT),
         "totals": ref("JobAmounts"),
         "settled": maybe(ref("SettledAmounts")),
+        **sums(),
     }
     now = {
         **NUMBER,
@@ -80,8 +83,8 @@ def jobs_schemas() -> dict[str, Schema]:
             **common,
             "uncertainty": maybe(ref("Uncertainty")),
             "water_stress_weighted_l": maybe(STRESSED),
-            "cost": maybe(ref("Cost")),
             "held_idle_cost": maybe(ref("Cost")),
+            "held_idle_costs": COSTS,
             "mean_watts": maybe(NUMBER),
             "quality": ref("QualityShares"),
             "estimated_share": SHARE,
@@ -96,8 +99,16 @@ def jobs_schemas() -> dict[str, Schema]:
     )
     settled = thing(
         {
-            **dict.fromkeys(("energy_kwh", "co2e_g", "co2e_difference_g", "water_grid_l"), NUMBER),
-            "exact": thing(dict.fromkeys(("energy_uj", "co2e_ug", "water_grid_ul"), EXACT)),
+            **dict.fromkeys(("energy_kwh", "restated_kwh"), NUMBER),
+            **dict.fromkeys(("co2e_g", "co2e_difference_g"), NUMBER),
+            "co2e_g_by_basis": mapping(NUMBER),
+            **dict.fromkeys(("water_grid_l", "water_onsite_l"), NUMBER),
+            "exact": thing(
+                dict.fromkeys(
+                    ("energy_uj", "restated_uj", "co2e_ug", "water_grid_ul", "water_onsite_ul"),
+                    EXACT,
+                )
+            ),
         }
     )
     jobs = thing(
@@ -146,7 +157,7 @@ def runs_schemas() -> dict[str, Schema]:
             **{name: amounts[name] for name in (*same, "held_idle_kwh")},
             "uncertainty": maybe(ref("Uncertainty")),
             "water_stress_weighted_l": maybe(STRESSED),
-            "cost": maybe(ref("Cost")),
+            **sums(),
             "mean_watts": NUMBER,
             "quality": ref("QualityShares"),
             "estimated_share": SHARE,
@@ -193,7 +204,9 @@ def waste_schemas() -> dict[str, Schema]:
             "held_idle_kwh": NUMBER,
             "idle_energy_share": maybe(SHARE),
             "held_idle_cost": maybe(ref("Cost")),
+            "held_idle_costs": COSTS,
             "held_cost": maybe(ref("Cost")),
+            "held_costs": COSTS,
             "exact": thing(dict.fromkeys(exact, EXACT)),
         }
     )
@@ -201,6 +214,7 @@ def waste_schemas() -> dict[str, Schema]:
         {
             "energy_kwh": NUMBER,
             "cost": maybe(ref("Cost")),
+            "costs": COSTS,
             "exact": thing(dict.fromkeys(("energy_uj", "facility_uj"), EXACT)),
         }
     )

@@ -105,6 +105,16 @@ def status_schemas() -> dict[str, Schema]:
                 **dict.fromkeys(("pue", "wue_l_per_kwh", "ewif_l_per_kwh"), factor),
                 "water_stress_factor": maybe(NUMBER),
                 "price_per_kwh": {"anyOf": [price, {"type": "null"}]},
+                "market_g_per_kwh": maybe(NUMBER),
+            }
+        ),
+        "embodied": thing(
+            {
+                "gpus_g_per_h": maybe(NUMBER),
+                "gpus_source": maybe(TEXT),
+                "host_g_per_h": maybe(NUMBER),
+                "host_source": maybe(TEXT),
+                "unknown_models": listing(TEXT),
             }
         ),
         "claim_faults": listing(thing({"source": TEXT, "message": TEXT, "hint": maybe(TEXT)})),

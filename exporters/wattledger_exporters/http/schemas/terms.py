@@ -21,6 +21,11 @@ EXACT: Schema = {
     "pattern": "^[0-9]+$",
     "description": "an exact integer, since a JSON number is a float64 for most readers",
 }
+COSTS: Schema = {
+    "type": "array",
+    "items": {"$ref": "#/components/schemas/CostShare"},
+    "description": "one for each currency; energy_share is that of which a price was known",
+}
 
 
 def ref(name: str) -> Schema:
@@ -47,6 +52,19 @@ def thing(properties: dict[str, Schema]) -> Schema:
         "required": list(properties),
         "properties": properties,
         "additionalProperties": False,
+    }
+
+
+def sums() -> dict[str, Schema]:
+    """Money, market-based and embodied CO2e, of what was booked."""
+    by_contracts = {**NUMBER, "description": "by the site's contracts, beside co2e_g"}
+    making = {**NUMBER, "description": "of making the hardware held; never inside co2e_g"}
+    return {
+        "cost": maybe(ref("Cost")),
+        "costs": COSTS,
+        "market_co2e_g": maybe(by_contracts),
+        "market_energy_share": maybe(SHARE),
+        "embodied_co2e_g": maybe(making),
     }
 
 

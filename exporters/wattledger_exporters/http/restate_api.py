@@ -1,0 +1,143 @@
+"""Restating over the API: what an operator says of the site's past, and what was ever said.
+
+For operators only: it changes what the reports of all say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from wattledger import units
+from wattledger.model.restating import END_S, HOUR_S, Restatement
+from wattledger.model.settle_report import RestateResult
+from wattledger.ports import Daemon
+from wattledger.units import NS_PER_S
+from wattledger_exporters import report
+from wattledger_exporters.http.query import BadRequest, instant_ns, parameters
+from wattledger_exporters.http.response import Response, answer
+from wattledger_exporters.http.worker import Worker
+from wattledger_exporters.when import iso
+
+RESTATE_PATH = "/api/v1/restate"
+WAIT_S = 20.0
+TEXT_CHARS = 500
+LEAST_PUE, MOST_PUE, MOST_L_PER_KWH = 1.0, 10.0, 1000.0
+FACTORS = {
+    "pue": ("pue_ppm", LEAST_PUE, MOST_PUE),
+    "wue_l_per_kwh": ("wue_ul_per_kwh", 0.0, MOST_L_PER_KWH),
+    "ewif_l_per_kwh": ("ewif_ul_per_kwh", 0.0, MOST_L_PER_KWH),
+}
+"""What can be restated: the field of `Restatement`, and its bounds; as in the settings."""
+PARAMETERS = (*FACTORS, "since", "until", "author", "reason")
+_TIMEOUT_S = 60.0
+
+
+class RestateApi:
+    """The handlers; who may ask is for the caller to see to."""
+
+    def __init__(self, daemon: Daemon, wait_s: float = WAIT_S) -> None:
+        """Args: daemon: whose books. wait_s: how long an answer may wait for the restating."""
+        self._daemon = daemon
+        self._wait_s = wait_s
+        self._worker = Worker("wattledger-restate", waiting=4)
+
+    def stop(self) -> None:
+        """End the thread, without waiting for it."""
+        self._worker.stop()
+
+    async def restate(self, query: bytes, now_ns: int) -> Response:
+        """`POST /api/v1/restate`."""
+        made = restatement_of(parameters(query, PARAMETERS), now_ns)
+        restate = partial(self._daemon.restate, made, self._wait_s)
+        return answer(200, restate_json(await self._worker.run(restate, _TIMEOUT_S)))
+
+    async def listed(self, query: bytes) -> Response:
+        """`GET /api/v1/restate`."""
+        parameters(query, ())
+        found = await self._worker.run(self._daemon.restatements, _TIMEOUT_S)
+        return answer(200, list_json(found))
+
+
+def restatement_of(given: Mapping[str, str], now_ns: int) -> Restatement:
+    """What was asked for.
+
+    Args:
+        given: by the names of `PARAMETERS`.
+        now_ns: wall clock, when it is said.
+
+    Raises:
+        BadRequest: with a sentence.
+    """
+    factors: dict[str, int] = {}
+    for name, (field, least, most) in FACTORS.items():
+        if name not in given:
+            continue
+        try:
+            value = units.micro(given[name])
+        except ValueError:
+            value = -1
+        if not units.micro(least) <= value <= units.micro(most):
+            raise BadRequest(f"{name}={given[name][:64]!r} is not from {least:g} to {most:g}.")
+        factors[field] = value
+    if not factors:
+        raise BadRequest(f"Say what is restated: {', '.join(FACTORS)}.")
+    if "since" not in given:
+        raise BadRequest("Say from when on it holds, with since.")
+    from_s = _hour_s("since", given["since"], now_ns)
+    to_s = _hour_s("until", given["until"], now_ns) if "until" in given else END_S
+    if to_s <= from_s:
+        raise BadRequest("until does not lie after since.")
+    author, reason = (_text(name, given.get(name, "")) for name in ("author", "reason"))
+    return Restatement(author, reason, now_ns, from_s, to_s, **factors)
+
+
+def _hour_s(name: str, text: str, now_ns: int) -> int:
+    found_s, rest_ns = divmod(instant_ns(name, text, now_ns), NS_PER_S)
+    if rest_ns or found_s % HOUR_S:
+        raise BadRequest(
+            f"{name}={text[:64]!r} is not on a full hour of UTC, which old books are kept by."
+        )
+    return found_s
+
+
+def _text(name: str, text: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise BadRequest(f"Say {'who says so' if name == 'author' else 'why'}, with {name}.")
+    if len(text) > TEXT_CHARS or not text.isprintable():
+        raise BadRequest(f"{name} is not printable text of at most {TEXT_CHARS} characters.")
+    return text
+
+
+def restatement_json(one: Restatement) -> dict[str, Any]:
+    """One restatement; a factor that it leaves alone is null, and so is the end that it lacks."""
+    return {
+        "author": one.author,
+        "reason": one.reason,
+        "made": iso(one.made_at_ns),
+        "since": iso(one.from_s * NS_PER_S),
+        "until": None if one.to_s == END_S else iso(one.to_s * NS_PER_S),
+        **{
+            name: None if (value := getattr(one, field)) is None else value / units.PPM
+            for name, (field, _, _) in FACTORS.items()
+        },
+    }
+
+
+def list_json(found: Sequence[Restatement]) -> dict[str, Any]:
+    """The answer of `GET /api/v1/restate`."""
+    return {"restatements": [restatement_json(one) for one in found]}
+
+
+def restate_json(result: RestateResult) -> dict[str, Any]:
+    """The answer of `POST /api/v1/restate`."""
+    one, total = result.restatement, result.total
+    return {
+        "finished": result.finished,
+        "message": result.message or None,
+        "recorded": result.is_new,
+        "restatement": None if one is None else restatement_json(one),
+        "total": None if total is None else report.row_dict(total),
+    }
