@@ -25,8 +25,11 @@ from wattledger.model import (
     TotalKey,
     TotalsRow,
 )
+from wattledger.model.embodied import Embodied, rates_of
 from wattledger.model.jobbooks import Cell, JobBooks, PastRuns, RunBook, UserKey
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
+from wattledger.model.market import Contract, Market
+from wattledger.model.sums import NODE_NOTE, Sums, Weighed, write_node
 from wattledger.units import NS_PER_S, UJ_PER_KWH
 
 NOW_NS = 1_800_000_000 * NS_PER_S  # 2027-01-15T08:00:00Z
@@ -89,10 +92,24 @@ def books(infos: list[DeviceInfo]) -> Books:
         totals=totals,
         devices=records,
         signals=(),
-        notes={},
+        notes={NODE_NOTE: write_node(node_sums())},
         books_ns=NOW_NS - 2 * NS_PER_S,
         commits=17_280,
     )
+
+
+def node_sums() -> dict[Kind, Sums]:
+    """Two currencies, contracts, and hardware of which something is known."""
+    gpu = Sums(
+        {
+            "EUR": Weighed(3 * UJ_PER_KWH * 1_560_000 * 250_000, 3 * UJ_PER_KWH),
+            "CHF": Weighed(UJ_PER_KWH * 1_560_000 * 300_000, UJ_PER_KWH),
+        },
+        Weighed(4 * UJ_PER_KWH * 1_560_000 * 240_000_000, 4 * UJ_PER_KWH),
+        embodied_fg=123_456_789_000_000_000,
+    )
+    cpu = Sums({"EUR": Weighed(UJ_PER_KWH * 1_560_000 * 250_000, UJ_PER_KWH)})
+    return {Kind.GPU: gpu, Kind.CPU: cpu, Kind.OTHER: Sums(embodied_fg=10**17)}
 
 
 JOB_LABELS = ("name", "user", "account")
@@ -193,8 +210,11 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
         ),
         site=SiteFactors(
             *(1_560_000, "default", 360_000, "default", 3_100_000, "table"),
+            price_per_kwh=0.25,
+            market=Market((Contract("wind", 400_000, 11_000_000),)),
             water_stress_factor=1.8,
         ),
+        embodied=rates_of(Embodied(), infos),
         ledger=LedgerStatus(
             storage="disk",
             path="/var/lib/wattledger/ledger.sqlite",
@@ -212,9 +232,11 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
 
 def rows() -> list[TotalsRow]:
     """What a daemon's `totals` answers."""
+    sums = node_sums()[Kind.GPU]
+    one = sums._replace(costs={"EUR": sums.costs["EUR"]})
     return [
         # 2^53 + 1: no float64
-        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0, (), 13_511_000_000_000_001),
+        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0, (), 13_511_000_000_000_001, sums=one),
         TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000, (), 5_400_000_000_000),
     ]
 

@@ -192,8 +192,6 @@ class Engine:
         site = self._config.site
         return receipt_json(
             receipt,
-            site.price_per_kwh,
-            site.currency,
             measured_by="direct",
             exit_code=exit_code,
             complete=None if complete else False,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattledger import units
 from wattledger.model import Kind
 from wattledger.model.jobbooks import Cell, JobDetail
-from wattledger_exporters.wording import energy, number, percent
+from wattledger_exporters.sums import money
+from wattledger_exporters.wording import energy, percent
 
 MOSTLY = 0.5
 SOMETIMES = 0.1
@@ -16,12 +17,12 @@ _NEVER = 0.999
 _EXACT_ENOUGH_MS = 60_000  # held for less than this says nothing about a habit
 
 
-def advice(detail: JobDetail, idle_cost: Mapping[str, Any] | None) -> list[str]:
+def advice(detail: JobDetail, idle_costs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences, the most important first; none for a job that there is nothing to say of.
 
     Args:
         detail: the job.
-        idle_cost: `amount` and `currency` of what it held without use; None: there is no price.
+        idle_costs: of what it held without use, by currency; empty: no price is known.
     """
     whole = Cell()
     gpu_uj = 0
@@ -32,11 +33,11 @@ def advice(detail: JobDetail, idle_cost: Mapping[str, Any] | None) -> list[str]:
     if held.held_ms and held.idle_ms:
         of_all = held.idle_uj / whole.amounts.energy_uj if whole.amounts.energy_uj else 0.0
         of_gpu = held.idle_uj / gpu_uj if gpu_uj else 0.0
-        money = f", {number(idle_cost['amount'])} {idle_cost['currency']}" if idle_cost else ""
+        cost = f", {money(idle_costs)}" if idle_costs else ""
         said.append(
             f"{percent(held.idle_ms / held.held_ms)} of the time that it held GPUs they did "
             f"nothing: {percent(of_all)} of its energy, {percent(of_gpu)} of that of its GPUs "
-            f"({energy(units.kwh(held.idle_uj))}{money})."
+            f"({energy(units.kwh(held.idle_uj))}{cost})."
         )
         said += _what_to_try(held.idle_ms, held.held_ms)
     elif held.held_ms:

@@ -16,6 +16,8 @@ from prometheus_client import ProcessCollector
 
 from wattledger import units
 from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
+from wattledger.model.sums import NO_SUMS, Weighed, read_node
+from wattledger.model.sums import total as total_of
 from wattledger_exporters.bands import bands_now
 from wattledger_exporters.job_metrics import add_jobs
 from wattledger_exporters.lines import Families, Lines
@@ -201,6 +203,32 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
             page.add("uncertainty_ratio", band.high, quantity, "high")
 
 
+def _beside(page: Families, snapshot: Snapshot) -> None:
+    books, site, rates = snapshot.books, snapshot.site, snapshot.embodied
+    node = read_node(books.notes)
+    # What is in force now is there from the first page, so that its counter has a 0.
+    costs = {} if site.price_per_kwh is None else {site.currency: Weighed()}
+    for currency, cost in sorted({**costs, **total_of(node.values()).costs}.items()):
+        page.add("energy_cost_total", cost.amount, currency, created_ns=books.epoch_start_ns)
+    market_ug = site.market_beside(snapshot.grid.signal)
+    kinds = {record.info.kind for record in books.devices.values()} if market_ug is not None else ()
+    for kind in sorted({*kinds, *(kind for kind, sums in node.items() if any(sums.market))}):
+        market = node.get(kind, NO_SUMS).market
+        page.add("market_co2e_grams_total", market.amount, kind, created_ns=books.epoch_start_ns)
+    if market_ug is not None:
+        page.add("market_carbon_intensity_grams_per_kwh", units.grams(market_ug))
+    known = {Kind.GPU: bool(rates.gpus), Kind.OTHER: rates.host is not None}
+    for kind in sorted({*known, *node}):
+        embodied_g = node.get(kind, NO_SUMS).embodied_g
+        if embodied_g is not None or known.get(kind):
+            page.add(
+                "embodied_co2e_grams_total",
+                embodied_g or 0.0,
+                kind,
+                created_ns=books.epoch_start_ns,
+            )
+
+
 def _meters(page: Families, snapshot: Snapshot) -> None:
     started_ns = snapshot.started_ns
     for meter in snapshot.meters:
@@ -260,7 +288,7 @@ class Renderer:
             labels: `jobs.labels`: what is shown of jobs besides their ids.
         """
         page = Families(self._lines, created=created)
-        for fill in (_books, _grid, _meters, _ledger):
+        for fill in (_books, _beside, _grid, _meters, _ledger):
             fill(page, snapshot)
         add_jobs(page, snapshot, labels)
         text, openmetrics = page.pages(_PROCESS.collect() if process else ())

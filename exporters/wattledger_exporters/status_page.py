@@ -97,8 +97,14 @@ def _figures(snapshot: Snapshot) -> str:
         ("water on site", _number(units.liters(whole.water_onsite_ul)), "L"),
         ("water of the grid", _number(units.liters(whole.water_grid_ul)), "L"),
     ]
+    sums = row.sums
+    cards += [("cost", _number(c.amount), currency) for currency, c in sorted(sums.costs.items())]
+    if sums.market.energy_uj:
+        cards.append(("CO₂e by contracts", *_scaled(sums.market.amount, "g", "kg", "t")))
+    if sums.embodied_g is not None:
+        cards.append(("CO₂e of the hardware", *_scaled(sums.embodied_g, "g", "kg", "t")))
     figures = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value} <small>{unit}</small></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{value} <small>{escape(unit)}</small></dd></div>"
         for name, value, unit in cards
     )
     since = iso(snapshot.books.epoch_start_ns) or "–"

@@ -179,10 +179,11 @@ def test_a_jobs_answer(asker: Asker) -> None:
 
 
 def test_money_where_there_is_a_price(asker: Asker) -> None:
-    site = replace(snapshots.with_jobs().site, price_per_kwh=0.5, currency="CHF")
-    asker.daemon.state = snapshots.with_jobs(site=site)
+    # What it was booked at, not what the site says by now.
+    asker.daemon.cost_u_per_kwh, asker.daemon.currency = 500_000, "CHF"
     _, body = asker.ask("/api/v1/jobs/slurm/4711", 0)
     assert body["cost"]["currency"] == "CHF"
+    assert body["costs"] == [{**body["cost"], "energy_share": 1.0}]
     assert body["cost"]["amount"] == pytest.approx(1.1 * 1.2 * 0.5)  # kWh × PUE of its time × price
     assert body["held_idle_cost"]["amount"] == pytest.approx(12_345_678 / 3.6e12 * 1.2 * 0.5)
     _, body = asker.ask("/api/v1/waste", 0)

@@ -64,6 +64,7 @@ def asker() -> Asker:
     site = replace(priced, water_stress_factor=2.5)
     told = (SourceStatus("open_meteo", {"ok": 3}, 5), SourceStatus("live_pue", {"timeout": 1}))
     fault = Fault("kubelet", "timeout", "the kubelet does not answer", "look at it")
+    asker.daemon.cost_u_per_kwh, asker.daemon.currency = 250_000, "EUR"
     asker.daemon.state = snapshots.with_jobs(site=site, claim_faults=(fault,), site_sources=told)
     return asker
 
@@ -72,6 +73,7 @@ def asker() -> Asker:
 @pytest.mark.parametrize("priced", [True, False])
 def test_what_is_answered(asker: Asker, path: str, asked: str, priced: bool) -> None:
     if not priced:
+        asker.daemon.cost_u_per_kwh = None
         asker.daemon.state = snapshots.with_jobs()
     if path.endswith(("ready", "readyz")):
         asker.publish()

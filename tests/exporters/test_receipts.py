@@ -17,9 +17,14 @@ from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job
 from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
 from wattledger.units import NS_PER_S, UG_PER_G, UJ_PER_KWH
 from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
+from wattledger_exporters.sums import SUM_NAMES
 
-TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
-LIVE = GridPart("GB", "neso", Basis.GENERATION, False, 1_200_000)
+TABLE = GridPart(
+    "WORLD", "table", Basis.LIFECYCLE, True, 1_560_000, cost_u_per_kwh=250_000, currency="EUR"
+)
+LIVE = GridPart(
+    "GB", "neso", Basis.GENERATION, False, 1_200_000, cost_u_per_kwh=250_000, currency="EUR"
+)
 KWH = UJ_PER_KWH
 PRICED = "1,000 g/kWh, table WORLD (lifecycle, an estimate) and 1 more, PUE 1.56"
 SURE = (
@@ -54,7 +59,7 @@ def a_receipt(**more: Any) -> Receipt:
 
 
 def test_the_figures_of_a_receipt() -> None:
-    told = receipt_json(a_receipt(), 0.25, "EUR", exit_code=3)
+    told = receipt_json(a_receipt(), exit_code=3)
     assert told["energy_kwh"] == {"gpu": 3.0, "cpu": 1.0, "dram": 0.0, "other": 0.0, "total": 4.0}
     assert told["co2e_g"] == 4920.0
     assert told["water_l"]["total"] == 6857142.857142
@@ -79,9 +84,57 @@ def test_every_gram_names_where_its_intensity_is_from() -> None:
     assert table["estimated"] is True
 
 
+def with_parts(*parts: GridPart, embodied_fg: int = 0) -> Receipt:
+    """One kWh at each."""
+    cells = {ReceiptKey(Kind.GPU, Quality.METERED, part): a_cell(KWH) for part in parts}
+    return a_receipt(cells=cells, weights={}, embodied_fg=embodied_fg)
+
+
 def test_no_price_is_no_cost_and_a_price_of_nothing_is_a_cost_of_nothing() -> None:
-    assert receipt_json(a_receipt(), None, "EUR")["cost"] is None
-    assert receipt_json(a_receipt(), 0.0, "EUR")["cost"] == {"amount": 0.0, "currency": "EUR"}
+    bare = TABLE._replace(cost_u_per_kwh=None, currency="")
+    told = receipt_json(with_parts(bare))
+    assert (told["cost"], told["costs"]) == (None, [])
+    told = receipt_json(with_parts(bare._replace(cost_u_per_kwh=0, currency="EUR")))
+    assert told["cost"] == {"amount": 0.0, "currency": "EUR"}
+
+
+def test_energy_booked_before_a_price_was_known_is_said_not_guessed() -> None:
+    bare = LIVE._replace(cost_u_per_kwh=None, currency="", market_ug_per_kwh=None)
+    told = receipt_json(with_parts(TABLE._replace(market_ug_per_kwh=100_000_000), bare))
+    assert told["cost"] == {"amount": pytest.approx(0.39), "currency": "EUR"}
+    assert told["costs"] == [{**told["cost"], "energy_share": 0.5}]
+    assert (told["market_co2e_g"], told["market_energy_share"]) == (pytest.approx(156.0), 0.5)
+    assert told["embodied_co2e_g"] is None
+    text = " ".join(receipt_text(told).split())
+    assert "cost 0.3900 EUR of 50% of the energy" in text
+    assert "market 156.0 g CO2e by the site's contracts, of 50% of the energy" in text
+    assert "embodied" not in text
+
+
+def test_currencies_are_shown_apart_and_never_added() -> None:
+    told = receipt_json(with_parts(TABLE, LIVE._replace(currency="CHF")))
+    assert told["cost"] is None
+    assert [(one["currency"], one["energy_share"]) for one in told["costs"]] == [
+        ("CHF", 0.5),
+        ("EUR", 0.5),
+    ]
+    assert "cost      0.3000 CHF + 0.3900 EUR" in receipt_text(told)
+
+
+def test_what_making_the_hardware_emitted_is_a_figure_of_its_own() -> None:
+    without = receipt_json(with_parts(TABLE))
+    told = receipt_json(with_parts(TABLE, embodied_fg=4_680_000_000_000_000))
+    assert told["embodied_co2e_g"] == 4.68 and told["co2e_g"] == without["co2e_g"]
+    assert told["uncertainty"]["embodied_co2e_g"] is not None
+    text = receipt_text(told)
+    assert "embodied  4.680 g" in text and "of making the hardware; not in CO2e" in text
+    assert len(text.splitlines()) <= 16
+
+
+def test_a_receipt_of_a_daemon_that_knew_one_price_stays_readable() -> None:
+    told = receipt_json(with_parts(TABLE))
+    old = {name: told[name] for name in told if name not in SUM_NAMES or name == "cost"}
+    assert "cost      0.3900 EUR" in receipt_text(old)
 
 
 def test_what_began_to_be_measured_late_is_incomplete_and_its_power_is_of_the_time_measured() -> (
@@ -103,7 +156,7 @@ def test_a_run_that_goes_on() -> None:
 
 
 def test_nothing_booked_is_no_division_by_zero() -> None:
-    told = receipt_json(Receipt(a_run(0), since_ns=START_WALL_NS), 1.0, "EUR")
+    told = receipt_json(Receipt(a_run(0), since_ns=START_WALL_NS))
     assert told["energy_kwh"]["total"] == told["mean_watts"] == told["estimated_share"] == 0.0
     assert (told["quality"], told["grid"]) == ({}, [])
     assert "no energy was booked" in receipt_text(told)
@@ -123,7 +176,7 @@ def test_of_what_nothing_is_known_every_amount_is_none_and_not_0() -> None:
 
 def test_the_text_for_people() -> None:
     run = a_run(3600, holdings=(Holding("GPU-7a", 1_000_000),))
-    text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", exit_code=0), ["One note."])
+    text = receipt_text(receipt_json(a_receipt(run=run), exit_code=0), ["One note."])
     assert text.splitlines() == [
         "wattledger: train took 1 h, exit code 0; measured by the daemon as run/r-1",
         "  energy    4.000 kWh (3.2–4.6)                 GPU 3.000, CPU 1.000",
@@ -151,7 +204,7 @@ def test_a_step_says_whose_and_the_direct_way_says_so() -> None:
 def test_many_gpus_and_a_hostile_name_stay_readable() -> None:
     held = tuple(Holding(f"GPU-{n}", 1_000_000) for n in range(64))
     run = a_run(labels={"name": "\x1b[2J\n" + "x" * 100_000}, holdings=held)
-    text = receipt_text(receipt_json(a_receipt(run=run), 0.25, "EUR", complete=False))
+    text = receipt_text(receipt_json(a_receipt(run=run), complete=False))
     assert len(text.splitlines()) <= 14
     assert max(map(len, text.splitlines())) < 200
     assert "\x1b" not in text
@@ -207,7 +260,7 @@ CELLS = st.builds(
 def test_the_exact_figures_are_the_sums_of_the_cells_whatever_they_are(
     cells: dict[ReceiptKey, Cell],
 ) -> None:
-    told = receipt_json(Receipt(a_run(), cells=cells, since_ns=START_WALL_NS), 0.1, "EUR")
+    told = receipt_json(Receipt(a_run(), cells=cells, since_ns=START_WALL_NS))
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     exact = told["exact"]
     energy_uj = sum(cell.amounts.energy_uj for cell in cells.values())

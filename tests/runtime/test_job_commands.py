@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from fakes import START_WALL_NS, FakeClock
-from ledgers import CPU, GPU, batch, key, opened
+from ledgers import CPU, GPU, PRICE, batch, key, opened
 from wattledger.cli import main
+from wattledger.core.summing import of_entries
 from wattledger.job_reports import tables
-from wattledger.model import IDLE
+from wattledger.model import IDLE, Kind, Price
 from wattledger.model.jobs import Held, Holding, JobRun, job_payee
 from wattledger.units import NS_PER_S
 
@@ -28,6 +29,10 @@ REPORT = ("report", "--json", "--until", "2030-01-01", "--by")
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> str:
+    return booked_at(PRICE, tmp_path)
+
+
+def booked_at(price: Price, tmp_path: Path) -> str:
     path, clock = tmp_path / "l.sqlite", FakeClock()
     alice = JobRun(
         job_payee("slurm", "4711", START_WALL_NS),
@@ -38,7 +43,7 @@ def ledger(tmp_path: Path) -> str:
     )
     bob = replace(alice, payee=job_payee("pod", "abc", START_WALL_NS + 1), uid=None, labels={})
     bob = replace(bob, end_ns=START_WALL_NS + 60 * NS_PER_S)
-    of_gpu = key(SLOT_S, GPU.name, alice.payee)
+    of_gpu = key(SLOT_S, GPU.name, alice.payee, price=price)
     energy = {
         of_gpu: 3_600_000_000_000,
         key(SLOT_S, CPU.name, bob.payee): 5,
@@ -46,7 +51,9 @@ def ledger(tmp_path: Path) -> str:
     }
     books = opened(path, clock)
     held = {of_gpu: Held(3_600_000, 2_700_000, 900_000_000_000)}
-    books.commit(batch(energy, runs=(alice, bob), held=held), clock.now())
+    _, sums = of_entries(energy, lambda _: Kind.GPU)
+    made = batch(energy, runs=(alice, bob), held=held)
+    books.commit(replace(made, sums=sums), clock.now())
     books.close()
     return str(path)
 
@@ -118,28 +125,56 @@ def test_totals_by_job_and_user(ledger: str, capsys: pytest.CaptureFixture[str])
     assert rows == {"alice": "3600000000000", "(unknown)": "5", "(idle)": "7"}
 
 
-def test_waste(ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_money_is_of_the_price_that_was_booked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    price = PRICE._replace(cost_u_per_kwh=500_000, currency="CHF", market_ug_per_kwh=100_000_000)
+    ledger = booked_at(price, tmp_path)
+    settings = tmp_path / "c.toml"  # what a kWh costs today is no matter
+    settings.write_text('[site]\nprice_per_kwh = 9.5\ncurrency = "USD"\n')
+    since = ("--since", "2027-01-15", "--until", "2027-01-16", "--ledger", ledger)
+    of_now = ("--config", str(settings))
+    assert main(["waste", "--by", "account", *since, *of_now]) == 0
+    said = capsys.readouterr().out
+    assert "idle cost" in said.splitlines()[0]
+    row = said.splitlines()[1].split()
+    assert (row[0], row[-2:]) == ("physics", ["0.20", "CHF"])  # 0.25 kWh × 1.56 × 0.5, to even
+    assert main(["job", "4711", "--ledger", ledger, *of_now]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cost 0.7800 CHF" in said and "(0.2500 kWh, 0.1950 CHF)" in said
+    assert "market 156.0 g CO2e by the site's contracts" in said
+
+    assert main(["waste", *since, "--csv", *of_now]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert row["held_idle_uj"] == "900000000000" and float(row["held_idle_cost"]) == 0.195
+    assert (row["held_idle_gpu_hours"], row["currency"]) == ("0.75", "CHF")
+
+    assert main(["jobs", "--ledger", ledger]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split()[-1] == "cost"
+    assert [line.split()[-1] for line in lines] == ["-", "CHF"]
+    assert main(["jobs", "--ledger", ledger, "--csv"]) == 0
+    _, alice = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (float(alice["cost"]), alice["currency"]) == (0.78, "CHF")
+    assert float(alice["market_co2e_g"]) == pytest.approx(156.0)
+    assert alice["embodied_co2e_g"] == ""
+
+    assert main(["report", *since]) == 0
+    said = capsys.readouterr().out
+    assert "0.7800 CHF" in said and "156.000" in said
+    assert "The cost is of >99% of the energy" in said  # bob's was booked without a price
+    assert main(["report", "--by", "job", *since, "--json"]) == 0
+    rows = {row["group"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert (rows["slurm/4711"]["cost"], rows["pod/abc"]["cost"]) == (0.78, None)
+
+
+def test_waste(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     since = ("--since", "2027-01-15", "--until", "2027-01-16", "--ledger", ledger)
     assert main(["waste", *since]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[1].split() == ["alice", "1.00", "0.75", "75%", "0.250", "25%"]
     assert "GPUs that nobody held used 0 kWh; in no line above." in said
 
-    settings = tmp_path / "c.toml"
-    settings.write_text('[site]\nprice_per_kwh = 0.5\ncurrency = "CHF"\n')
-    assert main(["waste", "--by", "account", *since, "--config", str(settings)]) == 0
-    said = capsys.readouterr().out
-    assert "idle CHF" in said.splitlines()[0]
-    row = said.splitlines()[1].split()
-    assert (row[0], row[-1]) == ("physics", "0.20")  # 0.25 kWh × 1.56 × 0.5, rounded to even
-    assert main(["job", "4711", "--ledger", ledger, "--config", str(settings)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "cost 0.7800 CHF" in said and "(0.2500 kWh, 0.1950 CHF)" in said
-
-    assert main(["waste", *since, "--csv", "--config", str(settings)]) == 0
-    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert row["held_idle_uj"] == "900000000000" and float(row["held_idle_cost"]) == 0.195
-    assert (row["held_idle_gpu_hours"], row["currency"]) == ("0.75", "CHF")
     assert main(["waste", *since, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["rows"][0]["held_idle_cost"] is None and answer["idle"]["energy_kwh"] == 0

@@ -69,9 +69,9 @@ def read_waste(options: argparse.Namespace, config: Callable[[], Config], remote
     """
     asked = _given(options, waste_api.PARAMETERS)
 
-    def from_ledger(reader: LedgerReader, site: SiteFactors) -> Answer:
+    def from_ledger(reader: LedgerReader, _site: SiteFactors) -> Answer:
         query = waste_api.waste_query(asked, time.time_ns())
-        return waste_api.waste(query, reader.waste(*query), None, site)
+        return waste_api.waste(query, reader.waste(*query), None)
 
     try:
         return _object(remote.request("/api/v1/waste", asked))
@@ -138,7 +138,7 @@ def _object(answer: Answer) -> Answer:
 
 
 def _offline(command: str, config: Config, question: Callable[[LedgerReader, SiteFactors], T]) -> T:
-    """Ask the ledger of a daemon that is stopped, at the prices of the settings."""
+    """Ask the ledger of a daemon that is stopped, with the site's factors of the settings."""
     reader = open_reader_offline(build.ledger_path(config))
     try:
         return question(reader, build.site_factors(config))

@@ -11,7 +11,8 @@ from typing import Any
 from wattledger.job_reports import timeline
 from wattledger.printing import print_json, printable
 from wattledger_exporters.receipts import receipt_lines
-from wattledger_exporters.wording import duration, energy, escaped, number
+from wattledger_exporters.sums import idle_costs, money
+from wattledger_exporters.wording import duration, energy, escaped
 
 WIDTH = 80
 _INDENT = " " * 12
@@ -45,9 +46,8 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
     held = {device["device"]: device for run in answer["runs"] for device in run["devices"]}
     view = {**answer, **answer["totals"], "devices": [held[name] for name in sorted(held)]}
     body = receipt_lines(view)
-    if answer["held_idle_cost"] and answer["totals"]["held_idle_device_hours"]:
-        money = answer["held_idle_cost"]
-        body = [_with_money(line, money) for line in body]
+    if answer["totals"]["held_idle_device_hours"] and (costs := idle_costs(answer)):
+        body = [_with_money(line, money(costs)) for line in body]
     line = timeline.power_line(answer["timeline"], answer["timeline_grain_s"], _spans(answer))
     drawn = timeline.lines(line, answer["mean_watts"])
     labels = ("power", "", "")
@@ -95,10 +95,10 @@ def _runs(answer: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_money(line: str, money: Mapping[str, Any]) -> str:
+def _with_money(line: str, cost: str) -> str:
     if not line.startswith("  held idle "):
         return line
-    return f"{line}, {number(money['amount'])} {money['currency']}"
+    return f"{line}, {cost}"
 
 
 def _spans(answer: Mapping[str, Any]) -> list[tuple[float, float]]:

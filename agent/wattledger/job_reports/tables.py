@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattledger.printing import PIPE_COLUMNS, print_csv, print_json, printable
-from wattledger_exporters.wording import energy, escaped, number, percent
+from wattledger_exporters.sums import idle_costs, money
+from wattledger_exporters.wording import energy, escaped, percent
 
 JOB_COLUMNS = (
     "manager",
@@ -26,6 +27,10 @@ JOB_COLUMNS = (
     "held_idle_device_hours",
     "held_idle_kwh",
     "energy_uj",
+    "cost",
+    "currency",
+    "market_co2e_g",
+    "embodied_co2e_g",
 )
 WASTE_COLUMNS = (
     "group",
@@ -69,7 +74,8 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("job", "user", "name", "state", "start", "duration"):
         table.add_column(title, overflow="fold")
-    for title in ("energy kWh", "CO2e g", "water L", "held idle h"):
+    priced = any(row["money"] for row in rows)
+    for title in ("energy kWh", "CO2e g", "water L", "held idle h", *(["cost"] if priced else [])):
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
@@ -83,6 +89,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
             f"{row['co2e_g']:,.3f}",
             f"{row['water_l']:,.4f}",
             f"{row['held_idle_device_hours']:,.2f}",
+            *([row["money"] or "-"] if priced else []),
         )
     notes = []
     if own is not None:
@@ -106,7 +113,19 @@ def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
         "water_l": totals["water_l"]["total"],
         **{name: totals[name] for name in held},
         "energy_uj": totals["exact"]["energy_uj"],
+        **_flat_cost(run.get("costs", [])),
+        "market_co2e_g": run.get("market_co2e_g"),
+        "embodied_co2e_g": run.get("embodied_co2e_g"),
     }
+
+
+def _flat_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One currency as a number; several are never added, so that they are told in words."""
+    if len(costs) == 1:
+        amount, currency = costs[0]["amount"], printable(costs[0]["currency"])
+    else:
+        amount, currency = None, money(costs)
+    return {"cost": amount, "currency": currency, "money": money(costs)}
 
 
 def print_waste(answer: Mapping[str, Any], form: str) -> None:
@@ -118,10 +137,12 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
         print_csv(WASTE_COLUMNS, (_flat_waste(row) for row in answer["rows"]))
         return
     total, idle, own = answer["total"], answer["idle"], answer["restricted_to_uid"]
-    currency = total["held_idle_cost"] and printable(total["held_idle_cost"]["currency"])
+    priced = any(idle_costs(row) for row in (*answer["rows"], total))
     span = f"{answer['since']} to {answer['until']}"
-    money = f" ({number(idle['cost']['amount'])} {currency})" if idle["cost"] else ""
-    unheld = f"GPUs that nobody held used {energy(idle['energy_kwh'])}{money}"
+    unheld = f"GPUs that nobody held used {energy(idle['energy_kwh'])}"
+    unheld_costs = idle.get("costs", [idle["cost"]] if idle["cost"] else [])
+    if unheld_costs:
+        unheld += f" ({money(unheld_costs)})"
     if not answer["rows"]:
         who = "Nobody held a GPU" if own is None else f"Uid {own} held no GPU"
         sys.stdout.write(f"{who} from {span}. {unheld}.\n")
@@ -131,12 +152,12 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(answer["by"], overflow="fold")
     titles = ["GPU-h held", "idle GPU-h", "of time", "idle kWh", "of energy"]
-    for title in (*titles, *([f"idle {currency}"] if currency else [])):
+    for title in (*titles, *(["idle cost"] if priced else [])):
         table.add_column(title, justify="right")
     for row in answer["rows"]:
-        table.add_row(*_cells(row, row["group"]))
+        table.add_row(*_cells(row, row["group"], priced=priced))
     table.add_section()
-    table.add_row(*_cells(total, "all"), style="bold")
+    table.add_row(*_cells(total, "all", priced=priced), style="bold")
     notes = [
         f"From {span}; energy of the GPUs, money with PUE.",
         f"{unheld}; in no line above.",
@@ -146,7 +167,7 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
     _print(table, notes)
 
 
-def _cells(row: Mapping[str, Any], group: str) -> list[Any]:
+def _cells(row: Mapping[str, Any], group: str, *, priced: bool) -> list[Any]:
     from rich.text import Text
 
     return [
@@ -156,8 +177,13 @@ def _cells(row: Mapping[str, Any], group: str) -> list[Any]:
         _share(row["idle_time_share"]),
         f"{row['held_idle_kwh']:,.3f}",
         _share(row["idle_energy_share"]),
-        *([f"{row['held_idle_cost']['amount']:,.2f}"] if row["held_idle_cost"] else []),
+        *([_money(idle_costs(row))] if priced else []),
     ]
+
+
+def _money(costs: Sequence[Mapping[str, Any]]) -> str:
+    shown = (f"{cost['amount']:,.2f} {printable(cost['currency'])}" for cost in costs)
+    return " + ".join(shown) or "-"
 
 
 def _share(share: float | None) -> str:
@@ -165,9 +191,9 @@ def _share(share: float | None) -> str:
 
 
 def _flat_waste(row: Mapping[str, Any]) -> dict[str, Any]:
-    cost = row["held_idle_cost"]
-    flat = {**row, **row["exact"], "currency": cost["currency"] if cost else ""}
-    return {**flat, "held_idle_cost": cost["amount"] if cost else ""}
+    cost = _flat_cost(idle_costs(row))
+    flat = {**row, **row["exact"], "currency": cost["currency"]}
+    return {**flat, "held_idle_cost": "" if cost["cost"] is None else cost["cost"]}
 
 
 def _print(table: Any, notes: list[str]) -> None:

@@ -97,6 +97,11 @@ class Sums(NamedTuple):
             return None
         return self.embodied_fg / (FG_PER_UG * UG_PER_G)
 
+    @property
+    def embodied_ug(self) -> int | None:
+        """Whole µg; None: nothing is known of it."""
+        return self.embodied_fg // FG_PER_UG if self.embodied_fg else None
+
 
 NO_SUMS = Sums()
 

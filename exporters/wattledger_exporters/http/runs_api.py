@@ -110,8 +110,6 @@ class RunsApi:
         site: SiteFactors | None = snapshot.site if snapshot is not None else None
         return receipt_json(
             result.receipt,
-            site.price_per_kwh if site is not None else None,
-            site.currency if site is not None else "",
             exit_code=result.exit_code,
             complete=None if result.complete else False,
             water_stress_factor=site.water_stress_factor if site is not None else None,

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wattledger import units
-from wattledger.model import SiteFactors
 from wattledger.model.jobbooks import Waste, WasteRow
 from wattledger.model.jobs import Held
 from wattledger.units import NS_PER_MS
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of
-from wattledger_exporters.receipts import cost
+from wattledger_exporters.sums import cost_of, costs_of
 from wattledger_exporters.when import iso
 
 PARAMETERS = ("since", "until", "by")
@@ -42,18 +41,14 @@ def waste_query(given: Mapping[str, str], now_ns: int) -> WasteQuery:
     return WasteQuery(since_ns, until_ns, by)
 
 
-def waste(
-    asked: WasteQuery, found: Waste, uid: int | None, site: SiteFactors | None
-) -> dict[str, Any]:
+def waste(asked: WasteQuery, found: Waste, uid: int | None) -> dict[str, Any]:
     """The answer of `/api/v1/waste`.
 
     Args:
         asked: the query.
         found: what the ledger answers to it.
         uid: only this user's; None: everybody's.
-        site: what a kWh costs; None: not known.
     """
-    price = (site.price_per_kwh, site.currency) if site is not None else (None, "")
     whole = WasteRow("all", 0, Held(), 0, 0, 0)
     for row in found.rows:
         whole = whole.plus(row)
@@ -61,11 +56,12 @@ def waste(
         "since": iso(asked.since_ns),
         "until": iso(asked.until_ns),
         "by": asked.by,
-        "rows": [_row(row, price) for row in found.rows],
-        "total": _row(whole, price),
+        "rows": [_row(row) for row in found.rows],
+        "total": _row(whole),
         "idle": {
             "energy_kwh": units.kwh(found.unheld_uj),
-            "cost": cost(found.unheld_facility_uj, *price),
+            "cost": cost_of(found.unheld_sums),
+            "costs": costs_of(found.unheld_sums, found.unheld_uj),
             "exact": {
                 "energy_uj": str(found.unheld_uj),
                 "facility_uj": str(found.unheld_facility_uj),
@@ -75,7 +71,7 @@ def waste(
     }
 
 
-def _row(row: WasteRow, price: tuple[float | None, str]) -> dict[str, Any]:
+def _row(row: WasteRow) -> dict[str, Any]:
     held = row.held
     return {
         "group": row.group,
@@ -86,8 +82,10 @@ def _row(row: WasteRow, price: tuple[float | None, str]) -> dict[str, Any]:
         "held_kwh": units.kwh(row.energy_uj),
         "held_idle_kwh": units.kwh(held.idle_uj),
         "idle_energy_share": held.idle_uj / row.energy_uj if row.energy_uj else None,
-        "held_idle_cost": cost(row.idle_facility_uj, *price),
-        "held_cost": cost(row.facility_uj, *price),
+        "held_idle_cost": cost_of(row.idle_sums),
+        "held_idle_costs": costs_of(row.idle_sums, held.idle_uj),
+        "held_cost": cost_of(row.sums),
+        "held_costs": costs_of(row.sums, row.energy_uj),
         "exact": {
             "held_ms": str(held.held_ms),
             "held_idle_ms": str(held.idle_ms),

@@ -1,0 +1,7 @@
+"""Prints the document."""
+
+import sys
+
+from wattledger_exporters.metrics import markdown
+
+sys.stdout.write(markdown())
