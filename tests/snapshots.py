@@ -236,7 +236,15 @@ def rows() -> list[TotalsRow]:
     one = sums._replace(costs={"EUR": sums.costs["EUR"]})
     return [
         # 2^53 + 1: no float64
-        TotalsRow("cpu", amounts(9_007_199_254_740_993), 0, (), 13_511_000_000_000_001, sums=one),
+        TotalsRow(
+            "cpu",
+            amounts(9_007_199_254_740_993),
+            0,
+            (),
+            13_511_000_000_000_001,
+            settled_facility_uj=13_511_000_000_000_001,
+            sums=one,
+        ),
         TotalsRow("gpu", amounts(3_600_000_000_000), 1_800_000_000_000, (), 5_400_000_000_000),
     ]
 

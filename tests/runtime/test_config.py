@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,11 @@ def test_the_reference_is_what_the_code_says() -> None:
         '[site]\nzone = "GB"\npue = 1.1\n[[grid.source]]\nkind = "neso"',
         "[grid]\nsource = []",
         "[meters.other]\nwatts = 350\n[meters.rapl]\nenabled = false",
+        "[site]\ncontract = []",
+        "[embodied]\ngpu_kg = 150\nhost_kg = 900",
+        '[embodied.gpu_kg]\n"*H100*" = 150.5\n"NVIDIA \\"X\\"" = 3',
+        "[site]\nmarket_intensity = 410\n[[site.contract]]\nshare = 0.25\nintensity = 11.5",
+        "[[site.contract]]\nsince = 2026-01-01T00:00:00+01:00\nuntil = 2027-01-01T00:00:00.5Z",
     ],
 )
 def test_what_is_shown_can_be_read_back(text: str) -> None:
@@ -180,12 +186,14 @@ def test_what_is_shown_can_be_read_back(text: str) -> None:
 def test_uncommented_examples_are_valid() -> None:
     """Every commented line of the default file can be uncommented, table by table."""
     lines = []
-    for line in default_toml().split("# One table for each")[0].splitlines():
-        if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier():
+    for line in default_toml().partition("# [[grid.source]]")[0].splitlines():
+        if re.fullmatch(r"# (\[\[[a-z.]+\]\]|[a-z_]+ = .*)", line):
             lines.append(line[2:])
         elif not line.startswith("#"):
             lines.append(line)
-    parse_config("\n".join(line for line in lines if "web_config" not in line))
+    lists = ("web_config", "contract = ", "source = ")
+    config = parse_config("\n".join(line for line in lines if not line.startswith(lists)))
+    assert config.site.contract is not None and config.site.contract[0].name == "wind park"
 
 
 def test_shipped_examples_are_valid() -> None:

@@ -6,14 +6,14 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 
 from wattledger.config import setting
 from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.config.settings import Config
 from wattledger.config.site_settings import ContractSettings, Site
-from wattledger.units import NS_PER_S, format_duration
+from wattledger.units import NS_PER_S, NS_PER_US, format_duration
 
 _HEAD = """\
 # wattledger's settings with their defaults. Generated: `wattledger config default`.
@@ -62,13 +62,14 @@ def effective_toml(config: Config) -> str:
                 lines.append(f"# {item.name} is not set")
             else:
                 lines.append(f"{item.name} = {_toml(value, _kind(instance, item))}")
-    if config.grid.source == ():
-        lines[lines.index("[grid]") + 1 : lines.index("[grid]") + 1] = ["source = []"]
     for name, found in (
-        ("grid.source", config.grid.source or ()),
-        ("site.contract", config.site.contract or ()),
+        ("grid.source", config.grid.source),
+        ("site.contract", config.site.contract),
     ):
-        for one in found:
+        table, _, key = name.rpartition(".")
+        if found == ():
+            lines.insert(lines.index(f"[{table}]") + 1, f"{key} = []")
+        for one in found or ():
             lines += ["", f"[[{name}]]"]
             for item in fields(one):
                 value = getattr(one, item.name)
@@ -131,7 +132,9 @@ def _toml(value: Any, kind: Any = None) -> str:
     if kind is setting.DurationNs:
         return json.dumps(format_duration(value))
     if kind in (setting.InstantNs, setting.InstantNs | None):
-        return datetime.fromtimestamp(value // NS_PER_S, UTC).isoformat().replace("+00:00", "Z")
+        moment = datetime.fromtimestamp(value // NS_PER_S, UTC)
+        moment += timedelta(microseconds=value % NS_PER_S // NS_PER_US)
+        return moment.isoformat().replace("+00:00", "Z")
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):  # kg by model
         return f"{{ {', '.join(f'{json.dumps(model)} = {kg!r}' for model, kg in value)} }}"
     if kind is setting.Enabled and value != "auto":
