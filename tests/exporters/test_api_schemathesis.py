@@ -41,6 +41,9 @@ API = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
 ACCEPTANCE = CHECKS.get_one("positive_data_acceptance")
 BEYOND_A_SCHEMA = (
     "lies after until",
+    "does not lie after since",
+    "on a full hour of UTC",
+    "Say what is restated",
     "cursor is not one that this server gave",
 )
 """Why what the schema of each single parameter allows may be refused all the same."""

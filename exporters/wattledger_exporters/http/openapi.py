@@ -44,9 +44,12 @@ def operation(summary: str, media: str, schema: dict[str, Any], **more: Any) -> 
     return {"summary": summary, "responses": responses, **more}
 
 
-def query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
+def query(
+    name: str, text: str, schema: dict[str, Any], *, required: bool = False
+) -> dict[str, Any]:
     """A parameter of the query."""
-    return {"name": name, "in": "query", "description": text, "schema": schema}
+    parameter = {"name": name, "in": "query", "description": text, "schema": schema}
+    return {**parameter, "required": True} if required else parameter
 
 
 _SINCE_1970 = "^(19[7-9][0-9]|[2-9][0-9]{3})-"
@@ -61,6 +64,7 @@ _INSTANT = {
     ],
     "examples": ["2027-01-15T08:00:00Z", "2027-01-15", "1800000000", "24h"],
 }
+_HOUR = {**_INSTANT, "description": f"{_INSTANT['description']}; on a full hour of UTC"}
 _SHORT = {**TEXT, "maxLength": MAX_TEXT_CHARS}
 _JOB_ID = {**TEXT, "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[^\\u0000]+$"}
 _CURSOR = {**TEXT, "pattern": "^[A-Za-z0-9_=-]+$"}
@@ -252,6 +256,7 @@ def _runs() -> dict[str, Any]:
 
 def _books() -> dict[str, Any]:
     days = {"type": "integer", "minimum": 0, "maximum": settle_api.MAX_DAYS}
+    said = {"type": "string", "maxLength": restate_api.TEXT_CHARS, "pattern": r"\S"}
     who = "On the Unix socket, for root, the daemon's own user and members of http.operators_group."
     return {
         settle_api.SETTLE_PATH: {
@@ -280,13 +285,17 @@ def _books() -> dict[str, Any]:
                 errors=("400", "403", "503"),
                 parameters=[
                     *(
-                        query(name, "what it was; without it, it is left alone", {"type": "number"})
-                        for name in restate_api.FACTORS
+                        query(
+                            name,
+                            "what it was; without it, it is left alone",
+                            {"type": "number", "minimum": least, "maximum": most},
+                        )
+                        for name, (_, least, most) in restate_api.FACTORS.items()
                     ),
-                    query("since", "first hour of UTC; required", _INSTANT),
-                    query("until", "exclusive; without it from then on", _INSTANT),
-                    query("author", "who says so; required", TEXT),
-                    query("reason", "why; required", TEXT),
+                    query("since", "the first hour", _HOUR, required=True),
+                    query("until", "exclusive; without it from then on", _HOUR),
+                    query("author", "who says so", said, required=True),
+                    query("reason", "why", said, required=True),
                 ],
             ),
         },

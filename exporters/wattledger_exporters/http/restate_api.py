@@ -5,7 +5,9 @@ For operators only: it changes what the reports of all say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -23,15 +25,15 @@ from wattledger_exporters.when import iso
 RESTATE_PATH = "/api/v1/restate"
 WAIT_S = 20.0
 TEXT_CHARS = 500
-LEAST_PUE, MOST_PUE, MOST_L_PER_KWH = 1.0, 10.0, 1000.0
 FACTORS = {
-    "pue": ("pue_ppm", LEAST_PUE, MOST_PUE),
-    "wue_l_per_kwh": ("wue_ul_per_kwh", 0.0, MOST_L_PER_KWH),
-    "ewif_l_per_kwh": ("ewif_ul_per_kwh", 0.0, MOST_L_PER_KWH),
+    "pue": ("pue_ppm", 1, 10),
+    "wue_l_per_kwh": ("wue_ul_per_kwh", 0, 1000),
+    "ewif_l_per_kwh": ("ewif_ul_per_kwh", 0, 1000),
 }
 """What can be restated: the field of `Restatement`, and its bounds; as in the settings."""
 PARAMETERS = (*FACTORS, "since", "until", "author", "reason")
 _TIMEOUT_S = 60.0
+_NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 
 
 class RestateApi:
@@ -74,13 +76,10 @@ def restatement_of(given: Mapping[str, str], now_ns: int) -> Restatement:
     for name, (field, least, most) in FACTORS.items():
         if name not in given:
             continue
-        try:
-            value = units.micro(given[name])
-        except ValueError:
-            value = -1
-        if not units.micro(least) <= value <= units.micro(most):
-            raise BadRequest(f"{name}={given[name][:64]!r} is not from {least:g} to {most:g}.")
-        factors[field] = value
+        value = Decimal(given[name]) if _NUMBER.fullmatch(given[name]) else Decimal(-1)
+        if not least <= value <= most:
+            raise BadRequest(f"{name}={given[name][:64]!r} is not from {least} to {most}.")
+        factors[field] = units.micro(value)
     if not factors:
         raise BadRequest(f"Say what is restated: {', '.join(FACTORS)}.")
     if "since" not in given:
@@ -103,12 +102,12 @@ def _hour_s(name: str, text: str, now_ns: int) -> int:
 
 
 def _text(name: str, text: str) -> str:
-    text = " ".join(text.split())
-    if not text:
+    """Who says it or why, in one line; what a ledger cannot keep is replaced."""
+    if not text.strip():
         raise BadRequest(f"Say {'who says so' if name == 'author' else 'why'}, with {name}.")
-    if len(text) > TEXT_CHARS or not text.isprintable():
-        raise BadRequest(f"{name} is not printable text of at most {TEXT_CHARS} characters.")
-    return text
+    if len(text) > TEXT_CHARS:
+        raise BadRequest(f"{name} is longer than {TEXT_CHARS} characters.")
+    return " ".join(text.split()).encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def restatement_json(one: Restatement) -> dict[str, Any]:
