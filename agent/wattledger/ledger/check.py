@@ -13,6 +13,7 @@ from wattledger.ledger.draft import Footprint
 from wattledger.ledger.run_rows import CELL_COLUMNS
 from wattledger.ledger.settle import load_prices
 from wattledger.ledger.settled_check import check_settled
+from wattledger.ledger.sums_check import check_sums
 from wattledger.model import Amounts
 
 _SUMS = """
@@ -85,7 +86,7 @@ def check_books(
     in energy, CO2e and water, for runs also in the time and energy held; each entry's CO2e and
     water are the floor of its energy at its price; those of an hour
     of n slots are less than n below it. The sums of a manager's users, with what waits for its
-    user, are those of its runs. What is settled: see `check_settled`.
+    user, are those of its runs. What is settled: see `check_settled`; money: `check_sums`.
 
     Args:
         connection: to the ledger.
@@ -104,6 +105,7 @@ def check_books(
         _users(connection),
         _floors(connection, footprint),
         check_settled(connection, footprint, most),
+        check_sums(connection),
     )
     return list(islice(chain.from_iterable(parts), most))
 
