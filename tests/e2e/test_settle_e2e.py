@@ -75,6 +75,18 @@ def test_an_outage_is_settled_verified_and_exported(daemon: Start) -> None:
         assert report["co2e_settled_g"] < report["co2e_g"]
         assert "CO2e settled g" in node.cli("report", *socket).stdout
         assert node.cli("verify", *socket).returncode == 0
+        hour = iso(time.time() // HOUR_S * HOUR_S - HOUR_S)
+        measured = ("--pue", "1.25", "--since", hour, "--author", "Ada", "--reason", "meter read")
+        restated = node.cli("restate", *measured, "--json", *socket)
+        assert restated.returncode == 0, restated
+        said = json.loads(restated.stdout)
+        assert said["recorded"] and float(said["total"]["restated_kwh"]) > 0
+        later = node.next_commit()
+        assert later.one("co2e_settlement_grams") < difference_g, "a lower PUE, restated"
+        later.assert_not_below(settled)
+        assert "nothing new" in node.cli("restate", *measured, *socket).stdout
+        assert node.cli("restate", "--pue", "1.2", *socket).returncode == 2
+        assert node.cli("verify", *socket).returncode == 0
         file = node.home / "books.jsonl"
         assert node.cli("report", "--export", str(file), *socket).returncode == 0
         assert node.get("/api/v1/audit").status == 403, "over TCP there is nothing of that"
@@ -88,6 +100,9 @@ def test_an_outage_is_settled_verified_and_exported(daemon: Start) -> None:
         once_more = json.loads(node.cli("settle", "--json", *arguments).stdout)["report"]
         assert once_more["changed_slots"] == 0 and node.query("SELECT * FROM settled") == before
         assert node.cli("settle", "--days", "46", *arguments).returncode == 2
+        assert "nothing new" in node.cli("restate", *measured, *arguments).stdout
+        assert "by Ada: meter read" in node.cli("restate", "--list", *arguments).stdout
+        assert node.query("SELECT count(*) FROM restatement") == [(1,)]
 
         checked = node.cli("verify", "--json", *arguments)
         assert json.loads(checked.stdout) == {"balanced": True, "differences": []}
@@ -104,9 +119,17 @@ def test_an_outage_is_settled_verified_and_exported(daemon: Start) -> None:
         price = prices[entry["price_id"]]
         assert int(entry["co2e_ug"]) == grams(int(entry["energy_uj"]), price)
         booked_ug += int(entry["co2e_ug"])
+    (restatement,) = records["restatement"]
     for one in records["settlement"]:
         energy_uj = int(one["energy_uj"])
-        old, new = prices[one["price_id"]], prices[one["settled_price_id"]]
+        old, new = prices[one["price_id"]], prices[one["final_price_id"]]
+        published = prices[one["settled_price_id"]]
+        assert new == {
+            **published,
+            "id": new["id"],
+            "pue_ppm": restatement["pue_ppm"],
+            "pue_source": "restated",
+        }
         assert int(one["co2e_diff_ug"]) == grams(energy_uj, new) - grams(energy_uj, old)
         assert new["intensity_ug_per_kwh"] == str(11_000_000) and new["basis"] == old["basis"]
         assert histories[one["history_id"]]["source"] == "electricity_maps"
