@@ -15,6 +15,7 @@ from wattledger.jobs.watch import JobWatch
 from wattledger.ledger import open_ledger
 from wattledger.ledger.run_rows import job_total
 from wattledger.model import Amounts, CounterReading, DeviceInfo, Kind, MeterReport, PowerReading
+from wattledger.model.embodied import NO_EMBODIED, Embodied
 from wattledger.model.jobs import RUN, Held, JobKey
 from wattledger.model.measuring import GpuNames, Process, Quality
 from wattledger.model.receipts import Receipt
@@ -39,7 +40,8 @@ TICKS_PER_S = NS_PER_S // NS_PER_TICK
 class Node:
     """A node with one Slurm job, processes inside and outside of it, and a daemon over it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, embodied: Embodied = NO_EMBODIED) -> None:
+        self.embodied = embodied
         self.files = FakeNode(root / "node", "v2")
         self.processes = FakeProcesses(self.files.procfs)
         self.clock = FakeClock()
@@ -84,6 +86,7 @@ class Node:
             site=SITE,
             ledger=self.ledger,
             node_load=lambda: 500_000,
+            embodied=self.embodied,
             node_busy_ns=lambda: self.busy_ns,
             jobs=WithRuns(
                 watch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Quality, Snapshot
+from wattledger.model.embodied import grams_per_hour
 from wattledger.units import PPM, grams, kwh, liters
 
 _GOODNESS = {
@@ -48,6 +49,7 @@ def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
         f"WUE {liters(site.wue_ul_per_kwh):g} L/kWh ({site.wue_source}), "
         f"EWIF {liters(site.ewif_ul_per_kwh):g} L/kWh ({site.ewif_source})"
     )
+    lines += _beside(snapshot)
     booked = sum(total.amounts.energy_uj for total in snapshot.books.totals.values())
     lines.append(
         f"  books  {snapshot.ledger.path} ({snapshot.ledger.storage}), {kwh(booked):.3f} kWh so far"
@@ -66,6 +68,23 @@ def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
     commands = (f"wattledger {command}{socket_option}" for command in ("report", "doctor"))
     lines.append(f"  ask    {'   '.join(commands)}")
     return "\n".join(lines)
+
+
+def _beside(snapshot: Snapshot) -> list[str]:
+    """Money, contracts and hardware, where something is known of them."""
+    site, rates = snapshot.site, snapshot.embodied
+    known = []
+    if site.price_per_kwh is not None:
+        known.append(f"{site.price_per_kwh:g} {site.currency}/kWh")
+    market_ug = site.market_beside(snapshot.grid.signal)
+    if market_ug is not None:
+        known.append(f"{grams(market_ug):.0f} gCO2e/kWh by contracts")
+    embodied = sum(rates.gpus.values()) + (rates.host or 0)
+    if embodied:
+        what = " and ".join({"gpu": "GPUs", "host": "host"}[name] for name in rates.sources)
+        of = ", ".join(sorted(set(rates.sources.values())))
+        known.append(f"embodied {grams_per_hour(embodied):.3g} gCO2e/h of {what} ({of})")
+    return [f"  beside {', '.join(known)}"] if known else []
 
 
 def _device_lines(snapshot: Snapshot) -> list[str]:

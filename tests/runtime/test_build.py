@@ -30,6 +30,8 @@ from wattledger.model import (
     Total,
     TotalKey,
 )
+from wattledger.model.embodied import Embodied, rates_of
+from wattledger.model.market import Market
 from wattledger.units import NS_PER_S, UJ_PER_KWH
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +144,14 @@ def test_the_banner_says_what_how_good_and_where() -> None:
         "http://127.0.0.1:19400/metrics",
     ):
         assert part in text
+    assert "beside" not in text
+    rich = dataclasses.replace(SITE, price_per_kwh=0.25, market=Market((), 10**7))
+    h100 = DeviceInfo("GPU-1", Kind.GPU, "nvml", model="NVIDIA H100 80GB HBM3")
+    told = dataclasses.replace(snapshot, site=rich, embodied=rates_of(Embodied(), [h100]))
+    assert (
+        "  beside 0.25 EUR/kWh, 10 gCO2e/kWh by contracts, "
+        "embodied 167 gCO2e/h of GPUs and host (default)\n"
+    ) in banner(told, "http://x")
     gone = dataclasses.replace(
         books,
         devices={d.name: DeviceRecord(dataclasses.replace(d, present=False)) for d in devices},

@@ -119,3 +119,17 @@ def test_a_virtual_machine_is_told_what_to_do(tmp_path: Path) -> None:
 
     assert any("estimated from utilisation" in text for text in problems(found))
     assert any("idle_watts" in f.hint for f in found)
+
+
+def test_whose_making_is_counted_and_whose_is_not_known(tmp_path: Path) -> None:
+    told = well()
+    said = [f for f in findings(told, tmp_path) if "embodied" in f.message]
+    assert [f.level for f in said] == ["ok"]
+    assert "GPUs 14 g/h (default), host 163 g/h (default)" in said[0].message
+    told["embodied"] |= {"gpus_g_per_h": None, "unknown_models": ["NVIDIA L40S"]}
+    said = [f for f in findings(told, tmp_path) if "embodied" in f.message]
+    assert [f.level for f in said] == ["ok", "note"]
+    assert "GPUs" not in said[0].message and "NVIDIA L40S" in said[1].message
+    assert "gpu_kg" in said[1].hint
+    del told["embodied"]
+    assert not [f for f in findings(told, tmp_path) if "embodied" in f.message]

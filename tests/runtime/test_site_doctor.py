@@ -62,7 +62,7 @@ def told_by(shown: Snapshot, tmp_path: Path) -> list[Finding]:
         f'[ledger]\npath = "{tmp_path}/l.sqlite"\n'
     )
     found = examine(config, Told(status(shown, shown.at_ns)))
-    return [finding for finding in found if finding.area == "site"]
+    return [f for f in found if f.area == "site" and "embodied" not in f.message]
 
 
 def test_a_daemon_tells_of_its_weather(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ WASTE_COLUMNS = (
     "held_idle_ms",
     "held_uj",
     "held_idle_uj",
+    "embodied_co2e_g",
 )
 _NAME_CHARS = 40
 

@@ -6,6 +6,7 @@ import sqlite3
 from time import gmtime, strftime
 from typing import NamedTuple
 
+from wattledger.ledger.embodied_queries import embodied_by
 from wattledger.ledger.rows import MAX_INTEGER
 from wattledger.ledger.run_rows import GROUP_OF_USER
 from wattledger.model import Amounts, Basis, TotalsRow
@@ -149,7 +150,16 @@ def find_totals(
         sums.tariffs.append((_Tariff(pue_ppm, *tariff), energy_uj))
         sums.settled = sums.settled.plus(Settled(*numbers[7:]))
         sums.sure = together(sums.sure, split(grade, amounts, numbers[4], numbers[5]))
-    return [sums.row(text) for text, sums in groups.items()]
+    embodied_fg: dict[str, int] = {}
+    if by in ("job", "user"):
+        group, _, join = GROUPS[by]
+        whose = f"AND {own.removesuffix(' AND')}" if own else ""
+        embodied_fg = embodied_by(connection, group, join, whose, span)
+    rows = (sums.row(text) for text, sums in groups.items())
+    return [
+        row._replace(sums=row.sums._replace(embodied_fg=embodied_fg.get(row.group, 0)))
+        for row in rows
+    ]
 
 
 def _totals_query(by: str, own: str) -> str:

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wattledger.ledger.embodied_queries import embodied_by
 from wattledger.ledger.run_rows import ACCOUNT, GROUP_OF_USER
 from wattledger.model.jobbooks import Waste, WasteRow
 from wattledger.model.jobs import Held
@@ -26,12 +27,13 @@ FROM {table} INDEXED BY {table}_held
 WHERE held_ms > 0 AND {column} >= :since AND {column} < :until {own}
 GROUP BY payee_id, price_id
 """
+_RUN = "LEFT JOIN run ON run.payee_id = part.payee_id"
 _TARIFF = "price.cost_u_per_kwh, price.currency"
 _HELD = """
 SELECT {group}, part.payee_id, price.pue_ppm, {tariff}, sum(part.held_ms),
        sum(part.idle_ms), sum(part.idle_uj), sum(part.energy_uj)
 FROM ({slots} UNION ALL {hours}) AS part
-JOIN price ON price.id = part.price_id LEFT JOIN run ON run.payee_id = part.payee_id
+JOIN price ON price.id = part.price_id {run}
 GROUP BY 1, 2, 3, 4, 5
 """
 _OWN = "AND payee_id IN (SELECT payee_id FROM run WHERE uid = :uid)"
@@ -110,6 +112,7 @@ def find_waste(
     query = _HELD.format(
         group=_GROUPS[by],
         tariff=_TARIFF,
+        run=_RUN,
         slots=_PART.format(table="entry", column="slot_s", own=own),
         hours=_PART.format(table="entry_hour", column="hour_s", own=own),
     )
@@ -119,7 +122,12 @@ def find_waste(
     ):
         sums = groups.setdefault(group, _Sums(set(), {}))
         sums.add(payee_id, _Tariff(*tariff), Held(held_ms, idle_ms, idle_uj), energy_uj)
-    rows = [sums.row(group) for group, sums in groups.items()]
+    held_by = embodied_by(connection, _GROUPS[by], _RUN, own, span)
+    rows = []
+    for group, sums in groups.items():
+        row = sums.row(group)
+        booked = row.sums._replace(embodied_fg=held_by.get(group, 0))
+        rows.append(row._replace(sums=booked))
     rows.sort(key=lambda row: (-row.held.idle_uj, -row.held.idle_ms, row.group))
     unheld = [(_Tariff(*row[:3]), int(row[3])) for row in connection.execute(_UNHELD, span)]
     return Waste(

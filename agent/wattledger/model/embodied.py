@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from wattledger.model.measuring import DeviceInfo, Kind
 from wattledger.model.sums import FG_PER_UG
-from wattledger.units import NS_PER_MS
+from wattledger.units import NS_PER_MS, grams
 
 GPU_KG: tuple[tuple[str, float], ...] = (
     ("*[!G]H100*HBM3*", 164.0),
@@ -31,6 +31,7 @@ GPU_KG: tuple[tuple[str, float], ...] = (
 )
 """Patterns of models, compared in upper case, and kgCO2e each; the first that fits holds."""
 HOST_KG = 5700.0
+_MS_PER_H = 3_600_000
 YEAR_NS = 365 * 86_400_000 * NS_PER_MS
 LIFETIME_NS = 4 * YEAR_NS
 _ON_BOARDS = tuple(pattern for pattern, _ in GPU_KG[:3])
@@ -99,6 +100,11 @@ class Rates(NamedTuple):
 
 
 NO_RATES = Rates()
+
+
+def grams_per_hour(fg_per_ms: int) -> float:
+    """A rate for people."""
+    return grams(fg_per_ms * _MS_PER_H) / FG_PER_UG
 
 
 def rates_of(embodied: Embodied, devices: Iterable[DeviceInfo]) -> Rates:

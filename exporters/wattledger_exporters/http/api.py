@@ -15,9 +15,9 @@ from wattledger.model import (
     SourceStatus,
     TotalsRow,
 )
-from wattledger.model.embodied import Rates
+from wattledger.model.embodied import Rates, grams_per_hour
 from wattledger.model.settling import final_bases, sum_of_settled
-from wattledger.model.sums import FG_PER_UG, read_node
+from wattledger.model.sums import read_node
 from wattledger.model.sums import total as total_sums
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
@@ -26,7 +26,6 @@ from wattledger_exporters.bands import uncertainty
 from wattledger_exporters.http.query import BadRequest, instant_ns
 from wattledger_exporters.when import iso
 
-MS_PER_H = 3_600_000
 LEVELS = {
     FallbackLevel.LIVE: "live",
     FallbackLevel.LAST_GOOD: "last good signal",
@@ -156,7 +155,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
             else {"value": site.price_per_kwh, "currency": site.currency},
             "market_g_per_kwh": None if market_ug is None else units.grams(market_ug),
         },
-        "embodied": _embodied(snapshot.embodied),
+        "embodied": embodied_rates(snapshot.embodied),
         "claim_faults": [
             {"source": fault.meter, "message": fault.message, "hint": fault.hint or None}
             for fault in snapshot.claim_faults
@@ -203,16 +202,13 @@ def node_total(snapshot: Snapshot) -> TotalsRow:
     )
 
 
-def _embodied(rates: Rates) -> dict[str, Any]:
+def embodied_rates(rates: Rates) -> dict[str, Any]:
     """What the time of the hardware weighs; None where nobody says so."""
-
-    def grams_per_hour(fg_per_ms: int | None) -> float | None:
-        return None if fg_per_ms is None else units.grams(fg_per_ms * MS_PER_H) / FG_PER_UG
-
+    gpus = sum(rates.gpus.values())
     return {
-        "gpus_g_per_h": grams_per_hour(sum(rates.gpus.values()) if rates.gpus else None),
+        "gpus_g_per_h": grams_per_hour(gpus) if rates.gpus else None,
         "gpus_source": rates.sources.get("gpu"),
-        "host_g_per_h": grams_per_hour(rates.host),
+        "host_g_per_h": None if rates.host is None else grams_per_hour(rates.host),
         "host_source": rates.sources.get("host"),
         "unknown_models": list(rates.unknown),
     }

@@ -86,6 +86,7 @@ def _row(row: WasteRow) -> dict[str, Any]:
         "held_idle_costs": costs_of(row.idle_sums, held.idle_uj),
         "held_cost": cost_of(row.sums),
         "held_costs": costs_of(row.sums, row.energy_uj),
+        "embodied_co2e_g": row.sums.embodied_g,
         "exact": {
             "held_ms": str(held.held_ms),
             "held_idle_ms": str(held.idle_ms),

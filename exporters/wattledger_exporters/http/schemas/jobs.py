@@ -207,6 +207,7 @@ def waste_schemas() -> dict[str, Schema]:
             "held_idle_costs": COSTS,
             "held_cost": maybe(ref("Cost")),
             "held_costs": COSTS,
+            "embodied_co2e_g": sums()["embodied_co2e_g"],
             "exact": thing(dict.fromkeys(exact, EXACT)),
         }
     )
