@@ -16,6 +16,7 @@ from prometheus_client import ProcessCollector
 
 from wattledger import units
 from wattledger.model import Amounts, Books, DeviceInfo, Kind, PayeeKind, Quality, Snapshot
+from wattledger.model.settling import NOT_SETTLED
 from wattledger.model.sums import NO_SUMS, Weighed, read_node
 from wattledger.model.sums import total as total_of
 from wattledger_exporters.bands import bands_now
@@ -176,6 +177,9 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
     page.add("grid_fallback_level", grid.level)
     settled_ug = sum(part.co2e_ug for part in snapshot.books.settled.values())
     page.add("co2e_settlement_grams", units.grams(settled_ug))
+    settled = dict.fromkeys((key.basis for key in snapshot.books.totals), NOT_SETTLED)
+    for basis, part in {**settled, **snapshot.books.settled}.items():
+        page.add("co2e_settlement_by_basis_grams", units.grams(part.co2e_ug), basis)
     for source in (*snapshot.sources, *snapshot.site_sources):
         for outcome, count in sorted(source.outcomes.items()):
             page.add(

@@ -58,13 +58,14 @@ FIELDS = (
     "embodied_co2e_g",
 )
 """The columns, in order: the group, five figures for people, what CO2e counts, five exact ones; the
-energy with PUE, for people and exact; what is settled, likewise, and what is restated; money, market-based and embodied CO2e."""
+energy with PUE, for people and exact; what is settled, likewise, and what is restated; money,
+market-based and embodied CO2e."""
 MAY_LACK = (
     *("facility_kwh", "facility_uj", "facility_settled_kwh", "facility_settled_uj"),
     *("cost", "market_co2e_g", "embodied_co2e_g"),
 )
-"""None where the PUE of each part is not known, as in the totals since the epoch; without one price;
-without contracts; and of spans, since what was made long ago is not booked by the day."""
+"""None where the PUE of each part is not known, as in the totals since the epoch; without one
+price; without contracts; and of spans, since what was made long ago is not booked by the day."""
 
 
 def row_dict(row: TotalsRow) -> dict[str, str | float | None]:

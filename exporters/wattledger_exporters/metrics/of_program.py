@@ -29,7 +29,13 @@ PROGRAM: list[MetricSpec] = [
             "co2e_settlement_grams",
             "gauge",
             (),
-            "CO2e in grams of facility energy by published prices less that booked, of the epoch.",
+            "CO2e in grams by prices published and restated since less that booked, of the epoch.",
+        ),
+        (
+            "co2e_settlement_by_basis_grams",
+            "gauge",
+            ("basis",),
+            "The same by what it counts; what the table priced may move to its source's basis.",
         ),
         (
             "grid_requests_total",
