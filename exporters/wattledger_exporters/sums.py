@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattledger.model.sums import Sums
-from wattledger_exporters.wording import co2e, number, percent, printable
+from wattledger_exporters.bands import beside
+from wattledger_exporters.wording import CO2E, co2e, number, percent, printable
 
 Row = tuple[str, str, str]
 
@@ -97,7 +98,9 @@ def sum_rows(receipt: Mapping[str, Any]) -> list[Row]:
         found.append(("market", co2e(market_g), f"{how}, {part}" if part else how))
     embodied_g = receipt.get("embodied_co2e_g")
     if embodied_g is not None:
-        found.append(("embodied", co2e(embodied_g), "of making the hardware; not in CO2e"))
+        sure = receipt.get("uncertainty")
+        said = beside(co2e(embodied_g), sure, "embodied_co2e_g", embodied_g, CO2E)
+        found.append(("embodied", said, "of making the hardware; not in CO2e"))
     return found
 
 

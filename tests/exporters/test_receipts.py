@@ -127,7 +127,7 @@ def test_what_making_the_hardware_emitted_is_a_figure_of_its_own() -> None:
     assert told["embodied_co2e_g"] == 4.68 and told["co2e_g"] == without["co2e_g"]
     assert told["uncertainty"]["embodied_co2e_g"] is not None
     text = receipt_text(told)
-    assert "embodied  4.680 g" in text and "of making the hardware; not in CO2e" in text
+    assert "embodied  4.680 g (2.9–7.5) " in text and "of making the hardware; not in CO2e" in text
     assert len(text.splitlines()) <= 16
 
 
