@@ -15,7 +15,7 @@ import grid_bodies as bodies
 import grid_server as play
 import ledgers
 import snapshots
-from fakes import FakeClock
+from fakes import SITE, FakeClock
 from grid_cases import CASES, TRANSPORT, VALUES, Case, V, fed, token
 from grid_server import GridServer, Script
 from wattledger.core.footprint import footprint, price_of
@@ -47,7 +47,7 @@ class Books:
         self.grid.poll_once()
         [signal, *_] = self.grid.signals()
         then_ns = signal.valid_from_ns
-        price = price_of(self.grid.at(then_ns), snapshots.snapshot().site)
+        price = price_of(self.grid.at(then_ns), SITE)
         path = home / "ledger.sqlite"
         self.ledger = ledgers.opened(path, self.clock)
         entry = ledgers.key(slot_of(then_ns), price=price)
