@@ -49,6 +49,9 @@ class MeasuredReceipt:
         co2e_g: gCO2e, of energy × PUE.
         water_l: litres by origin (`onsite`, `grid`) and in `total`.
         cost: `amount` and `currency`; None where no price is set.
+        costs: the same of each currency, with the share of the energy that had a price.
+        market_co2e_g: by the site's contracts, beside `co2e_g`; None where there are none.
+        embodied_co2e_g: of making the hardware held, not in `co2e_g`; None: nothing is known.
         duration_s: seconds.
         mean_watts: mean power.
         quality: how it was measured → its share of the energy.
@@ -61,6 +64,9 @@ class MeasuredReceipt:
     co2e_g: float
     water_l: Mapping[str, float]
     cost: Mapping[str, Any] | None
+    costs: Sequence[Mapping[str, Any]]
+    market_co2e_g: float | None
+    embodied_co2e_g: float | None
     duration_s: float
     mean_watts: float
     quality: Mapping[str, float]

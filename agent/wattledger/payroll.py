@@ -28,6 +28,7 @@ from wattledger.model import (
     Quality,
     Usage,
 )
+from wattledger.model.embodied import NO_EMBODIED
 from wattledger.model.jobs import RUN, Holding, JobKey, JobRun, Survey
 from wattledger.model.measuring import Process
 from wattledger.model.receipts import Receipt
@@ -69,7 +70,7 @@ class Payroll:
         policy: str,
         books: Books,
         boot_id: str,
-        summing: Summing,
+        summing: Summing | None = None,
     ) -> None:
         """A payroll that goes on where the books end.
 
@@ -78,10 +79,10 @@ class Payroll:
             policy: one of `core.usage.POLICIES`.
             books: the committed books.
             boot_id: of this boot.
-            summing: what is summed up beside the books.
+            summing: what is summed up beside the books; None: money and contracts only.
         """
         self._jobs = jobs
-        self._summing = summing
+        self._summing = summing or Summing(NO_EMBODIED, 0)
         self._boot_id = boot_id
         note = books.notes.get(RUNS_NOTE, "")
         commands, self._tallies = tally_note.read(note)
