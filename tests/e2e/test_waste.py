@@ -131,7 +131,7 @@ def test_who_held_what_for_nothing(daemon: Daemon) -> None:
 
     # People see the same, with the daemon and, once it is stopped, without.
     said = daemon.cli("waste", "--socket", str(path))
-    assert said.returncode == 0 and "idle CHF" in said.stdout, said.stderr
+    assert said.returncode == 0 and "idle cost" in said.stdout and "CHF" in said.stdout, said.stderr
     assert said.stdout.splitlines()[1].split()[0] == "games"
     receipt = daemon.cli("job", f"run/{run['job_id']}", "--socket", str(path))
     assert "The GPUs that it held were in use" in receipt.stdout

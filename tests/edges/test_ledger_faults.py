@@ -80,6 +80,27 @@ def settled(number: int) -> tuple[Settlement, ...]:
     return tuple(Settlement(SLOT_S + 300 * n, PRICE, price, history) for n in range(4))
 
 
+def test_a_read_that_fails_after_a_commit_of_unknown_outcome_is_done_again(tmp_path: Path) -> None:
+    """Each statement in turn: what the first try left is complete or is not there."""
+    for fail_at in range(40):
+        clock, disk = FakeClock(), Disk()
+        ledger = opened(tmp_path / f"{fail_at}.sqlite", clock, factory=disk.factory())
+        energy: Counter[EntryKey] = Counter({key(SLOT_S): 1})
+        disk.arm(COMMIT)
+        with pytest.raises(CommitFailed):
+            ledger.commit(batch(energy), clock.now())
+        energy[key(SLOT_S, payee=job_payee("slurm", "1", 5))] = 7
+        made = batch(energy, runs=runs(energy, named=True))
+        disk.arm(fail_at)
+        with suppress(CommitFailed):
+            ledger.commit(made, clock.now())
+            made = batch({})
+        disk.arm(-1)
+        books = ledger.commit(made, clock.now())
+        assert energy_uj(books) == {GPU.name: 8}
+        ledger.close()
+
+
 FAULTS = st.tuples(st.one_of(st.just(COMMIT), st.integers(-1, 40)), st.booleans(), st.booleans())
 STEPS = st.tuples(st.dictionaries(KEYS, st.integers(1, 10**12), max_size=3), FAULTS, st.booleans())
 

@@ -159,8 +159,9 @@ class JobDraft:
                     past[key] = run_rows.load_past(connection, key, payees)
                 continue
             if key not in read.past:
-                read.past[key] = run_rows.load_past(connection, key, payees)
+                before = run_rows.load_past(connection, key, payees)
                 read.unlisted[key] = run_rows.is_unlisted(connection, key)
+                read.past[key] = before  # last: either may fail, and then both are read again
             past[key] = read.past[key]
             if read.unlisted[key] or listed >= self._max_series:
                 unlisted.add(key)
