@@ -7,7 +7,6 @@ from wattledger.config.check import source_configs
 from wattledger.errors import ConfigError
 from wattledger.grid import KINDS, SourceConfig, build_sources, keyless
 from wattledger.grid.client import HttpClient
-from wattledger.grid.provider import is_name
 from wattledger.grid.source import Source
 
 
@@ -44,7 +43,7 @@ def sources_of(config: Config, zone: str, kind: str, option: str) -> list[Source
 
 def _reaches(kind: str, zone: str) -> bool:
     """Whether a kind serves a zone by the same API; a site's own sources are of one place each."""
-    return KINDS[kind].serves is not is_name and KINDS[kind].serves(zone)
+    return not KINDS[kind].own_zones and KINDS[kind].serves(zone)
 
 
 def _unlisted(kind: str, zone: str, option: str) -> SourceConfig:
@@ -52,7 +51,7 @@ def _unlisted(kind: str, zone: str, option: str) -> SourceConfig:
     known = KINDS.get(kind)
     if known is None:
         raise ConfigError([(option, f"{kind[:60]!r} is not known; known are {', '.join(KINDS)}")])
-    if known.needs_token or known.serves is is_name:
+    if known.needs_token or known.own_zones:
         text = f"{kind} has to be listed under [[grid.source]], since it needs settings of its own"
         raise ConfigError([(option, text)])
     if not known.serves(zone):

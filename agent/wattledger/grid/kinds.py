@@ -65,6 +65,7 @@ class SourceKind(NamedTuple):
         build: makes the source; raises ValueError with a sentence.
         needs_token: it answers no request without one.
         books: its intensities may price the books; False: they are always marginal.
+        own_zones: its zones are names that a site gave, each known to one source alone.
     """
 
     serves: Callable[[str], bool]
@@ -72,6 +73,7 @@ class SourceKind(NamedTuple):
     build: Callable[[HttpClient, SourceConfig, str], Source]
     needs_token: bool = False
     books: bool = True
+    own_zones: bool = False
 
 
 def _token_file(config: SourceConfig) -> Path:
@@ -252,6 +254,12 @@ def _is_eia(zone: str) -> bool:
     return eia.is_zone(zone)
 
 
+def _is_of_a_relay(zone: str) -> bool:
+    from wattledger.grid import relay_reply
+
+    return relay_reply.is_zone(zone)
+
+
 _ANY = "any name of letters, digits, dots, dashes and underscores"
 
 KINDS: Mapping[str, SourceKind] = MappingProxyType(
@@ -295,11 +303,15 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             _eia,
             needs_token=True,
         ),
-        "carbon_aware": SourceKind(is_name, f"the locations of the SDK: {_ANY}", _carbon_aware),
-        "json": SourceKind(is_name, _ANY, _json),
-        "csv": SourceKind(is_name, _ANY, _csv),
-        "prometheus": SourceKind(is_name, _ANY, _prometheus),
-        "wattledger": SourceKind(is_name, f"the zones of the relay: {_ANY}", _wattledger),
+        "carbon_aware": SourceKind(
+            is_name, f"the locations of the SDK: {_ANY}", _carbon_aware, own_zones=True
+        ),
+        "json": SourceKind(is_name, _ANY, _json, own_zones=True),
+        "csv": SourceKind(is_name, _ANY, _csv, own_zones=True),
+        "prometheus": SourceKind(is_name, _ANY, _prometheus, own_zones=True),
+        "wattledger": SourceKind(
+            _is_of_a_relay, f"the zones of the relay: {_ANY}", _wattledger, own_zones=True
+        ),
     }
 )
 

@@ -22,9 +22,10 @@ from wattledger.model import Basis, GridSignal
 from wattledger.units import NS_PER_S, UG_PER_G
 
 PATH = "/grid/v1"
-_LONGEST_NS = 2 * DAY_NS  # of one signal
+_LONGEST_NS = 31 * DAY_NS  # of one signal: a month of a contract, as `csv` takes it
 _CADENCES_S = range(60, 86_401)
 _MOST_EWIF_UL = 1_000_000_000  # 1000 L/kWh: hydro's median is 17
+_ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,13}", re.ASCII)
 _NOT_A_SOURCE = frozenset({"table", "wattledger"})  # nobody's word, and nobody's name
@@ -93,6 +94,11 @@ def instant_text(wall_ns: int) -> str:
 
 
 # ── what a node makes of it ─────────────────────────────────────────────────────────────────────
+
+
+def is_zone(text: str) -> bool:
+    """Whether a relay may have a zone of this name: a label, or an EIC such as 10YDE-VE-------2."""
+    return _ZONE.fullmatch(text) is not None
 
 
 def check_zone(reply: Any, zone: str) -> dict[str, Any]:

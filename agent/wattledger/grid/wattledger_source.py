@@ -23,12 +23,13 @@ from typing import Any
 from wattledger.errors import GridError
 from wattledger.grid.client import HttpClient
 from wattledger.grid.outcome import Outcome, failure
-from wattledger.grid.provider import DAY_NS, HOUR_NS, Provider, collect, coming, is_name, token_of
+from wattledger.grid.provider import DAY_NS, HOUR_NS, Provider, collect, coming, token_of
 from wattledger.grid.relay_reply import (
     PATH,
     Voice,
     check_zone,
     instant_text,
+    is_zone,
     signals_of,
     voice_of,
     voices_of,
@@ -77,7 +78,7 @@ class Wattledger(Provider):
         name: str = "wattledger",
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        if not is_name(zone):
+        if not is_zone(zone):
             raise ValueError(f"{zone!r} is not a name of a zone, such as GB")
         if user and not _USER.fullmatch(user):
             raise ValueError("user is not a name of letters, digits and . _ @ + -")

@@ -72,8 +72,19 @@ class Asked:
         self.throttled = False  # it asked us to wait
 
     def keep(self, fresh: Sequence[GridSignal]) -> None:
-        """Take signals up; a newer word on the same time replaces the older one."""
-        by_start = {signal.valid_from_ns: signal for signal in (*self.signals, *fresh)}
+        """Take up signals of one source; a newer word on the same time replaces the older one.
+
+        Behind a relay that may be another source than before. Then its word alone holds from its
+        first signal on: a shorter period of a backup, begun later, would hide the longer one of the
+        preferred source, whose period is not over.
+        """
+        first_ns = min((signal.valid_from_ns for signal in fresh), default=0)
+        by_start = {
+            signal.valid_from_ns: signal
+            for signal in self.signals
+            if signal.valid_from_ns < first_ns or _voice(signal) == _voice(fresh[0])
+        }
+        by_start.update((signal.valid_from_ns, signal) for signal in fresh)
         self.signals = tuple(by_start[start] for start in sorted(by_start))[-HISTORY:]
 
     def inherit(self, other: Asked) -> None:
@@ -98,13 +109,25 @@ class Asked:
 
     def recall(self, remembered: Iterable[GridSignal], boottime_ns: int, wall_ns: int) -> None:
         """Take up the signals that this source gave to an earlier run."""
-        self.keep([signal for signal in remembered if self._gives(signal) and is_usable(signal)])
+        self.learn(remembered)
         if self.signals:
             # A daemon that is restarted over and over asks no more often than one that runs.
             fetched_ns = max(signal.fetched_at_ns for signal in self.signals)
             if fetched_ns <= wall_ns:
                 due_wall_ns = fetched_ns + self._until_new_ns(fetched_ns)
                 self.due_ns = boottime_ns + max(due_wall_ns - wall_ns, 0)
+
+    def learn(self, told: Iterable[GridSignal]) -> None:
+        """Take up signals that somebody else was given; those that it would not give are ignored.
+
+        Of several sources behind a relay, who answered last has the last word.
+        """
+        by_voice: dict[tuple[str, Basis], list[GridSignal]] = {}
+        for signal in told:
+            if self._gives(signal) and is_usable(signal):
+                by_voice.setdefault(_voice(signal), []).append(signal)
+        for words in sorted(by_voice.values(), key=lambda words: max(map(_fetched_ns, words))):
+            self.keep(words)
 
     def prefers(self) -> Basis | None:
         """The basis that it is asked for; None: a relay has not said yet which it has."""
@@ -187,7 +210,9 @@ class Asked:
         self.last_success_ns = self._clock.now().wall_ns
         self.keep(fresh)
         after = self.signals[-1]
-        if before is not None and before.valid_from_ns != after.valid_from_ns:
+        if before is not None and _voice(before) != _voice(after):
+            self.alarm = ("", "")  # what another source says is no jump
+        elif before is not None and before.valid_from_ns != after.valid_from_ns:
             self._watch_step(before, after)
         self.message, self.hint = self.alarm
 
@@ -216,8 +241,13 @@ class Asked:
             wall_ns = self._clock.now().wall_ns
             rest_ns = self._until_new_ns(wall_ns)
             newest = self.signals[-1]
-            # A provider that publishes late is asked once more, before its last signal lapses.
-            lapse_ns = newest.valid_to_ns + self.live_ns(newest) - 2 * AHEAD_NS - wall_ns
+            # A provider that publishes late is asked once more, before its last signal lapses; a
+            # relay soon after it, whose word stands from then on.
+            lapse_ns = newest.valid_to_ns + self.live_ns(newest) - wall_ns
+            if self._relay is not None:
+                lapse_ns += FIRST_RETRY_NS * self._hash("lapse") // 1000
+            else:
+                lapse_ns -= 2 * AHEAD_NS
             return lapse_ns if FIRST_RETRY_NS <= lapse_ns < rest_ns else rest_ns
         doublings = min(self.failures - 1, 16)
         rest_ns = min(FIRST_RETRY_NS << doublings, max(cadence_ns, FIRST_RETRY_NS))
@@ -244,6 +274,15 @@ class Asked:
     def _hash(self, text: str) -> int:
         """0 to 1000, the same for the same node and text."""
         return zlib.crc32(f"{self._node}/{text}".encode()) % 1001
+
+
+def _voice(signal: GridSignal) -> tuple[str, Basis]:
+    """Whose word a signal is."""
+    return signal.source, signal.basis
+
+
+def _fetched_ns(signal: GridSignal) -> int:
+    return signal.fetched_at_ns
 
 
 def for_instant(signals: tuple[GridSignal, ...], wall_ns: int) -> GridSignal | None:

@@ -103,12 +103,8 @@ class Feed:
         self._other_basis = False
         now = clock.now()
         self._wall_offset_ns = now.wall_ns - now.boottime_ns
-        # What a source is listed for by its own name is not taken for a relay's.
-        own = {(source.name, source.zone) for source in sources}
-        others = [signal for signal in remembered if (signal.source, signal.zone) not in own]
         for asked in self._asked:
-            told = others if isinstance(asked.source, Relay) else remembered
-            asked.recall(told, now.boottime_ns, now.wall_ns)
+            asked.recall(self._for(asked, remembered), now.boottime_ns, now.wall_ns)
         # Replaced whole, never changed: readers in other threads see one state or the next.
         self._signals: tuple[tuple[GridSignal, ...], ...] = ()
         self._statuses: tuple[SourceStatus, ...] = ()
@@ -151,13 +147,28 @@ class Feed:
     def inherit(self, old: Feed) -> None:
         """Take over what a feed of earlier settings knows: signals, counts, pauses asked for.
 
-        To be called before this feed polls, for the sources that both have.
+        To be called before this feed polls. A source that the other one had, too, goes on; one
+        that is asked in another way, as by a relay, is asked at once, and takes up what is known of
+        it until it answers.
         """
         before = {_same(asked.source): asked for asked in old._asked}
+        known = [signal for asked in old._asked for signal in asked.signals]
         for asked in self._asked:
             if other := before.get(_same(asked.source)):
                 asked.inherit(other)
+            else:
+                asked.learn(self._for(asked, known))
         self._publish()
+
+    def _for(self, asked: Asked, signals: Sequence[GridSignal]) -> Sequence[GridSignal]:
+        """Those of these signals that may be of a source.
+
+        What a source is listed for by its own name is not taken for a relay's.
+        """
+        if not isinstance(asked.source, Relay):
+            return signals
+        own = {(other.source.name, other.source.zone) for other in self._asked}
+        return [signal for signal in signals if (signal.source, signal.zone) not in own]
 
     def request_stop(self) -> None:
         """Ask nothing more; a request in flight ends by its own deadline."""
