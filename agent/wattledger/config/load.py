@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -274,6 +273,8 @@ def _walk(error: BaseException, path: str, target: Any) -> Iterator[Fault]:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    import difflib  # a daemon whose settings are right keeps no memory for it
+
     near = difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
     return f"unknown key; {remedy}"

@@ -2,6 +2,9 @@
 
 No handler reaches a meter; what may block runs in a worker thread with a bounded queue. Errors are
 JSON with a sentence; a traceback is for the log only.
+
+Scrapers and probes ask the same few paths for years. What answers people and their commands is
+imported when one of them asks: on most nodes it would be memory that nobody uses.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattledger.errors import WattledgerError
 from wattledger.model import SiteFactors
 from wattledger.model.jobs import JobKey
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import api, jobs_api, openapi, runs_api, waste_api
+from wattledger_exporters.http import api, runs_api
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.negotiate import choose
@@ -29,8 +32,10 @@ from wattledger_exporters.http.query import BadRequest, parameters, whole_number
 from wattledger_exporters.http.response import RETRY, Response, answer, refusal
 from wattledger_exporters.http.worker import Busy, Worker
 from wattledger_exporters.report import PRIVATE_GROUPINGS
-from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 from wattledger_exporters.when import iso
+
+if TYPE_CHECKING:
+    from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +273,8 @@ class App:
         raise Refused(_JOBS_PRIVATE)
 
     async def _get_jobs(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import jobs_api
+
         uid = await self._visible(scope)
         given = parameters(scope["query_string"], jobs_api.PARAMETERS)
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
@@ -276,6 +283,8 @@ class App:
         return answer(200, jobs_api.jobs(asked, rows, self._powers()))
 
     async def _get_job(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import jobs_api
+
         uid = await self._visible(scope)
         parameters(scope["query_string"], ())
         manager, _, job_id = scope["path"].removeprefix(JOB_PATH).partition("/")
@@ -289,6 +298,8 @@ class App:
         return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site(), self._powers()))
 
     async def _get_waste(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import waste_api
+
         uid = await self._visible(scope)
         given = parameters(scope["query_string"], waste_api.PARAMETERS)
         asked = waste_api.waste_query(given, self._clock.now().wall_ns)
@@ -301,7 +312,7 @@ class App:
 
     def _powers(self) -> Mapping[JobKey, int]:
         snapshot = self._daemon.snapshot()
-        return snapshot.job_power_uw if snapshot is not None else jobs_api.NO_POWERS
+        return snapshot.job_power_uw if snapshot is not None else {}
 
     async def _post_run(self, scope: Scope) -> Response:
         return await self._runs.begin(_peer(scope), scope["query_string"])
@@ -330,6 +341,8 @@ class App:
         return answer(200, {"message": await self._release.run(release, _TIMEOUT_S)})
 
     async def _get_openapi(self, _scope: Scope) -> Response:
+        from wattledger_exporters.http import openapi
+
         snapshot = self._daemon.snapshot()
         return answer(200, openapi.document(snapshot.version if snapshot else ""))
 
