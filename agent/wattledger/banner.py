@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from wattledger.grid.live_pue import NAME as LIVE_PUE
 from wattledger.model import DeviceInfo, FallbackLevel, MeterStatus, Quality, Snapshot
 from wattledger.model.embodied import grams_per_hour
 from wattledger.units import PPM, grams, kwh, liters
@@ -44,9 +45,13 @@ def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
         f"  grid   {signal.zone} {grams(signal.intensity_ug_per_kwh):.0f} gCO2e/kWh "
         f"({signal.basis}), {_LEVELS[choice.level]}"
     )
+    # Whoever tells a factor is seldom heard when this is said: a figure that is about to change.
+    telling = {status.source for status in snapshot.site_sources}
+    pue_soon = _soon("live", site.pue_source, LIVE_PUE in telling)
+    wue_soon = _soon("weather", site.wue_source, bool(telling - {LIVE_PUE}))
     lines.append(
-        f"  site   PUE {site.pue_ppm / PPM:g} ({site.pue_source}), "
-        f"WUE {liters(site.wue_ul_per_kwh):g} L/kWh ({site.wue_source}), "
+        f"  site   PUE {site.pue_ppm / PPM:g} ({site.pue_source}{pue_soon}), "
+        f"WUE {liters(site.wue_ul_per_kwh):g} L/kWh ({site.wue_source}{wue_soon}), "
         f"EWIF {liters(site.ewif_ul_per_kwh):g} L/kWh ({site.ewif_source})"
     )
     lines += _beside(snapshot)
@@ -68,6 +73,11 @@ def banner(snapshot: Snapshot, address: str, socket_option: str = "") -> str:
     commands = (f"wattledger {command}{socket_option}" for command in ("report", "doctor"))
     lines.append(f"  ask    {'   '.join(commands)}")
     return "\n".join(lines)
+
+
+def _soon(source: str, now: str, asked: bool) -> str:
+    """What will hold in the place of what holds now, where somebody is asked who tells it."""
+    return f'; "{source}" will hold once it is known' if asked and now != source else ""
 
 
 def _beside(snapshot: Snapshot) -> list[str]:

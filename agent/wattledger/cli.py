@@ -143,6 +143,9 @@ def _report(options: argparse.Namespace) -> int:
 
     remote = _remote(options)
     if options.export is not None:
+        if options.what_if is not None:
+            text = "writes what the books hold, which --what-if does not change: leave one out"
+            raise ConfigError([(EXPORT, text)])
         from wattledger.audit.export import export
 
         return export(options, lambda: _config(options), remote)

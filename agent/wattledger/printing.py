@@ -11,6 +11,9 @@ from typing import Any
 
 PIPE_COLUMNS = 180  # into a pipe or a file a table is as wide as it is
 
+TABLE_ROWS = 50
+"""How many jobs or users a table of a report shows where nobody says."""
+
 
 def print_json(answer: Mapping[str, Any]) -> None:
     """As the API answers it."""

@@ -11,7 +11,7 @@ from typing import Any
 from wattledger import build
 from wattledger.config import Config
 from wattledger.errors import ConfigError, DaemonUnreachable
-from wattledger.printing import printable
+from wattledger.printing import TABLE_ROWS, printable
 from wattledger.remote import Remote
 from wattledger_exporters import report
 from wattledger_exporters.bands import in_words
@@ -20,8 +20,6 @@ from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.report import PRIVATE_GROUPINGS
 from wattledger_exporters.wording import escaped, percent
 
-TABLE_ROWS = 50
-"""How many jobs or users a table shows where nobody says."""
 _BESIDE = {
     "costs": "cost",
     "market_co2e_g": "CO2e market g",

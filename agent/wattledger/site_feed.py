@@ -46,7 +46,7 @@ _FIRST_RETRY_NS = 60 * NS_PER_S
 _SLOW_RETRY_NS = 900 * NS_PER_S
 _MAX_RETRY_NS = 86_400 * NS_PER_S
 _SLOW = frozenset({Outcome.HTTP_401, Outcome.HTTP_403, Outcome.HTTP_404, Outcome.HTTP_429})
-OUT_OF_RANGE = "the weather is outside 5-99 % humidity and -20-50 °C, for which the WUE is known"
+OUT_OF_RANGE = "the air is drier than 5 % or hotter than 50 °C, for which no WUE is known"
 
 
 class WeatherWue:

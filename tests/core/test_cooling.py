@@ -57,18 +57,43 @@ def test_the_cubic_is_zero_at_27_fahrenheit() -> None:
 
 @pytest.mark.parametrize(
     ("temperature_c", "humidity"),
-    [(20, 4.9), (20, 99.1), (20, 100), (-20.1, 50), (50.1, 50), (-20, 5), (float("nan"), 50)],
+    [(20, 4.9), (50.1, 50), (50.1, 100), (float("nan"), 50), (20, float("nan"))],
 )
 def test_where_the_wet_bulb_formula_does_not_hold(temperature_c: float, humidity: float) -> None:
     assert wet_bulb_c(temperature_c, humidity) is None
     assert weather_wue_ul_per_kwh(temperature_c, humidity, 6, 0.05) is None
 
 
+@pytest.mark.parametrize("temperature_c", [-30, -5, 0, 20, 35.5, 50])
+@pytest.mark.parametrize("humidity", [99.1, 100])
+def test_fog_is_as_wet_as_it_gets(temperature_c: float, humidity: float) -> None:
+    """The moment at which a tower takes in most of all is none without a figure."""
+    assert wet_bulb_c(temperature_c, humidity) == temperature_c
+    foggy = weather_wue_ul_per_kwh(temperature_c, humidity, 6, 0.05)
+    clear = weather_wue_ul_per_kwh(temperature_c, 98, 6, 0.05)
+    assert foggy is not None
+    assert clear is not None
+    assert foggy >= clear >= 50_000
+
+
+def test_the_water_of_fog() -> None:
+    # 20 °C are 68 °F: 6/5 × (6e-5 × 68³ − 0.01 × 68² + 0.61 × 68 − 10.4) = 4.45
+    assert weather_wue_ul_per_kwh(20, 100, 6, 0.05) == 4_450_000
+
+
+@given(st.floats(-90, -3.001), st.floats(0, 100), st.floats(0, 1))
+def test_in_frost_nothing_evaporates_whatever_the_humidity(
+    temperature_c: float, humidity: float, least: float
+) -> None:
+    found = weather_wue_ul_per_kwh(temperature_c, humidity, 6, least)
+    assert found == quantised(round(least * 10**6), WUE_STEP_UL_PER_KWH)
+
+
 @given(WARM_C, HUMID)
 def test_a_wet_bulb_is_not_warmer_than_the_air(temperature_c: float, humidity: float) -> None:
     found = wet_bulb_c(temperature_c, humidity)
     assert found is not None
-    assert -10 < found <= temperature_c + 0.65
+    assert -10 < found <= temperature_c
 
 
 @given(WARM_C, HUMID, st.floats(0.5, 10))

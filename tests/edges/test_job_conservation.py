@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cgroups import CID, POD_UID
@@ -111,6 +111,7 @@ def above(path: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("version", ["v2", "v1"])
 @settings(max_examples=40, deadline=None)
+@example(ops=[("make", 3, 1), ("remove", 0, 0), ("flash", 3, 1)])  # before it was followed
 @given(ops=ops)
 def test_what_the_counters_moved_is_what_the_runs_used(
     version: str, ops: list[tuple[str, int, int]]

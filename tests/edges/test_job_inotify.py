@@ -30,8 +30,8 @@ def test_what_came_and_went_is_told_of_the_directory_around_it(tmp_path: Path) -
     (tmp_path / "b").mkdir()
     notices = Inotify(str(tmp_path))
     both = [directory(tmp_path, path) for path in ("", "/a")]
-    assert not notices.follow(both)
-    assert notices.follow(both)
+    assert notices.follow(both) == set(both)
+    assert notices.follow(both) == set()
     assert notices.take() == set() and not notices.wait(0)
 
     (tmp_path / "a/deep/job").mkdir()
@@ -63,7 +63,7 @@ def test_another_directory_of_the_same_name_is_followed_anew(tmp_path: Path) -> 
     notices.follow([directory(tmp_path, "/a")])
     (tmp_path / "a").rename(tmp_path / "old")
     (tmp_path / "a").mkdir()
-    assert not notices.follow([directory(tmp_path, "/a")])
+    assert notices.follow([directory(tmp_path, "/a")])
     notices.take()
     (tmp_path / "a/job").mkdir()
     assert notices.take() == {"/a"}
@@ -72,8 +72,8 @@ def test_another_directory_of_the_same_name_is_followed_anew(tmp_path: Path) -> 
 def test_one_that_is_gone_is_no_error_and_not_followed(tmp_path: Path) -> None:
     notices = Inotify(str(tmp_path))
     gone = [Directory("/gone", 1)]
-    assert not notices.follow(gone)
-    assert not notices.follow(gone)
+    assert notices.follow(gone) == set(gone)
+    assert notices.follow(gone) == set(gone)
 
 
 def test_too_many_are_refused(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ class Silent:
     def __init__(self, fails_with: int = 0) -> None:
         self.fails_with = fails_with
 
-    def follow(self, directories: Iterable[Directory]) -> bool:
+    def follow(self, directories: Iterable[Directory]) -> set[Directory]:
         if self.fails_with:
             raise OSError(self.fails_with, "no watch is left")
-        return True
+        return set()
 
     def take(self) -> set[str]:
         return set()

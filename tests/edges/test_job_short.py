@@ -185,6 +185,8 @@ def test_an_idle_node_is_listed_by_no_step(tmp_path: Path) -> None:
     for number in range(64):
         w.node.make(PLACES["slurm"].format(number), cpu_s=number)
     w.look()
+    w.step()
+    w.step()  # once more, since nobody told of them before the first step
     listings = w.watch.listings
     for _ in range(40):
         w.step()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -255,3 +257,21 @@ def test_a_stop_amid_a_flood_is_quick() -> None:
         begun = time.monotonic()
         it.server.stop(1.0)
         assert time.monotonic() - begun < 2
+
+
+def test_a_connection_that_has_closed_does_not_wait_for_the_collector() -> None:
+    gc.disable()
+    try:
+        with serving() as it:
+            with it.tcp.connect() as sock:
+                sock.sendall(ASK)
+                assert read_answer(sock).status == 200
+                (listener,) = it.server._listeners
+                opened = [weakref.ref(connection) for connection in listener.gate.open()]
+            assert len(opened) == 1
+            deadline = time.monotonic() + 5
+            while opened[0]() is not None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert opened[0]() is None
+    finally:
+        gc.enable()

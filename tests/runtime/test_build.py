@@ -27,6 +27,7 @@ from wattledger.model import (
     PayeeKind,
     Quality,
     Snapshot,
+    SourceStatus,
     Total,
     TotalKey,
 )
@@ -152,6 +153,19 @@ def test_the_banner_says_what_how_good_and_where() -> None:
         "  beside 0.25 EUR/kWh, 10 gCO2e/kWh by contracts, "
         "embodied 167 gCO2e/h of GPUs and host (default)\n"
     ) in banner(told, "http://x")
+    assert "will hold" not in text
+    for names, said in (
+        (("open_meteo",), 'WUE 0.36 L/kWh (default; "weather" will hold once it is known)'),
+        (("live_pue",), 'PUE 1.56 (default; "live" will hold once it is known)'),
+    ):
+        asked = tuple(SourceStatus(name, {}, 0) for name in names)
+        waiting = dataclasses.replace(snapshot, site_sources=asked)
+        assert said in banner(waiting, "http://x")
+        assert banner(waiting, "http://x").count("will hold") == 1
+    known = dataclasses.replace(SITE, wue_source="weather", pue_source="live")
+    both = tuple(SourceStatus(name, {}, 1) for name in ("open_meteo", "live_pue"))
+    heard = dataclasses.replace(snapshot, site=known, site_sources=both)
+    assert "will hold" not in banner(heard, "http://x")
     gone = dataclasses.replace(
         books,
         devices={d.name: DeviceRecord(dataclasses.replace(d, present=False)) for d in devices},

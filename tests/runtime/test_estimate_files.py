@@ -50,15 +50,26 @@ def test_a_file_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert shown == {"gpu_hours", "gpu_power", "it_energy", "facility_energy", "co2e", "water_grid"}
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"a" * (1 << 20) + b"a"])
+# Sound, but for its size; and cut off within a letter of several bytes.
+LARGE = OWN.encode() + b"#" * (1 << 16)
+CUT = "é".encode() * (1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\xff\xfe", "is not UTF-8 text"), (LARGE, "larger than 64 KiB"), (CUT, "larger than 64")],
+)
 def test_a_file_that_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
 ) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
 
     assert main(["estimate", str(path)]) == 2
-    assert str(path) in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert str(path) in told and said in told
+    path.write_bytes(OWN.encode() + b"#" * ((1 << 16) - len(OWN.encode())))
+    assert main(["estimate", str(path)]) == 0  # as large as one may be
 
 
 ONE = "[[estimate]]\ninputs = { kwh = 1, pue = 1.1 }\n"

@@ -259,7 +259,7 @@ def test_ways_to_an_energy(
         (["--kwh", "1e-400000000"], "--kwh: 1E-400000000 is too small"),
         (["--kwh", "5", "--zone", "UK"], "--zone: 'UK' is not in the country table; did you mean"),
         (["--kwh", "5", "--watts", "3", "--gpu-hours", "1"], "leave one of them out"),
-        (["google-water-2022", "--zone", "FR"], "google-water-2022.toml: estimate[0].inputs: "),
+        (["google-water-2022", "--zone", "FR"], "--zone: google-water-2022 cannot use it: "),
         (["no/such.toml"], "no/such.toml: cannot be read: No such file"),
     ],
 )  # fmt: skip

@@ -78,8 +78,8 @@ def test_a_daemon_tells_of_its_weather(tmp_path: Path) -> None:
     assert found.level == "problem"
     assert "status 503" in found.message
     assert "WUE 0.36 L/kWh (default) holds" in found.message
-    [foggy] = told_by(
+    [dry] = told_by(
         replace(shown, site_sources=(replace(feed.statuses()[0], message=OUT_OF_RANGE),)), tmp_path
     )
-    assert foggy.level == "note"
+    assert dry.level == "note"
     assert told_by(replace(shown, site_sources=()), tmp_path) == []

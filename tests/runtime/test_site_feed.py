@@ -309,7 +309,12 @@ def test_a_place_in_the_settings_turns_the_weather_on(server: GridServer) -> Non
     clock.advance(1000)
     server.script = play.reply(body=weather_body(clock, 20, 100))  # fog
     site.poll_once()
+    assert wue(site.at(clock.wall_ns)) == (4_450_000, "weather")
+    clock.advance(1000)
+    server.script = play.reply(body=weather_body(clock, 20, 4))  # a desert's noon
+    site.poll_once()
     assert wue(site.at(clock.wall_ns)) == (200_000, "config")
+    assert "drier than 5 %" in site.statuses()[0].message
     assert not configured(clock, "").asks
 
 

@@ -121,6 +121,37 @@ def test_a_mix_with_a_value_of_ones_own(ledger: str, capsys: pytest.CaptureFixtu
     assert asked(capsys, ledger, "mix=x=1@0")["total"]["what_if_co2e_g"] == 0
 
 
+def test_the_water_of_a_mix(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Litres by the fuel table (Macknick et al. 2012), or as stated; never of a part of the mix."""
+    answer = asked(capsys, ledger, "mix=nuclear=0.5,gas=0.25,wind=0.25")
+    assert answer["what_if"]["ewif_l_per_kwh"] == pytest.approx(0.5 * 2.54 + 0.25 * 0.78)
+    total = answer["total"]
+    assert total["what_if_water_grid_l"] == pytest.approx(float(FACILITY) * 1.465)
+    assert answer["what_if"]["notes"] == [
+        "Its grid water is by the medians of the fuel table, all plants taken to have wet towers."
+    ]
+    dry = asked(capsys, ledger, "mix=wind=1")
+    assert dry["total"]["what_if_water_grid_l"] == 0  # a figure, and not one that is missing
+
+    missing = asked(capsys, ledger, "mix=ocean=0.5,fusion=0.25@12,gas=0.25")
+    assert missing["what_if"]["ewif_l_per_kwh"] is missing["total"]["what_if_water_grid_l"] is None
+    (note,) = missing["what_if"]["notes"]
+    assert "the water of ocean, fusion" in note and "ocean=share@12@2.5" in note
+
+    stated = asked(capsys, ledger, "mix=fusion=0.5@12@2.5,gas=0.5")
+    assert stated["what_if"]["ewif_l_per_kwh"] == pytest.approx(0.5 * 2.5 + 0.5 * 0.78)
+    assert "stated: 2.5 L/kWh of fusion" in stated["what_if"]["notes"][0]
+    assert asked(capsys, ledger, "mix=hydro=1@24@0")["what_if"]["ewif_l_per_kwh"] == 0
+
+
+def test_a_country_without_an_intensity(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = asked(capsys, ledger, "zone=CF")
+    assert answer["what_if"]["intensity_g_per_kwh"] == 473  # the world's, not 0
+    assert "the grid of WORLD" in answer["what_if"]["meaning"]
+    said = "Of CF (Central African Republic) no intensity is published: the world's stands in."
+    assert said in answer["what_if"]["notes"]
+
+
 def test_another_time(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     answer = asked(capsys, ledger, "shift=-6h", "--by", "hour")
     rows = {row["group"][11:13]: row for row in answer["rows"]}
@@ -266,6 +297,11 @@ def test_an_empty_time(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("scenario", "said"),
     [
+        ("mix=fusion=1@12@", "L/kWh of fusion"),
+        ("mix=fusion=1@12@-1", "L/kWh of fusion"),
+        ("mix=fusion=1@12@1001", "above 1000"),
+        ("mix=fusion=1@12@1@1", "L/kWh of fusion"),
+        ("mix=fusion=1@@2", "g/kWh of fusion"),
         ("", "zone=FR"),
         ("FR", "zone=FR"),
         ("zone=", "zone=FR"),

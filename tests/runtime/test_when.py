@@ -14,10 +14,14 @@ import pytest
 
 import grid_bodies as bodies
 import grid_server as play
+from grid_feeds import T0
 from grid_server import GridServer, Request
+from relays import Upstream, relayed
+from wattledger.alternatives.sources import sources_of
 from wattledger.alternatives.when_command import when_command
 from wattledger.cli import _parser, main
-from wattledger.config import load_config
+from wattledger.config import Config, load_config
+from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.errors import ConfigError, WattledgerError
 
 NS = 10**9
@@ -57,8 +61,10 @@ def ask(config: str, *arguments: str, now_s: int = NOW_S) -> int:
     return when_command(options, load_config(options.config), lambda: now_s * NS)
 
 
-def found(capsys: pytest.CaptureFixture[str], config: str, *arguments: str) -> dict[str, Any]:
-    assert ask(config, *arguments, "--json") == 0
+def found(
+    capsys: pytest.CaptureFixture[str], config: str, *arguments: str, now_s: int = NOW_S
+) -> dict[str, Any]:
+    assert ask(config, *arguments, "--json", now_s=now_s) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
     return answer
 
@@ -206,10 +212,86 @@ def test_no_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["when", "--hours", "1", "--config", bare]) == 1
     said = capsys.readouterr().err
     assert "no live source of WORLD" in said and "--zone GB" in said
-    # France's own publishes none; no other is asked instead unless it is named.
+    # Of France's own, which has none, and of the other, that cannot be had here, both are told.
+    path = Path(bare)
+    path.write_text(path.read_text() + '[grid]\nproxy = "http://127.0.0.1:9"\n')
     assert main(["when", "--hours", "1", "--zone", "FR", "--config", bare]) == 1
     said = capsys.readouterr().err
-    assert "rte: publishes no forecast" in said and "--source" in said
+    assert "rte: publishes no forecast; energy_charts: " in said and "refused" in said
+
+
+LISTED = '[[grid.source]]\nkind = "{}"\nzone = "{}"\n{}'
+RELAY = LISTED.format("wattledger", "GB", 'url = "http://127.0.0.1:9"\n')
+
+
+@pytest.mark.parametrize(
+    ("site", "listed", "zone", "names"),
+    [
+        ("FR", "", "", ["rte", "energy_charts"]),
+        ("WORLD", "", "FR", ["rte", "energy_charts"]),
+        ("FR", LISTED.format("rte", "FR", ""), "", ["rte", "energy_charts"]),
+        ("DE", "", "", ["energy_charts"]),
+        ("GB", "", "", ["neso"]),
+        ("ES", "", "", ["energy_charts"]),  # not one of those that the books use unasked
+        ("FR", "[grid]\nsource = []\n", "", []),  # whoever wants none is given none
+        ("FR", "[grid]\nsource = []\n", "GB", ["neso"]),
+        ("WORLD", "", "", []),
+        ("GB", RELAY, "", ["wattledger", "neso"]),
+        ("GB", RELAY, "FR", ["wattledger", "rte", "energy_charts"]),
+    ],
+)
+def test_whoever_can_forecast_is_asked(
+    site: str, listed: str, zone: str, names: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f'[site]\nzone = "{site}"\n{listed}')
+    found = sources_of(load_config(path), zone, "", "--source", ahead=True)
+    assert [source.name for source in found] == names
+    assert {source.zone for source in found} <= {zone or site}
+    kept = sources_of(load_config(path), zone, "", "--source")
+    assert [source.name for source in kept] == names[: len(kept)]
+
+
+def test_a_fault_is_of_the_source_as_the_user_counts_them() -> None:
+    """A zone of one's own choice puts the sources listed for it first."""
+    listed = tuple(GridSource(kind=kind, zone=zone) for kind, zone in
+                   (("neso", "GB"), ("rte", "XX"), ("neso", "FR")))  # fmt: skip
+    config = Config(grid=GridSettings(source=listed))
+    with pytest.raises(ConfigError) as caught:
+        sources_of(config, "FR", "", "--source")
+    assert [path for path, _ in caught.value.faults] == ["grid.source[2].zone"]
+
+
+def test_a_forecast_with_a_gap_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half hours 4 to 9 of 48 are missing: the time asked for is not known, though its end is."""
+    body = neso(DAY)
+    del body["data"][4:10]
+    with GridServer(play.reply(body=body)) as server:
+        config = settings(tmp_path, source("neso", server))
+        answer = found(capsys, config, "--hours", "1", "--within", "24h")
+        assert not answer["whole_time_known"] and not answer["ends_early"]
+        assert (answer["gaps_s"], answer["known_hours"]) == (3 * 3600, 21)
+        assert ask(config, "--hours", "1", "--within", "24h") == 0
+        table = capsys.readouterr().out
+        assert "It has gaps of 3h: no window that touches one was looked at." in table
+        assert "ends before" not in table
+        whole = found(capsys, config, "--hours", "1", "--within", "1h30m")
+        assert whole["whole_time_known"] and whole["gaps_s"] == 0
+
+
+def test_a_relay_is_asked_for_another_zone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have it; where it has not, it says so and the next is asked."""
+    with relayed(Upstream()) as served:  # knows GB
+        config = settings(tmp_path, f'kind = "wattledger"\nurl = "{served.relay.url}"', zone="FR")
+        now_s = T0 // NS
+        answer = found(capsys, config, "--hours", "1", "--zone", "GB", now_s=now_s)
+        assert (answer["source"], answer["zone"]) == ("first", "GB")
+        with pytest.raises(WattledgerError) as caught:
+            ask(config, "--hours", "1", "--zone", "XX", "--source", "wattledger", now_s=now_s)
+        assert "status 400: it may not serve zone XX" in caught.value.message
+        assert "relay's settings" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ WHAT_IF = "--what-if"
 WHAT_IF_HELP = (
     "the same energy elsewhere, otherwise made or at another time, beside the real figure: "
     "zone=FR (country table), zone=FR,source=energy_charts (its history), "
-    "mix=nuclear=0.7,fusion=0.3@12 (shares, and g/kWh where the fuel table has none), shift=-6h"
+    "mix=nuclear=0.7,fusion=0.3@12 (shares, and g/kWh where the fuel table has none; "
+    "fusion=0.3@12@2.5 with its litres per kWh), shift=-6h"
 )
 
 

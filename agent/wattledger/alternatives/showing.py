@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from wattledger import units
 from wattledger.core.what_if import Line, merged
+from wattledger.printing import TABLE_ROWS, printable
 from wattledger.units import UG_PER_G, UL_PER_L
+from wattledger_exporters.report import PRIVATE_GROUPINGS
+from wattledger_exporters.wording import escaped
 
 if TYPE_CHECKING:
     from wattledger.alternatives.what_if_command import Priced
@@ -40,15 +43,19 @@ COLUMNS = (
 figures, what they would have been, and by how much more; then exact ones."""
 
 
-def print_lines(priced: Priced, scenario: str, form: str) -> None:
+def print_lines(priced: Priced, scenario: str, form: str, limit: int | None = None) -> None:
     """To standard output.
 
     Args:
         priced: the report.
         scenario: as the user wrote it.
         form: `table`, `json` or `csv`.
+        limit: as of `report.print_report`: the first so many rows, the total being that of all.
     """
-    rows = [_row(line) for line in priced.lines]
+    if limit is None and form == "table" and priced.by in PRIVATE_GROUPINGS:
+        limit = TABLE_ROWS
+    rows = [_row(line) for line in priced.lines[:limit]]
+    more = len(priced.lines) - len(rows)
     total = next((_row(line) for line in merged(priced.lines, lambda _: "all")), None)
     if form == "json":
         answer = {
@@ -57,6 +64,7 @@ def print_lines(priced: Priced, scenario: str, form: str) -> None:
             "what_if": _about(priced, scenario),
             "rows": rows,
             "total": total,
+            **({"rows_left_out": more} if more else {}),
         }
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     elif form == "csv":
@@ -68,8 +76,10 @@ def print_lines(priced: Priced, scenario: str, form: str) -> None:
         safe = ["'" + name if name[:1] in "=+-@\t\r" else name for name in names]
         writer.writerows({**row, "group": name} for row, name in zip(rows, safe, strict=True))
         sys.stdout.write(out.getvalue())
+        if more:
+            sys.stderr.write(f"wattledger: {more} more were left out by --limit\n")
     else:
-        _print_table(priced, rows, total)
+        _print_table(priced, rows, total, more)
 
 
 def _row(line: Line) -> dict[str, Value]:
@@ -117,14 +127,15 @@ def _about(priced: Priced, scenario: str) -> dict[str, Any]:
 
 
 def _print_table(
-    priced: Priced, rows: list[dict[str, Value]], total: Mapping[str, Value] | None
+    priced: Priced, rows: list[dict[str, Value]], total: Mapping[str, Value] | None, more: int
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
     # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 180)
-    watered = any(row["what_if_water_grid_l"] is not None for row in rows)
+    shown = [*rows, total] if total is not None else rows
+    watered = any(row["what_if_water_grid_l"] is not None for row in shown)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(priced.by if priced.by != "all" else "", overflow="fold")
     titles = ["energy kWh", "CO2e g", "what if g", "difference"]
@@ -136,6 +147,8 @@ def _print_table(
         table.add_section()
         table.add_row(*_cells(total, watered), style="bold")
     console.print(table)
+    if more:
+        console.print(f"And {more:,} more, in the total; --limit N shows them.", style="dim")
     for text in _told(priced, total):
         console.print(text, style="dim", soft_wrap=True)
 
@@ -143,7 +156,7 @@ def _print_table(
 def _cells(row: Mapping[str, Value], watered: bool) -> list[str]:
     percent = row["difference_percent"]
     cells = [
-        str(row["group"]),
+        printable(escaped(str(row["group"]))),
         _number(row["energy_kwh"], 6),
         _number(row["co2e_g"], 3),
         _number(row["what_if_co2e_g"], 3),

@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from wattledger.config import Config
 from wattledger.config.check import source_configs
 from wattledger.errors import ConfigError
 from wattledger.grid import KINDS, SourceConfig, build_sources, keyless
 from wattledger.grid.client import HttpClient
-from wattledger.grid.source import Source
+from wattledger.grid.source import Outlook, Source
+
+RELAY = "wattledger"
+"""The kind that passes on what others say, of whichever zones it is set up for."""
 
 
-def sources_of(config: Config, zone: str, kind: str, option: str) -> list[Source]:
+class _Asked(NamedTuple):
+    """A source to ask, and where it is from: `grid.source[3]`, as the settings count them."""
+
+    path: str
+    config: SourceConfig
+
+
+def sources_of(
+    config: Config, zone: str, kind: str, option: str, *, ahead: bool = False
+) -> list[Source]:
     """The sources to ask, in order of preference; none where there are none.
 
     Those of the settings; for a zone of one's own choice those listed for it, then those listed
-    for another zone that serve it too, then the one without a key. Unlike the books' sources they
-    may be marginal.
+    for another zone that may serve it too, then the one without a key. Unlike the books' sources
+    they may be marginal.
 
     Args:
         config: the settings.
         zone: empty: the site's, which each listed source may know by a name of its own.
         kind: this kind only, listed or without a key; empty: all.
         option: how the command line calls the kind.
+        ahead: a forecast is wanted: also every other source without a key that serves the zone and
+            has one, unless the settings say that there is to be no source.
 
     Raises:
         ConfigError: no such kind, or one that cannot be asked for this zone.
     """
-    found = source_configs(config)
+    place = zone or str(config.site.zone)
+    found = [
+        _Asked(f"grid.source[{number}]", source)
+        for number, source in enumerate(source_configs(config))
+    ]
     if zone:
-        there = [source for source in found if source.zone == zone]
-        elsewhere = [source for source in found if source.zone != zone]
-        found = there + [s._replace(zone=zone) for s in elsewhere if _reaches(s.kind, zone)]
-        without_key = keyless(zone)
-        if without_key is not None and without_key.kind not in {source.kind for source in found}:
-            found.append(without_key)
+        there = [asked for asked in found if asked.config.zone == zone]
+        elsewhere = [
+            _Asked(path, source._replace(zone=zone))
+            for path, source in found
+            if source.zone != zone and _reaches(source.kind, zone)
+        ]
+        found = there + elsewhere
+        if (without_key := keyless(zone)) is not None:
+            found += _beside(found, [without_key], option)
+    sure = len(found)
+    if ahead and (zone or config.grid.source != ()):
+        found += _beside(found, _unasked(place), option)
     if kind:
-        found = [source for source in found if source.kind == kind]
+        found = [asked for asked in found if asked.config.kind == kind]
         if not found:
-            found = [_unlisted(kind, zone or str(config.site.zone), option)]
-    return build_sources(found, HttpClient(proxy=config.grid.proxy))
+            found = [_Asked(option, _unlisted(kind, place, option))]
+        sure = len(found)
+    built = build_sources(
+        [asked.config for asked in found],
+        HttpClient(proxy=config.grid.proxy),
+        paths=[asked.path for asked in found],
+    )
+    return built[:sure] + [source for source in built[sure:] if isinstance(source, Outlook)]
+
+
+def _beside(found: list[_Asked], more: list[SourceConfig], option: str) -> list[_Asked]:
+    """Those of further sources whose kind is not there yet."""
+    kinds = {asked.config.kind for asked in found}
+    return [_Asked(option, source) for source in more if source.kind not in kinds]
+
+
+def _unasked(zone: str) -> list[SourceConfig]:
+    """Every source that serves a zone without a key, whether or not the books would use it."""
+    return [
+        SourceConfig(name, zone)
+        for name, kind in KINDS.items()
+        if not kind.needs_token and not kind.own_zones and kind.serves(zone)
+    ]
 
 
 def _reaches(kind: str, zone: str) -> bool:
-    """Whether a kind serves a zone by the same API; a site's own sources are of one place each."""
-    return not KINDS[kind].own_zones and KINDS[kind].serves(zone)
+    """Whether a kind may serve a zone by the same API; a site's own sources are of one place each.
+
+    What a relay serves only it can say: where it does not, it answers so.
+    """
+    known = KINDS.get(kind)
+    if known is None:
+        return False
+    return known.serves(zone) and (kind == RELAY or not known.own_zones)
 
 
 def _unlisted(kind: str, zone: str, option: str) -> SourceConfig:

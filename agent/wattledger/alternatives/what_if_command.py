@@ -9,16 +9,16 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from wattledger.alternatives.scenario import HOUR_NS, OPTION, Mix, Shift, Zone, parse
+from wattledger.alternatives.scenario import HOUR_NS, OPTION, STATED, Mix, Shift, Zone, parse
 from wattledger.alternatives.showing import print_lines
 from wattledger.alternatives.sources import sources_of
 from wattledger.config import Config
 from wattledger.core.what_if import Alternative, Line, booked_price, line, merged
 from wattledger.core.windows import Curve, periods_of
 from wattledger.errors import ConfigError, GridError, WattledgerError
-from wattledger.grid.source import History
+from wattledger.grid.source import History, HistorySource, Relay, Source
 from wattledger.grid.table import CountryTable
-from wattledger.model import Amounts, Basis, TotalsRow
+from wattledger.model import Amounts, Basis, GridSignal, TotalsRow
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
@@ -70,7 +70,7 @@ def what_if_command(
         priced = _at_once(options, scenario, ask)
     else:
         priced = _by_hour(options, scenario, config, ask, clock)
-    print_lines(priced, options.what_if, options.format)
+    print_lines(priced, options.what_if, options.format, options.limit)
     return 0
 
 
@@ -80,18 +80,38 @@ def what_if_command(
 def _at_once(options: argparse.Namespace, scenario: Mix | Zone, ask: Ask) -> Priced:
     notes: tuple[str, ...]
     if isinstance(scenario, Mix):
-        other = Alternative(scenario.intensity_ug_per_kwh, None, scenario.basis)
+        other = Alternative(scenario.intensity_ug_per_kwh, scenario.ewif_ul_per_kwh, scenario.basis)
         parts = (
-            f"{float(100 * share):g} % {fuel} ({float(g):g} g/kWh)"
-            for fuel, share, g in scenario.parts
+            f"{float(100 * part.share):g} % {part.fuel} ({float(part.g_per_kwh):g} g/kWh)"
+            for part in scenario.parts
         )
         about = f"electricity made of {', '.join(parts)}"
-        notes = ("The fuel table holds no water.",)
+        notes = (_water_of_mix(scenario),)
     else:
         other, about, notes = _of_table(scenario.zone)
     by = options.by or "kind"
     answer = ask(_asked(options, by))
     return Priced(answer, by, [line(row, other) for row in _rows(answer)], about, other, notes)
+
+
+def _water_of_mix(mix: Mix) -> str:
+    """Whose word the grid's water is."""
+    if mix.dry:
+        fuels = ", ".join(mix.dry)
+        return (
+            f"Nothing is known of the water of {fuels}, so that there is none of the mix: state "
+            f"L/kWh after g/kWh, as in {mix.dry[0]}=share@12@2.5."
+        )
+    words = {part.fuel: part.wet_by for part in mix.parts}
+    stated = ", ".join(
+        f"{float(part.l_per_kwh or 0):g} L/kWh of {part.fuel}"
+        for part in mix.parts
+        if part.wet_by == STATED
+    )
+    table = "the medians of the fuel table, all plants taken to have wet towers"
+    if all(word == STATED for word in words.values()):
+        return f"Its grid water is as stated: {stated}."
+    return f"Its grid water is by {table}{f'; stated: {stated}' if stated else ''}."
 
 
 def _of_table(zone: str) -> tuple[Alternative, str, tuple[str, ...]]:
@@ -106,8 +126,15 @@ def _of_table(zone: str) -> tuple[Alternative, str, tuple[str, ...]]:
         Fraction(signal.intensity_ug_per_kwh), Fraction(ewif.ul_per_kwh), str(signal.basis)
     )
     year = (iso(signal.valid_from_ns) or "")[:4]
-    notes = () if ewif.zone == signal.zone else (f"Its grid water is that of {ewif.zone}.",)
-    return other, f"the grid of {signal.zone}, yearly mean of {year} of the country table", notes
+    notes = []
+    if (own := table.row(zone)).zone != signal.zone:
+        notes.append(
+            f"Of {own.zone} ({own.name}) no intensity is published: the world's stands in."
+        )
+    if ewif.zone != signal.zone:
+        notes.append(f"Its grid water is that of {ewif.zone}.")
+    about = f"the grid of {signal.zone}, yearly mean of {year} of the country table"
+    return other, about, tuple(notes)
 
 
 # ── a price for each hour ───────────────────────────────────────────────────────────────────────
@@ -158,42 +185,85 @@ def _history(
     scenario: Zone, rows: list[TotalsRow], config: Config, clock: Callable[[], int]
 ) -> tuple[PriceOf, str, tuple[str, ...]]:
     """What a source has published for the hours."""
-    (source, *_) = sources_of(config, scenario.zone, scenario.source, OPTION)
-    if not isinstance(source, History):
-        raise WattledgerError(f"{source.name} publishes no history", "name another source")
-    basis = str(source.basis)
-    means = _hourly_means(source, rows, clock())
-    ewif: Fraction | None = None
+    (asked, *_) = sources_of(config, scenario.zone, scenario.source, OPTION)
+    now_ns = clock()
+    try:
+        source = _who_knows(asked, now_ns)
+        signals = _published(source, rows, now_ns)
+    except GridError as error:
+        raise WattledgerError(f"no history: {error.message}", error.hint) from error
+    means = _hourly_means(Curve(periods_of(signals)), rows, now_ns)
+    water = _hourly_means(Curve(periods_of(signals, lambda s: s.ewif_ul_per_kwh)), rows, now_ns)
+    yearly: Fraction | None = None
     table = CountryTable.load()
     if source.zone in table:
-        ewif = Fraction(table.ewif(source.zone).ul_per_kwh)
-    notes = ["Its grid water is the yearly mean of the country table."] if ewif is not None else []
-    if source.basis is Basis.MARGINAL:
-        notes.append("MARGINAL: what one kWh more would cause; no books hold such a figure.")
+        yearly = Fraction(table.ewif(source.zone).ul_per_kwh)
+    basis = str(source.basis)
 
     def price_of(row: TotalsRow) -> Alternative | None:
-        mean = means.get(_start_ns(row))
-        return None if mean is None else Alternative(mean, ewif, basis)
+        mean = means.get(start := _start_ns(row))
+        return None if mean is None else Alternative(mean, water.get(start, yearly), basis)
 
-    about = f"the grid of {source.zone}, as published by {source.name}, by the hour"
+    notes = _water_of_hours(len(means), len(means.keys() & water.keys()), yearly is not None)
+    if source.basis is Basis.MARGINAL:
+        notes.append("MARGINAL: what one kWh more would cause; no books hold such a figure.")
+    through = "" if source.name == asked.name else f" and passed on by {asked.name}"
+    about = f"the grid of {source.zone}, as published by {source.name}{through}, by the hour"
     return price_of, about, tuple(notes)
 
 
-def _hourly_means(source: History, rows: list[TotalsRow], now_ns: int) -> dict[int, Fraction]:
-    """Hour → its mean intensity, of those hours of which at least a half is known."""
+def _who_knows(source: Source, now_ns: int) -> HistorySource:
+    """The source itself; of a relay the first one behind it that knows its past.
+
+    A relay has no basis and no name of its own: those of whoever is behind it are told.
+
+    Raises:
+        GridError: the relay did not say who is behind it.
+        WattledgerError: nobody knows it.
+    """
+    if isinstance(source, Relay):
+        voices = source.voices(now_ns)
+        if not voices:
+            text = f"no source of {source.zone} behind {source.name} knows its past"
+            raise WattledgerError(text, "name another source")
+        return voices[0]
+    if not isinstance(source, History):
+        raise WattledgerError(f"{source.name} publishes no history", "name another source")
+    return source
+
+
+def _published(source: HistorySource, rows: list[TotalsRow], now_ns: int) -> list[GridSignal]:
+    """What it has published for the hours of the rows.
+
+    Raises:
+        GridError: it could not be asked.
+    """
     if not rows:
-        return {}
-    starts = [_start_ns(row) for row in rows]
-    try:
-        curve = Curve(periods_of(source.between(starts[0], starts[-1] + HOUR_NS, now_ns)))
-    except GridError as error:
-        raise WattledgerError(f"no history: {error.message}", error.hint) from error
-    known = {start: curve.known(start, start + HOUR_NS) for start in starts}
-    return {
-        start: Fraction(exposure, covered_ns)
-        for start, (exposure, covered_ns) in known.items()
-        if 2 * covered_ns >= HOUR_NS
-    }
+        return []
+    return source.between(_start_ns(rows[0]), _start_ns(rows[-1]) + HOUR_NS, now_ns)
+
+
+def _hourly_means(curve: Curve, rows: list[TotalsRow], now_ns: int) -> dict[int, Fraction]:
+    """Hour → its mean, of those hours of which at least a half is known; of this one, so far."""
+    means: dict[int, Fraction] = {}
+    for start in map(_start_ns, rows):
+        # Books of an hour that this clock has not reached are those of a clock that was put back.
+        end = min(start + HOUR_NS, now_ns) if start < now_ns else start + HOUR_NS
+        exposure, covered_ns = curve.known(start, end)
+        if covered_ns > 0 and 2 * covered_ns >= end - start:
+            means[start] = Fraction(exposure, covered_ns)
+    return means
+
+
+def _water_of_hours(hours: int, mixed_hours: int, has_yearly: bool) -> list[str]:
+    """Whose word the grid's water is."""
+    yearly = "the yearly mean of the country table"
+    if not mixed_hours:
+        return [f"Its grid water is {yearly}."] if has_yearly else []
+    mix = "Its grid water is that of the generation mix, by the hour"
+    if mixed_hours == hours:
+        return [f"{mix}."]
+    return [f"{mix}; of {hours - mixed_hours} h without one {yearly if has_yearly else 'unknown'}."]
 
 
 # ── rows of the API ─────────────────────────────────────────────────────────────────────────────

@@ -33,6 +33,7 @@ class Found:
         cleanest: the one with the lowest mean intensity.
         signals: the forecast of one source, oldest first.
         known_until_ns: wall clock, up to where it reaches.
+        known_ns: how much of what was looked at it knows.
         skipped: the sources before it.
     """
 
@@ -42,7 +43,14 @@ class Found:
     cleanest: Window
     signals: tuple[GridSignal, ...]
     known_until_ns: int
+    known_ns: int
     skipped: tuple[Skipped, ...]
+
+    @property
+    def gaps_ns(self) -> int:
+        """What it does not know of the time from when it was asked to where it reaches."""
+        reached_ns = min(self.known_until_ns, self.asked_ns + self.within_ns)
+        return max(reached_ns - self.asked_ns - self.known_ns, 0)
 
 
 def find(
@@ -84,7 +92,17 @@ def find(
             text = f"its forecast, up to {iso(until_ns)}, covers no {wanted} without a gap"
             skipped.append(Skipped(source.name, text, "ask for fewer hours"))
             continue
-        return Found(now_ns, within_ns, soonest, cleanest, tuple(signals), until_ns, tuple(skipped))
+        _, known_ns = curve.known(now_ns, now_ns + within_ns)
+        return Found(
+            asked_ns=now_ns,
+            within_ns=within_ns,
+            soonest=soonest,
+            cleanest=cleanest,
+            signals=tuple(signals),
+            known_until_ns=until_ns,
+            known_ns=known_ns,
+            skipped=tuple(skipped),
+        )
     if not skipped:
         raise WattledgerError(
             f"no live source of {place} is configured, and the country table has no forecast",

@@ -48,7 +48,7 @@ def when_command(
         WattledgerError: no source forecasts such a window.
     """
     length_ns, within_ns, power_uw = _checked(options)
-    sources = sources_of(config, options.zone, options.source, "--source")
+    sources = sources_of(config, options.zone, options.source, "--source", ahead=True)
     place = options.zone or str(config.site.zone)
     found = find(sources, length_ns, within_ns, clock, place)
     answer = _answer(found, clock(), power_uw, build.site_factors(config).pue_ppm)
@@ -116,7 +116,10 @@ def _answer(found: Found, now_ns: int, power_uw: int | None, pue_ppm: int) -> di
         "hours": length_ns / _HOUR_NS,
         "within_hours": found.within_ns / _HOUR_NS,
         "forecast_until": iso(found.known_until_ns),
-        "whole_time_known": found.known_until_ns >= found.asked_ns + found.within_ns,
+        "ends_early": found.known_until_ns < found.asked_ns + found.within_ns,
+        "known_hours": found.known_ns / _HOUR_NS,
+        "gaps_s": found.gaps_ns // NS_PER_S,
+        "whole_time_known": found.known_ns == found.within_ns,
         "load": power,
         "now": _window(found.soonest, found.asked_ns, power_uw, pue_ppm),
         "cleanest": _window(found.cleanest, found.asked_ns, power_uw, pue_ppm),
@@ -170,8 +173,11 @@ def _print(answer: dict[str, Any]) -> None:
     whose = f"{answer['source']} for {answer['zone']} ({answer['basis']})"
     reach = f"up to {_minute(answer['forecast_until'])} UTC"
     told = [f"Forecast of {whose}, {age} old, in periods of {period}, {reach}."]
-    if not answer["whole_time_known"]:
+    if answer["ends_early"]:
         told.append("It ends before the time asked for: what comes after was not looked at.")
+    if answer["gaps_s"]:
+        gaps = format_duration(answer["gaps_s"] * NS_PER_S)
+        told.append(f"It has gaps of {gaps}: no window that touches one was looked at.")
     if load:
         told.append(
             f"{load['energy_kwh']:,.3f} kWh of IT energy at {load['power_w']:,g} W; CO2e with PUE "

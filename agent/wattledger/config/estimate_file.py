@@ -7,11 +7,12 @@ its path, all in one message. Numbers are read as decimals, so that 0.1 is a ten
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, NewType
+from itertools import combinations
+from typing import Any, NamedTuple, NewType
 
 import cattrs
 from cattrs.errors import AttributeValidationNote, ClassValidationError
@@ -19,7 +20,7 @@ from cattrs.errors import AttributeValidationNote, ClassValidationError
 from wattledger.config import structure
 from wattledger.config.structure import Fault
 from wattledger.core.estimate.cases import Case, Estimate, Published
-from wattledger.core.estimate.formulas import derive
+from wattledger.core.estimate.formulas import Derived, derive
 from wattledger.core.estimate.inputs import INPUTS, exact, number_of
 from wattledger.core.estimate.quantities import QUANTITIES
 from wattledger.errors import ConfigError
@@ -72,7 +73,8 @@ def parse_case(
         text: TOML.
         name: the case's.
         source: what the text is called in messages.
-        overrides: inputs that take the place of the file's, in each of its estimates.
+        overrides: inputs, in range, that take the place of the file's, or are added to them, in
+            each of its estimates that can use them.
 
     Raises:
         ConfigError: all faults, each with the key's path and the remedy.
@@ -127,13 +129,14 @@ def resolve(given: Mapping[str, Decimal | str]) -> tuple[dict[str, Fraction], di
     if isinstance(zone, str):
         table = CountryTable.load()
         try:
-            row, signal, ewif = table.row(zone), table.signal(zone), table.ewif(zone)
+            signal, ewif = table.signal(zone), table.ewif(zone)
         except ConfigError as error:
             faults += [(ZONE, sentence) for _, sentence in error.faults]
         else:
             if "intensity_g_per_kwh" not in numbers:
                 numbers["intensity_g_per_kwh"] = Fraction(signal.intensity_ug_per_kwh, 10**6)
-                origins["intensity_g_per_kwh"] = f"country table, {signal.zone} {row.year}"
+                year = table.row(signal.zone).year  # of the world's, where its own is not published
+                origins["intensity_g_per_kwh"] = f"country table, {signal.zone} {year}"
             if "ewif_l_per_kwh" not in numbers:
                 numbers["ewif_l_per_kwh"] = Fraction(ewif.ul_per_kwh, 10**6)
                 origins["ewif_l_per_kwh"] = f"country table, {ewif.zone} (WRI 2020)"
@@ -171,21 +174,110 @@ def _estimate(
         )
         for p in estimate.published
     )
-    inputs: dict[str, Fraction] = {}
-    origins: dict[str, str] = {}
+    given = {**common, **estimate.inputs}
     try:
-        inputs, origins = resolve(over({**common, **estimate.inputs}, overrides))
-        values = derive(inputs).values
-        if not values:
-            faults.append((f"{path}.inputs", "nothing follows from these"))
+        used, found = _with(given, overrides)
     except ConfigError as error:
         faults += [(f"{path}.inputs.{name}", sentence) for name, sentence in error.faults]
+        return Estimate(estimate.name, {})
     except ValueError as error:
         faults.append((f"{path}.inputs", str(error)))
-    else:
-        for number, figure in enumerate(published):
-            faults += _compared(f"{path}.published[{number}]", figure, values)
-    return Estimate(estimate.name, inputs, published, estimate.note, origins)
+        return Estimate(estimate.name, {})
+    unusable = {
+        name: _why_not(given, used, overrides, name) for name in overrides if name not in used
+    }
+    if used:  # what was published of other inputs may not follow from these
+        before = _quantities(given)
+        published = tuple(
+            p for p in published if p.quantity in found.derived.values or p.quantity not in before
+        )
+        # What changes no figure that is shown would be said to be an input and be none.
+        used = {name: value for name, value in used.items() if found.serves(name, published)}
+        found = _found(over(given, used))
+    for number, figure in enumerate(published):
+        faults += _compared(f"{path}.published[{number}]", figure, found.derived.values)
+    return Estimate(
+        estimate.name,
+        found.inputs,
+        published,
+        estimate.note,
+        found.origins,
+        {name: found.given_by(name) for name in used},
+        unusable,
+    )
+
+
+class _Found(NamedTuple):
+    """Inputs, the origins of those that nobody wrote down, and what follows from them."""
+
+    inputs: dict[str, Fraction]
+    origins: dict[str, str]
+    derived: Derived
+
+    def given_by(self, name: str) -> Collection[str]:
+        """The inputs that a key gives: itself, or what a zone stands for."""
+        return tuple(self.origins) if name == ZONE else (name,)
+
+    def serves(self, name: str, published: Sequence[Published]) -> bool:
+        """Whether a figure that is compared or shown follows from a key."""
+        shown = [p.quantity for p in published if p.quantity in self.derived.values]
+        given = set(self.given_by(name))
+        return any(given & self.derived.inputs_of(q) for q in shown or self.derived.values)
+
+
+def _found(given: Mapping[str, Decimal | str]) -> _Found:
+    """What follows.
+
+    Raises:
+        ConfigError: an input that cannot be.
+        ValueError: inputs that do not go together, or that say nothing.
+    """
+    inputs, origins = resolve(given)
+    derived = derive(inputs)
+    if not derived.values:
+        raise ValueError("nothing follows from these")
+    return _Found(inputs, origins, derived)
+
+
+def _with(
+    given: Mapping[str, Decimal | str], overrides: Mapping[str, Decimal | str]
+) -> tuple[dict[str, Decimal | str], _Found]:
+    """As many of the overrides as this estimate can use, and what follows with them.
+
+    Raises:
+        ConfigError: an input of the file that cannot be.
+        ValueError: the file's inputs do not go together, or say nothing.
+    """
+    for count in range(len(overrides), 0, -1):
+        for names in combinations(overrides, count):
+            some = {name: overrides[name] for name in names}
+            try:
+                return some, _found(over(given, some))
+            except (ConfigError, ValueError):
+                continue
+    return {}, _found(given)
+
+
+def _quantities(given: Mapping[str, Decimal | str]) -> Collection[str]:
+    """What follows; nothing where the inputs are not whole."""
+    try:
+        return _found(given).derived.values
+    except (ConfigError, ValueError):
+        return ()
+
+
+def _why_not(
+    given: Mapping[str, Decimal | str],
+    used: Mapping[str, Decimal | str],
+    overrides: Mapping[str, Decimal | str],
+    name: str,
+) -> str:
+    """Why an override is of no use beside those that are."""
+    try:
+        _found(over(given, {**used, name: overrides[name]}))
+    except (ConfigError, ValueError) as error:
+        return error.faults[0][1] if isinstance(error, ConfigError) else str(error)
+    raise AssertionError("the largest set that can be used was taken")
 
 
 def _compared(path: str, published: Published, values: Mapping[str, Fraction]) -> Iterator[Fault]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -94,6 +93,8 @@ def walk(error: BaseException, path: str, target: Any) -> Iterator[Fault]:
 
 def unknown(key: str, known: Sequence[str]) -> str:
     """What to say about a key that is none of these."""
+    import difflib  # a daemon whose settings are right keeps no memory for it
+
     near = difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
     return f"unknown key; {remedy}"

@@ -12,6 +12,7 @@ from wattledger.units import micro
 
 STULL_HUMIDITY_PERCENT = (5.0, 99.0)
 STULL_TEMPERATURE_C = (-20.0, 50.0)
+DRY_COLD_C = -3.0  # below it the fit of a tower's water is negative whatever the humidity
 WUE_STEP_UL_PER_KWH = 10_000  # 0.01 L/kWh: the fits are good for a tenth at best
 PUE_STEP_PPM = 1_000
 
@@ -27,12 +28,17 @@ def wet_bulb_c(temperature_c: float, humidity_percent: float) -> float | None:
         humidity_percent: relative, in %.
 
     Returns:
-        None outside 5–99 % and −20–50 °C, and where cold and dry air leads the fit above the
-        temperature of the air itself: there it does not hold.
+        That of the air itself above 99 %: saturated air cools nothing by evaporating, and no wet
+        bulb is warmer than its air. None below 5 % and above 50 °C, and in the cold where the fit
+        does not hold: below −20 °C, or where dry air leads it above the air's own temperature.
     """
     low, high = STULL_HUMIDITY_PERCENT
     coldest, hottest = STULL_TEMPERATURE_C
-    if not (low <= humidity_percent <= high and coldest <= temperature_c <= hottest):
+    if not (low <= humidity_percent and temperature_c <= hottest):
+        return None
+    if humidity_percent > high:
+        return temperature_c
+    if temperature_c < coldest:
         return None
     t, rh = temperature_c, humidity_percent
     wet = (
@@ -42,7 +48,7 @@ def wet_bulb_c(temperature_c: float, humidity_percent: float) -> float | None:
         + 0.00391838 * rh**1.5 * atan(0.023101 * rh)
         - 4.686035
     )
-    return wet if wet <= t + 0.65 else None  # its own error may lift it so far
+    return min(wet, t) if wet <= t + 0.65 else None  # its own error may lift it so far
 
 
 def fahrenheit(celsius: float) -> float:
@@ -72,12 +78,17 @@ def weather_wue_ul_per_kwh(
 ) -> int | None:
     """The WUE of a weather in µL per kWh of IT energy, quantised; None: no formula holds.
 
+    In frost it is the floor, without a wet bulb: that is no warmer than the air, and below −2.8 °C
+    (27 °F) nothing evaporates by the formula.
+
     Args:
         temperature_c: see `wet_bulb_c`.
         humidity_percent: likewise.
         cycles: see `tower_wue_l_per_kwh`.
         least_l_per_kwh: likewise.
     """
+    if temperature_c < DRY_COLD_C:
+        return quantised(micro(least_l_per_kwh), WUE_STEP_UL_PER_KWH)
     wet_c = wet_bulb_c(temperature_c, humidity_percent)
     if wet_c is None:
         return None

@@ -9,7 +9,7 @@ trial times is needed.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -18,7 +18,11 @@ from wattledger.units import NS_PER_S, PPM, UJ_PER_KWH
 
 
 class Period(NamedTuple):
-    """A span of wall clock, end exclusive, and the intensity throughout."""
+    """A span of wall clock, end exclusive, and the intensity throughout.
+
+    Or what else a kWh of that time is charged with, such as its µL of water: what is said about
+    intensities here holds for it too.
+    """
 
     start_ns: int
     end_ns: int
@@ -48,10 +52,17 @@ class Window(NamedTuple):
         return power_uw * pue_ppm * self.exposure // (NS_PER_S * PPM * UJ_PER_KWH)
 
 
-def periods_of(signals: Iterable[GridSignal]) -> list[Period]:
+def periods_of(
+    signals: Iterable[GridSignal],
+    value: Callable[[GridSignal], int | None] = lambda signal: signal.intensity_ug_per_kwh,
+) -> list[Period]:
     """The signals of one source as periods that do not overlap, oldest first.
 
     Where two overlap, the one that begins later holds from there.
+
+    Args:
+        signals: in any order.
+        value: what of them, per kWh; one without it leaves a gap.
 
     Raises:
         ValueError: they are of several sources, zones or bases, which nothing may mix.
@@ -60,12 +71,14 @@ def periods_of(signals: Iterable[GridSignal]) -> list[Period]:
     if len({(signal.source, signal.zone, signal.basis) for signal in ordered}) > 1:
         raise ValueError("the signals are not of one source, zone and basis")
     found: list[Period] = []
-    for signal in ordered:
-        if found and found[-1].end_ns > signal.valid_from_ns:
-            found[-1] = found[-1]._replace(end_ns=signal.valid_from_ns)
-        period = Period(signal.valid_from_ns, signal.valid_to_ns, signal.intensity_ug_per_kwh)
-        found.append(period)
-    return [period for period in found if period.start_ns < period.end_ns]
+    for signal, later in zip(ordered, [*ordered[1:], None], strict=True):
+        end_ns = (
+            signal.valid_to_ns if later is None else min(signal.valid_to_ns, later.valid_from_ns)
+        )
+        level = value(signal)
+        if level is not None and signal.valid_from_ns < end_ns:
+            found.append(Period(signal.valid_from_ns, end_ns, level))
+    return found
 
 
 class Curve:

@@ -19,7 +19,7 @@ from wattledger.grid.table import WORLD
 
 PACKAGED = Path(__file__).parent / "cases"  # where the wheel has them
 CHECKOUT = Path(__file__).parents[3] / "configs" / "estimates"
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 16  # the largest published case has 2 KiB
 OWN = "estimate"  # the name of what the command line's own figures make
 _SITE = {"pue", "intensity_g_per_kwh", "wue_l_per_kwh", "ewif_l_per_kwh", ZONE}
 
@@ -46,9 +46,17 @@ def names() -> list[str]:
 def load(name: str, overrides: Given | None = None) -> Case:
     """A published case by its name, or a file of one's own by its path.
 
+    Args:
+        name: see above.
+        overrides: inputs that take the place of its own in each estimate that can use them.
+
     Raises:
-        ConfigError: no such case or file, or every fault of it.
+        ConfigError: no such case or file, or every fault of it; an override that cannot be.
     """
+    try:
+        resolve(overrides or {})
+    except ConfigError as error:
+        raise ConfigError([(_option(key), text) for key, text in error.faults]) from error
     own = name.endswith(".toml") or "/" in name
     if not own and name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
@@ -58,13 +66,13 @@ def load(name: str, overrides: Given | None = None) -> Case:
     try:
         with path.open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise ConfigError([(str(path), "is larger than 64 KiB")])
         text = raw.decode("utf-8")
     except OSError as error:
         raise ConfigError([(str(path), f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([(str(path), f"is not UTF-8 text: {error}")]) from error
-    if len(raw) > _MOST_BYTES:
-        raise ConfigError([(str(path), "is larger than 1 MiB")])
     return parse_case(text, path.stem, path.name, overrides)
 
 
@@ -119,12 +127,31 @@ def own_case(given: Given) -> Case:
 
 
 def rows_of(case: Case, overrides: Given | None = None) -> list[Row]:
-    """A case's rows; what was put in the place of its inputs is said in their notes."""
-    found = list(rows(case))
-    if not overrides:
-        return found
-    changed = "With " + ", ".join(f"{name} = {value}" for name, value in overrides.items()) + "."
-    return [replace(row, note=f"{changed} {row.note}".rstrip()) for row in found]
+    """A case's rows; what was put in the place of their inputs is said in the notes of those.
+
+    Raises:
+        ConfigError: an override that none of them follows from.
+    """
+    found, given = list(rows(case)), overrides or {}
+    used = {name for row in found for name in row.changed}
+    if idle := [name for name in given if name not in used]:
+        raise ConfigError([(_option(name), _of_no_use(case, name)) for name in idle])
+    return [_noted(row, given) for row in found]
+
+
+def _noted(row: Row, given: Given) -> Row:
+    if not row.changed:
+        return row
+    changed = "With " + ", ".join(f"{name} = {given[name]}" for name in row.changed) + "."
+    return replace(row, note=f"{changed} {row.note}".rstrip())
+
+
+def _of_no_use(case: Case, name: str) -> str:
+    """Why an override changes nothing; the same reason of several estimates is said once."""
+    whys = dict.fromkeys(e.unusable[name] for e in case.estimates if name in e.unusable)
+    if not whys or len(case.estimates) > sum(name in e.unusable for e in case.estimates):
+        return f"no figure of {case.name} follows from it"
+    return f"{case.name} cannot use it: {'; '.join(whys)}"
 
 
 def _option(name: str) -> str:

@@ -33,6 +33,11 @@ wattledger estimate mine.toml --json
 
 On the command line, what is left out is the daemon's default: `WORLD`, PUE 1.56, WUE 0.36 L/kWh.
 In a file nothing is assumed: what its inputs do not give is not computed.
+
+Figures beside a case take the place of its own in each of its estimates that can use them, and the
+notes of the rows that follow from them say so (`With zone = FR.`). A published figure that no
+longer follows is left out: what was net of purchases on one grid says nothing about another. What
+no row follows from is refused.
 """
 
 _FILE = """\
@@ -53,7 +58,7 @@ inputs = { chips = 64, days = 12, watts = 700 }
 [[estimate.published]]           # none: everything that follows is shown
 quantity = "co2e"
 unit = "t"
-value = 5.5                      # none: the quantity is shown without a comparison
+value = 4.89                     # none: the quantity is shown without a comparison
 within_percent = 2               # or within, in the unit; or differs_because = "…"
 ```
 

@@ -333,10 +333,17 @@ def keyless(zone: str) -> SourceConfig | None:
     return SourceConfig(found, zone) if found else None
 
 
-def build_sources(configs: Sequence[SourceConfig], client: HttpClient) -> list[Source]:
+def build_sources(
+    configs: Sequence[SourceConfig], client: HttpClient, paths: Sequence[str] = ()
+) -> list[Source]:
     """The sources of a configuration, in its order.
 
     The first of a kind is named after it, the second `<kind>_2`, and so on.
+
+    Args:
+        configs: what to build.
+        client: the way out.
+        paths: what a fault of each is said to be of; empty: `grid.source[n]` in this order.
 
     Raises:
         ConfigError: all faults at once, each with its key's path.
@@ -345,7 +352,7 @@ def build_sources(configs: Sequence[SourceConfig], client: HttpClient) -> list[S
     faults: list[tuple[str, str]] = []
     seen: Counter[str] = Counter()
     for index, config in enumerate(configs):
-        path = f"grid.source[{index}]"
+        path = paths[index] if paths else f"grid.source[{index}]"
         kind = KINDS.get(config.kind)
         if kind is None:
             known = ", ".join(KINDS)

@@ -43,6 +43,9 @@ _SIGNALS = 1_000  # what a reply is asked to hold at the most; some 200 bytes ea
 _LONGEST_NS = 5 * DAY_NS
 _PATIENCE_S = 5.0
 _TRIES = 6
+_NOT_THERE = (
+    "list a source of this zone in the relay's settings, or another one here under [[grid.source]]"
+)
 _USER = re.compile(r"[A-Za-z0-9._@+-]{1,64}", re.ASCII)
 
 
@@ -179,6 +182,9 @@ class Wattledger(Provider):
             try:
                 return self._get(f"{PATH}/{path}", query, secret_headers=self._secrets())
             except GridError as error:
+                if error.outcome == Outcome.HTTP_4XX:
+                    text = f"{error.message}: it may not serve zone {self.zone}"
+                    raise failure(Outcome.HTTP_4XX, text, hint=_NOT_THERE) from error
                 wait_s = error.retry_after_s
                 if left == 1 or wait_s is None or wait_s > _PATIENCE_S:
                     raise

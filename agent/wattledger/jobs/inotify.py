@@ -74,11 +74,11 @@ class Inotify:
             with contextlib.suppress(OSError):
                 os.close(handle)
 
-    def follow(self, directories: Iterable[Directory]) -> bool:
+    def follow(self, directories: Iterable[Directory]) -> set[Directory]:
         """Watch these and no others.
 
         Returns:
-            They were all watched before. If not, what changed until now was not told.
+            Those that were not watched before: what changed in them until now was not told.
 
         Raises:
             OSError: one cannot be watched. One that is gone is not watched, and no error.
@@ -103,7 +103,7 @@ class Inotify:
             error = _error()
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise error
-        return not new
+        return new
 
     def take(self) -> set[str]:
         """The paths of those in which directories came or went since this was last called."""

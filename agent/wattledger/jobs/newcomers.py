@@ -208,9 +208,12 @@ class Newcomers:
             if self._notices is None:
                 self._notices = self._make_notices(self._layout.walked()[FIRST])
             directories = [Directory(path, one.inode) for path, one in watched]
-            if self._notices.follow(directories):
+            new = self._notices.follow(directories)
+            if not new:
                 self._followed = watched
                 return True
+            for directory in new:  # as many may have come there as went since it was listed
+                self._trees[FIRST].doubt(f"{directory.path}/")
         except OSError as error:
             log.info("new jobs are looked for ten times a second, for want of inotify: %s", error)
             self._be_deaf()

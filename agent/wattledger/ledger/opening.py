@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -185,6 +184,8 @@ def _begin_epoch(connection: sqlite3.Connection, wall_ns: int) -> None:
     """Writes the one row of `meta` where the ledger is new."""
     counts = "SELECT (SELECT count(*) FROM meta), (SELECT count(*) FROM device)"
     if connection.execute(counts).fetchone() == (0, 0):
+        import uuid  # once in the life of a ledger
+
         connection.execute(
             "INSERT INTO meta (id, epoch, epoch_start_ns) VALUES (1, ?, ?)",
             (str(uuid.uuid4()), wall_ns),

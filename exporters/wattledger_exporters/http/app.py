@@ -1,6 +1,9 @@
 """The routes of the daemon: what each path answers.
 
 No handler reaches a meter; what may block runs in a worker thread with a bounded queue.
+
+Scrapers and probes ask the same few paths for years. What answers people and their commands is
+imported when one of them asks: on most nodes it would be memory that nobody uses.
 """
 
 from __future__ import annotations
@@ -8,20 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from wattledger.model import SiteFactors
 from wattledger.model.jobs import JobKey
 from wattledger.ports import Clock, Daemon
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import (
-    api,
-    jobs_api,
-    openapi,
-    restate_api,
-    runs_api,
-    settle_api,
-    waste_api,
-)
+from wattledger_exporters.http import api, restate_api, runs_api, settle_api
 from wattledger_exporters.http.application import (
     READ,
     Application,
@@ -38,8 +34,10 @@ from wattledger_exporters.http.query import parameters, whole_number
 from wattledger_exporters.http.response import RETRY, Response, answer, refusal
 from wattledger_exporters.http.worker import Worker
 from wattledger_exporters.report import PRIVATE_GROUPINGS
-from wattledger_exporters.web_config import LiveWebConfig
 from wattledger_exporters.when import iso
+
+if TYPE_CHECKING:
+    from wattledger_exporters.web_config import LiveWebConfig
 
 HTML = "text/html; charset=utf-8"
 _TIMEOUT_S = 25.0
@@ -197,6 +195,8 @@ class App(Application):
         raise Refused(_JOBS_PRIVATE)
 
     async def _get_jobs(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import jobs_api
+
         uid = await self._visible(scope)
         given = parameters(scope["query_string"], jobs_api.PARAMETERS)
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
@@ -205,6 +205,8 @@ class App(Application):
         return answer(200, jobs_api.jobs(asked, rows, self._powers()))
 
     async def _get_job(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import jobs_api
+
         uid = await self._visible(scope)
         parameters(scope["query_string"], ())
         manager, _, job_id = scope["path"].removeprefix(JOB_PATH).partition("/")
@@ -218,6 +220,8 @@ class App(Application):
         return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site(), self._powers()))
 
     async def _get_waste(self, scope: Scope) -> Response:
+        from wattledger_exporters.http import waste_api
+
         uid = await self._visible(scope)
         given = parameters(scope["query_string"], waste_api.PARAMETERS)
         asked = waste_api.waste_query(given, self._clock.now().wall_ns)
@@ -230,7 +234,7 @@ class App(Application):
 
     def _powers(self) -> Mapping[JobKey, int]:
         snapshot = self._daemon.snapshot()
-        return snapshot.job_power_uw if snapshot is not None else jobs_api.NO_POWERS
+        return snapshot.job_power_uw if snapshot is not None else {}
 
     async def _post_run(self, scope: Scope) -> Response:
         return await self._runs.begin(peer_of(scope), scope["query_string"])
@@ -285,5 +289,7 @@ class App(Application):
         return answer(200, {"message": await self._release.run(release, _TIMEOUT_S)})
 
     async def _get_openapi(self, _scope: Scope) -> Response:
+        from wattledger_exporters.http import openapi
+
         snapshot = self._daemon.snapshot()
         return answer(200, openapi.document(snapshot.version if snapshot else ""))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattledger.errors import WattledgerError
 from wattledger.ports import Clock
@@ -20,7 +20,9 @@ from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Peer
 from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.http.response import RETRY, Response, refusal
 from wattledger_exporters.http.worker import Busy
-from wattledger_exporters.web_config import LiveWebConfig, WebConfig
+
+if TYPE_CHECKING:
+    from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -266,7 +267,9 @@ class _WholeAnswers:
     """
 
     def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
-        self._connection = connection
+        # Weakly: it is the connection's transport, and all that belongs to a connection that has
+        # closed would wait for the collector, which looks seldom (`cli`).
+        self._connection = weakref.ref(connection)
         self._transport = transport
         self._head = b""
 
@@ -275,9 +278,10 @@ class _WholeAnswers:
 
     def write(self, data: bytes) -> None:
         """As of a transport. The body's first part follows the head at once: `App` sees to it."""
+        connection = self._connection()
         if self._head:
             data, self._head = self._head + data, b""
-        elif self._connection.begins_answer():
+        elif connection is not None and connection.begins_answer():
             self._head = data
             return
         self._transport.write(data)

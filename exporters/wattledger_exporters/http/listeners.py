@@ -45,7 +45,9 @@ def bind_tcp(listen: str) -> socket.socket:
                     ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
                 )
             return socket.create_server(("", port), backlog=_BACKLOG)
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # As bytes: for a text Python loads the tables of internationalized names, 0.2 MiB.
+        name = host.encode("ascii") if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
         return socket.create_server(address, family=family, backlog=_BACKLOG)
     except socket.gaierror as error:

@@ -19,7 +19,6 @@ from wattledger_exporters.http.connection import Peer
 from wattledger_exporters.http.query import BadRequest, parameters, whole_number
 from wattledger_exporters.http.response import RETRY, Response, answer, refusal
 from wattledger_exporters.http.worker import Worker
-from wattledger_exporters.receipts import receipt_json
 from wattledger_exporters.when import iso
 
 PATH = "/api/v1/runs"
@@ -106,6 +105,8 @@ class RunsApi:
             return _refused(error)
 
     def _receipt(self, result: RunResult) -> dict[str, Any]:
+        from wattledger_exporters.receipts import receipt_json  # see `app`
+
         snapshot = self._daemon.snapshot()
         site: SiteFactors | None = snapshot.site if snapshot is not None else None
         return receipt_json(

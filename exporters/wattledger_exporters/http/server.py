@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -24,7 +24,9 @@ from wattledger_exporters.http.application import Application
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Connection, Gate, Limits, Phase
 from wattledger_exporters.http.listeners import bind_tcp, bind_unix, unlink_unix
 from wattledger_exporters.http.pages import PageStore
-from wattledger_exporters.web_config import LiveWebConfig
+
+if TYPE_CHECKING:
+    from wattledger_exporters.web_config import LiveWebConfig
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,9 @@ class Server:
             ListenError: a socket cannot be bound.
         """
         if self._web_path is not None:
+            # TLS and passwords are no part of a daemon that answers on loopback only.
+            from wattledger_exporters.web_config import LiveWebConfig
+
             self._web = LiveWebConfig(self._web_path)
             self._scheme = "https" if self._web.current.context is not None else "http"
         self._app = self._make_app(self._web)

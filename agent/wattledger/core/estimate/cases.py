@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from wattledger.core.estimate.formulas import derive
+from wattledger.core.estimate.formulas import Derived, derive
 from wattledger.core.estimate.quantities import QUANTITIES
 
 
@@ -43,6 +43,8 @@ class Estimate:
         published: what to compare or to show; empty: everything that follows.
         note: for people.
         origins: inputs that nobody wrote down, and where they are from.
+        changed: what took the place of inputs of the file, and which inputs it gave.
+        unusable: what could not, and why.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Estimate:
     published: tuple[Published, ...] = ()
     note: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, Collection[str]] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A computed quantity beside the published one, both in `unit`."""
+    """A computed quantity beside the published one, both in `unit`.
+
+    `changed` names what took the place of inputs of the file that this quantity follows from.
+    """
 
     case: str
     estimate: str
@@ -87,6 +94,7 @@ class Row:
     computed: Fraction
     reproduced: bool | None
     note: str
+    changed: tuple[str, ...] = ()
 
     @property
     def difference_percent(self) -> Fraction | None:
@@ -103,23 +111,23 @@ def rows(case: Case) -> Iterator[Row]:
         ValueError: inputs that do not go together, or a quantity that does not follow from them.
     """
     for estimate in case.estimates:
-        values = derive(estimate.inputs).values
-        for published in estimate.published or map(Published, values):
-            yield _row(case.name, estimate, published, values)
+        derived = derive(estimate.inputs)
+        for published in estimate.published or map(Published, derived.values):
+            yield _row(case.name, estimate, published, derived)
 
 
-def _row(
-    case: str, estimate: Estimate, published: Published, values: Mapping[str, Fraction]
-) -> Row:
-    name = published.quantity
+def _row(case: str, estimate: Estimate, published: Published, derived: Derived) -> Row:
+    name, values = published.quantity, derived.values
     if name not in values:
         raise ValueError(f"{name} does not follow from the inputs {', '.join(estimate.inputs)}")
     unit = published.unit or QUANTITIES[name].unit
     computed = values[name] / QUANTITIES[name].units[unit]
     note = " ".join(filter(None, (published.differs_because, published.note)))
+    used = derived.inputs_of(name)
+    changed = tuple(what for what, inputs in estimate.changed.items() if used & set(inputs))
     return Row(
         case, estimate.name, name, unit, published.value, computed,
-        _reproduced(published, computed), note,
+        _reproduced(published, computed), note, changed,
     )  # fmt: skip
 
 

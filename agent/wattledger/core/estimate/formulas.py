@@ -55,6 +55,13 @@ class Derived(NamedTuple):
     values: dict[str, Number]
     formulas: dict[str, Formula]
 
+    def inputs_of(self, quantity: str) -> set[str]:
+        """The inputs that a quantity follows from, by however many formulas."""
+        formula = self.formulas.get(quantity)
+        if formula is None:
+            return {quantity}
+        return {name for need in formula.needs for name in self.inputs_of(need)}
+
 
 def _amounts(
     it_kwh: Number,
