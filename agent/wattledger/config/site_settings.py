@@ -42,8 +42,9 @@ class WeatherSettings:
         None,
         "Degrees north. With `longitude`: the WUE follows the wet-bulb temperature there, as a "
         "cooling tower does, and `site.wue_l_per_kwh` holds only while no weather is known (for "
-        "longer than `grid.max_age`) or it is one that the formula is not made for. Only for sites "
-        "that are cooled by evaporation: mild weather gives several times the mean of fleets.",
+        "longer than `grid.max_age`), in air drier than 5 % and above 50 °C. Only for sites that "
+        "are cooled by evaporation: mild weather gives several times the mean of fleets. Each node "
+        "asks 96 times a day.",
         "52.52",
     )
     longitude: Longitude | None = setting(None, "Degrees east.", "13.41")
