@@ -18,7 +18,7 @@ from wattledger.errors import LedgerError
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
-from wattledger.grid.source import History
+from wattledger.grid.source import History, Relay
 from wattledger.grid.table import CountryTable
 from wattledger.jobs.bound import BoundJobs
 from wattledger.jobs.claims import (
@@ -302,7 +302,8 @@ def settle_sources(config: Config) -> SettleSources:
     sources = build_sources(source_configs(config), HttpClient(proxy=config.grid.proxy))
     zone = CountryTable.load().signal(table_zone(config)).zone
     known = (source for source in sources if source.basis is not Basis.MARGINAL)
-    return SettleSources(tuple(s for s in known if isinstance(s, History)), zone)
+    own = frozenset((s.name, s.zone) for s in sources if not isinstance(s, Relay))
+    return SettleSources(tuple(s for s in known if isinstance(s, History)), zone, own)
 
 
 def first_settling_s() -> float:

@@ -208,7 +208,7 @@ def test_a_version_of_the_past_is_the_same_word_by_a_relay() -> None:
         problems: dict[str, GridError] = {}
         [voice] = voices([served.node()], T0, problems)
         span = (T0 - 3 * HOUR, T0, T0)
-        by_relay, direct = published(voice, *span), published(upstream, *span)
+        by_relay, direct = published(voice.source, *span), published(upstream, *span)
     assert problems == {}
     assert by_relay.history == direct.history
     assert by_relay.signals == direct.signals
@@ -218,7 +218,7 @@ def test_a_relay_that_does_not_answer_is_a_problem_of_its_own(tmp_path: Path) ->
     upstream, problems = Upstream("second"), {}
     upstream.zone = "GB"  # type: ignore[misc]
     found = voices([node_of("http://127.0.0.1:1"), upstream], T0, problems)  # type: ignore[arg-type]
-    assert [one.name for one in found] == ["second"]
+    assert [one.label for one in found] == ["second"]
     assert list(problems) == ["wattledger"]
 
 

@@ -10,7 +10,6 @@ import grid_server as play
 from fakes import FakeClock
 from grid_feeds import HALF_HOUR, HOUR, MAX_AGE, MINUTE, T0, TABLE, FakeSource, run, signal
 from grid_server import GridServer
-from wattledger.alternatives.sources import _reaches
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
 from wattledger.grid.kinds import SourceConfig, build_sources
@@ -157,7 +156,6 @@ def test_a_zone_is_called_as_the_relay_calls_it(zone: str) -> None:
     config = SourceConfig("wattledger", zone, url="https://relay.example:19401")
     [source] = build_sources([config], HttpClient())
     assert source.zone == zone
-    assert not _reaches("wattledger", "FR"), "it has the zones of its settings and no others"
 
 
 @pytest.mark.parametrize("zone", ["", "-GB", ".", "G B", "G/B", "GB\n", "x" * 65, "é"])

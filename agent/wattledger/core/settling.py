@@ -59,7 +59,7 @@ def plan(
     settlements: list[Settlement] = []
     settled_uj = unpublished_uj = other_basis_uj = 0
     for slot in slots:
-        at_ns = min(slot.slot_s * NS_PER_S + SLOT_NS - 1, now_ns)
+        at_ns = _decisive_ns(slot, now_ns)
         of_slot = [
             (words.history, signal)
             for words, from_ns in zip(published, starts, strict=True)
@@ -85,6 +85,23 @@ def plan(
         else:
             unpublished_uj += slot.energy_uj
     return Plan(tuple(settlements), settled_uj, unpublished_uj, other_basis_uj)
+
+
+def needed(words: Published, slots: Iterable[PricedSlot], now_ns: int) -> Published:
+    """What a source says, less the signals that decide about none of these slots.
+
+    `plan` comes to the same by it, and what is held is bounded by the slots: not by a source that
+    tells of each second.
+
+    Args:
+        words: what the source says.
+        slots: those that will be planned for.
+        now_ns: wall clock.
+    """
+    starts = [signal.valid_from_ns for signal in words.signals]
+    looked_at = {bisect_right(starts, _decisive_ns(slot, now_ns)) - 1 for slot in slots}
+    kept = tuple(words.signals[found] for found in sorted(looked_at) if found >= 0)
+    return words._replace(signals=kept)
 
 
 def may_settle(source: str, zone: str, price: Price, table_zone: str) -> bool:
@@ -113,6 +130,11 @@ def settled_price(price: Price, signal: GridSignal) -> Price:
     if signal.ewif_ul_per_kwh is None or price.ewif_source == "config":
         return settled
     return settled._replace(ewif_ul_per_kwh=signal.ewif_ul_per_kwh, ewif_source="mix")
+
+
+def _decisive_ns(slot: PricedSlot, now_ns: int) -> int:
+    """The instant whose intensity a slot takes."""
+    return min(slot.slot_s * NS_PER_S + SLOT_NS - 1, now_ns)
 
 
 def _covering(

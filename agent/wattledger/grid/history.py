@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from wattledger.errors import GridError
 from wattledger.grid.checks import check_signal
@@ -14,30 +15,53 @@ from wattledger.model.settling import HistoryVersion, Published
 _ANY_AGE_NS = 2**62
 
 
+class Known(NamedTuple):
+    """Somebody who knows the past.
+
+    Attributes:
+        source: who.
+        label: what to call them here, each otherwise: `neso`, or `neso via wattledger`.
+    """
+
+    source: HistorySource
+    label: str
+
+
 def voices(
-    sources: Iterable[HistorySource], now_wall_ns: int, problems: dict[str, GridError]
-) -> list[HistorySource]:
+    sources: Iterable[HistorySource],
+    now_wall_ns: int,
+    problems: dict[str, GridError],
+    own: Collection[tuple[str, str]] = (),
+) -> list[Known]:
     """Who is asked about the past: in the place of a relay those that it passes on.
 
-    May block.
+    What a relay says by the name of a source that is listed itself is nobody's word: what the one
+    priced, the other must not settle. May block.
 
     Args:
-        sources: in order of preference; of two of one name and zone the first is asked.
+        sources: in order of preference; of two of one name and zone behind two relays the first is
+            asked.
         now_wall_ns: wall clock.
-        problems: takes up, by name, what a relay failed at.
+        problems: takes up, by label, what a relay failed at.
+        own: names and zones of further sources that are listed, which do not know their past.
     """
-    found: dict[tuple[str, str], HistorySource] = {}
-    for source in sources:
-        behind: Iterable[HistorySource] = (source,)
-        if isinstance(source, Relay):
-            try:
-                behind = source.voices(now_wall_ns)
-            except GridError as error:
-                problems[source.name] = error
-                continue
+    listed = list(sources)
+    taken = {*own, *((one.name, one.zone) for one in listed if not isinstance(one, Relay))}
+    found: list[Known] = []
+    for source in listed:
+        if not isinstance(source, Relay):
+            found.append(Known(source, source.name))
+            continue
+        try:
+            behind = source.voices(now_wall_ns)
+        except GridError as error:
+            problems[source.name] = error
+            continue
         for voice in behind:
-            found.setdefault((voice.name, voice.zone), voice)
-    return list(found.values())
+            if (voice.name, voice.zone) not in taken:
+                taken.add((voice.name, voice.zone))
+                found.append(Known(voice, f"{voice.name} via {source.name}"))
+    return found
 
 
 def published(source: HistorySource, start_ns: int, end_ns: int, now_wall_ns: int) -> Published:

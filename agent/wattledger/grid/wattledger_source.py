@@ -23,7 +23,7 @@ from typing import Any
 from wattledger.errors import GridError
 from wattledger.grid.client import HttpClient
 from wattledger.grid.outcome import Outcome, failure
-from wattledger.grid.provider import DAY_NS, HOUR_NS, Provider, collect, coming, token_of
+from wattledger.grid.provider import DAY_NS, HOUR_NS, Provider, collect, coming, rows_of, token_of
 from wattledger.grid.relay_reply import (
     PATH,
     Voice,
@@ -43,6 +43,20 @@ _SIGNALS = 1_000  # what a reply is asked to hold at the most; some 200 bytes ea
 _LONGEST_NS = 5 * DAY_NS
 _PATIENCE_S = 5.0
 _TRIES = 6
+_VOICES = 8  # that are asked for their past: more than any zone has
+_VISIT_S = 300.0  # of one settling
+_MOST_ROWS = 1_500  # some are at the edges, and a file may tell more often than it is looked into
+# What one voice fails at that way, the others would, too.
+_GONE = frozenset(
+    {
+        Outcome.TIMEOUT,
+        Outcome.CONNECT_ERROR,
+        Outcome.TLS_ERROR,
+        Outcome.BLOCKED,
+        Outcome.NO_TOKEN,
+        Outcome.HTTP_401,
+    }
+)
 _NOT_THERE = (
     "list a source of this zone in the relay's settings, or another one here under [[grid.source]]"
 )
@@ -64,6 +78,7 @@ class Wattledger(Provider):
         token_file: the user's password; None: none is asked for.
         name: the `source` label of requests.
         sleep: waits for seconds.
+        monotonic: a clock, in seconds.
 
     Raises:
         ValueError: the url must not be asked or is missing, or the zone or user is none.
@@ -80,6 +95,7 @@ class Wattledger(Provider):
         token_file: Path | None = None,
         name: str = "wattledger",
         sleep: Callable[[float], object] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not is_zone(zone):
             raise ValueError(f"{zone!r} is not a name of a zone, such as GB")
@@ -99,6 +115,7 @@ class Wattledger(Provider):
         self._user = user or USER
         self._token_file = token_file
         self._sleep = sleep
+        self._monotonic = monotonic
 
     def may_give(self, source: str, zone: str, basis: Basis) -> bool:
         """Whether a signal so labelled may be of this relay; see `source.Relay`."""
@@ -138,32 +155,42 @@ class Wattledger(Provider):
         return voices[0].between(start_ns, end_ns, now_wall_ns)
 
     def voices(self, now_wall_ns: int) -> list[RelayedHistory]:
-        """The sources behind it that know their past; see `source.Relay`."""
+        """The first few sources behind it that know their past; see `source.Relay`.
+
+        They share one `Visit`: to be asked for, and forgotten, by each settling anew.
+        """
         del now_wall_ns
         voices = voices_of(check_zone(self._ask("sources", patient=True), self.zone))
-        return [
-            RelayedHistory(self, voice)
+        known = [
+            voice
             for voice in voices
             if voice.history and self.may_give(voice.source, self.zone, voice.basis)
         ]
+        visit = Visit(self._monotonic)
+        return [RelayedHistory(self, voice, visit) for voice in known[:_VOICES]]
 
     def history(
-        self, voice: Voice, start_ns: int, end_ns: int, now_wall_ns: int
+        self, voice: Voice, start_ns: int, end_ns: int, now_wall_ns: int, visit: Visit
     ) -> list[GridSignal]:
         """One request for the past of a source behind it; no data is a gap.
 
         Raises:
-            GridError: as the client does; outcome `wrong_zone` or `bad_value`.
+            GridError: as the client and the visit do; outcome `wrong_zone`, `bad_value` or
+                `too_large`.
         """
         span = {"from": instant_text(start_ns), "to": instant_text(end_ns)}
-        reply = self._ask("history", {"source": voice.source, **span}, patient=True)
+        with visit:
+            reply = self._ask("history", {"source": voice.source, **span}, patient=True)
         fields = check_zone(reply, self.zone)
         said = voice_of(fields)
         if (said.source, said.basis) != (voice.source, voice.basis):
             raise failure(Outcome.BAD_VALUE, "the relay answered with another source's past")
         if fields.get("signals") == []:
             return []
-        return signals_of(fields, self.zone, said, now_wall_ns)
+        if len(rows_of(fields, "signals")) > _MOST_ROWS:
+            raise failure(Outcome.TOO_LARGE, "the relay answered with more than was asked for")
+        found = signals_of(fields, self.zone, said, now_wall_ns)
+        return [s for s in found if s.valid_from_ns < end_ns and s.valid_to_ns > start_ns]
 
     def _check_basis(self, voice: Voice) -> None:
         if self._wanted not in (None, voice.basis):
@@ -199,16 +226,47 @@ class Wattledger(Provider):
         return {"Authorization": Secret(f"Basic {both}")}
 
 
+class Visit:
+    """What the voices of a relay share for one settling: that it is gone, and how long it takes.
+
+    To be entered for each request. Other things may take their time between two of them.
+
+    Args:
+        monotonic: a clock, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._left_s = _VISIT_S
+        self._begun_s = 0.0
+        self._gone: GridError | None = None
+
+    def __enter__(self) -> None:
+        """Raises GridError: it is not asked any more."""
+        if self._gone is None and self._left_s <= 0:
+            text = f"it took {_VISIT_S:g} s of one settling; the rest is the next one's"
+            self._gone = failure(Outcome.TIMEOUT, text)
+        if self._gone is not None:
+            raise self._gone
+        self._begun_s = self._monotonic()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._left_s -= self._monotonic() - self._begun_s
+        if isinstance(error, GridError) and error.outcome in _GONE:
+            self._gone = error
+
+
 class RelayedHistory:
     """The past of one source behind a relay, under that source's own name; a `HistorySource`."""
 
-    def __init__(self, relay: Wattledger, voice: Voice) -> None:
+    def __init__(self, relay: Wattledger, voice: Voice, visit: Visit) -> None:
         self.name = voice.source
         self.zone = relay.zone
         self.basis = voice.basis
         self.cadence_ns = voice.cadence_ns
+        self.voice = voice
+        self.visit = visit
         self._relay = relay
-        self._voice = voice
         self._longest_ns = min(_SIGNALS * voice.cadence_ns // HOUR_NS * HOUR_NS, _LONGEST_NS)
 
     def latest(self, now_wall_ns: int) -> list[GridSignal]:
@@ -224,5 +282,7 @@ class RelayedHistory:
             start_ns,
             end_ns,
             self._longest_ns,
-            lambda from_ns, to_ns: self._relay.history(self._voice, from_ns, to_ns, now_wall_ns),
+            lambda from_ns, to_ns: self._relay.history(
+                self.voice, from_ns, to_ns, now_wall_ns, self.visit
+            ),
         )
