@@ -19,6 +19,7 @@ from wattledger.grid.source import Source
 from wattledger.grid.wattledger_source import Wattledger
 from wattledger.model import GridSignal
 from wattledger.relay.command import Relay
+from wattledger.relay.memory import Memory
 from wattledger.relay.places import Place
 
 
@@ -88,17 +89,23 @@ def relayed(
     web_config: Path | None = None,
     first_s: float = 10.0,
     connections: int = 1_000,
-    most_signals: int = 100_000,
+    wait_s: float = 6.0,
+    memory: Memory | None = None,
+    mark: str = "",
 ) -> Iterator[Served]:
     clock = clock or FakeClock()
     listed: Sequence[Source] = sources or [Upstream()]
-    place = Place("GB", listed, clock, max_age_ns=MAX_AGE, most_signals=most_signals)
+    marks = [mark] * len(listed)
+    place = Place("GB", listed, clock, max_age_ns=MAX_AGE, memory=memory, marks=marks)
+    if memory is not None:
+        memory.watch(place.kept)
     relay = Relay(
         {"GB": place},
         clock,
         listen="127.0.0.1:0",
         web_config=web_config,
         connections=connections,
+        wait_s=wait_s,
     )
     relay.start(first_s)
     try:

@@ -10,13 +10,15 @@ from wattledger.grid.outcome import Outcome, failure
 from wattledger.grid.source import Outlook
 from wattledger.model import GridSignal
 from wattledger.ports import Clock
-from wattledger.relay.patience import Patience
+from wattledger.relay.manners import FORECAST, Manners
+from wattledger.relay.patience import Patience, WallClock, fetched_by
 from wattledger.units import NS_PER_S
 
 log = logging.getLogger(__name__)
 
 SHORTEST_NS = 900 * NS_PER_S
 LONGEST_NS = 3_600 * NS_PER_S
+_MOST_SIGNALS = 2_000
 
 
 class Ahead:
@@ -27,12 +29,15 @@ class Ahead:
         name: how its failures are told.
         cadence_ns: how often it publishes.
         clock: time.
+        manners: the pauses that the source asked for.
 
     Attributes:
         outcomes: how the requests ended, by outcome.
     """
 
-    def __init__(self, source: Outlook, name: str, cadence_ns: int, clock: Clock) -> None:
+    def __init__(
+        self, source: Outlook, name: str, cadence_ns: int, clock: Clock, manners: Manners
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
         self._source = source
         self._name = name
@@ -40,21 +45,28 @@ class Ahead:
         self._clock = clock
         self._signals: tuple[GridSignal, ...] = ()
         self._patience = Patience()
+        self._manners = manners
+        self._wall = WallClock(clock)
+
+    def _due_ns(self) -> int:
+        if self._wall.was_set():
+            self._signals, self._patience = (), Patience()
+        return max(self._patience.due_ns, self._manners.due_ns(FORECAST))
 
     @property
     def due(self) -> bool:
         """Whether it is to be asked for now."""
-        return self._clock.now().boottime_ns >= self._patience.due_ns
+        return self._clock.now().boottime_ns >= self._due_ns()
 
     @property
     def problem(self) -> GridError | None:
-        """What the last request failed at."""
-        return self._patience.problem
+        """What the last request failed at, or why there is none."""
+        return self._patience.problem or self._manners.problem(FORECAST)
 
     @property
     def rest_s(self) -> int:
         """In how many seconds it may be asked for again, at least one."""
-        left_ns = self._patience.due_ns - self._clock.now().boottime_ns
+        left_ns = self._due_ns() - self._clock.now().boottime_ns
         return max(1, -(-left_ns // NS_PER_S))
 
     def fetch(self) -> None:
@@ -74,16 +86,18 @@ class Ahead:
         self.outcomes[Outcome.OK] += 1
         if self._patience.problem is not None:
             log.info("grid source %s forecasts again", self._name)
-        self._signals = tuple(signals)
+        self._signals = tuple(signals)[:_MOST_SIGNALS]
+        self._manners.told(FORECAST, None)
         self._patience.succeeded(self._clock.now().boottime_ns, self._rest_ns)
 
     def _failed(self, error: GridError) -> None:
         self.outcomes[error.outcome] += 1
         if self._patience.problem is None:
             log.warning("grid source %s, asked for its forecast: %s", self._name, error)
+        self._manners.told(FORECAST, error)
         self._patience.failed(error, self._clock.now().boottime_ns)
 
     def read(self) -> tuple[GridSignal, ...]:
         """What is not over yet of the last forecast; empty: nothing is known."""
         now_ns = self._clock.now().wall_ns
-        return tuple(signal for signal in self._signals if signal.valid_to_ns > now_ns)
+        return tuple(s for s in fetched_by(self._signals, now_ns) if s.valid_to_ns > now_ns)

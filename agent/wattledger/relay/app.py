@@ -26,13 +26,14 @@ from wattledger.grid.relay_reply import PATH, Voice, signals_fields, voice_field
 from wattledger.model import Basis, FallbackLevel
 from wattledger.ports import Clock
 from wattledger.relay.past import DAY_NS, NotYet
-from wattledger.relay.places import Place, Upstream
+from wattledger.relay.patience import fetched_by
+from wattledger.relay.places import LONGEST_AGO_DAYS, Line, Place, Upstream
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http.application import READ, Application, Scope, header
 from wattledger_exporters.http.negotiate import TEXT_TYPE
 from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, parameters
 from wattledger_exporters.http.response import JSON, Response, answer, refusal
-from wattledger_exporters.http.worker import Busy
+from wattledger_exporters.http.worker import Busy, Worker
 from wattledger_exporters.relay_page import Asked, Held, relay_page
 from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 
@@ -41,11 +42,15 @@ log = logging.getLogger(__name__)
 LATEST, FORECAST = f"{PATH}/latest", f"{PATH}/forecast"
 HISTORY, SOURCES = f"{PATH}/history", f"{PATH}/sources"
 MOST_DAYS = 10  # of one answer
-LONGEST_AGO_DAYS = 62  # what is older no node settles
-_WAIT_S = 6.0  # a client's own patience is 10
+MOST_ROWS = 2_000  # of one answer
+WAIT_S = 6.0  # a client's own patience is 10
 _FLIGHT_S = 600.0
+_FIRST_LOOK_S = 0.05
+_WRITING = 4_096
 _SOON_S = 2
 _RETRY_S = 60
+_NO_SIGNALS = b'"signals":[]'
+_TOO_MANY = f"That may be more than {MOST_ROWS} signals; ask for a shorter span."
 _NO_SOURCE = "No source of this zone and basis has given anything that can be passed on."
 
 
@@ -64,11 +69,12 @@ class RelayApp(Application):
         places: Mapping[str, Place],
         clock: Clock,
         web: LiveWebConfig | None,
-        wait_s: float = _WAIT_S,
+        wait_s: float = WAIT_S,
     ) -> None:
         super().__init__(clock, web)
         self._places = places
         self._wait_s = wait_s
+        self._pen = Worker("relay-pen", _WRITING)  # writes what takes long
         self._flights: dict[Hashable, asyncio.Task[None]] = {}
         self._answers: Counter[tuple[str, int]] = Counter()
         self.routes = {
@@ -89,24 +95,31 @@ class RelayApp(Application):
     # ── the routes ──────────────────────────────────────────────────────────────────────────
 
     async def _get_latest(self, scope: Scope) -> Response:
-        given, place, basis = self._asked(scope, "zone", "basis")
-        del given
+        _given, place, basis = self._asked(scope, "zone", "basis")
+        line = place.line(basis)
+        if line is None:
+            voices = ", ".join(f"{u.voice.source} ({u.voice.basis})" for u in place.upstreams)
+            return refusal(404, f"What is new is passed on of this zone from {voices} only.")
+        if basis is not None:
+            await self._first(line)
         now_ns = self._clock.now().wall_ns
-        behind = place.feed.behind(now_ns)
-        chosen = place.feed.at(now_ns)
+        behind = line.feed.behind(now_ns)
+        chosen = line.feed.at(now_ns)
         if behind is None or basis not in (None, chosen.signal.basis):
-            why = "; ".join(f"{s.source}: {s.message}" for s in place.feed.statuses() if s.message)
-            return refusal(503, _NO_SOURCE, _retry(_RETRY_S), hint=why)
+            why = "; ".join(f"{s.source}: {s.message}" for s in line.feed.statuses() if s.message)
+            rest_s = _RETRY_S if line.first.is_set() else _SOON_S
+            return refusal(503, _NO_SOURCE, _retry(rest_s), hint=why or _resting(place))
         source = behind.source
         voice = Voice(source.name, source.basis, source.cadence_ns, False, False)
-        fields = signals_fields(place.zone, voice, behind.signals)
+        signals = list(fetched_by(behind.signals, now_ns))
+        fields = signals_fields(place.zone, voice, signals)
         fields["sources"] = _voices(place)
         fields["fresh"] = chosen.level == FallbackLevel.LIVE and not behind.failing
-        return self._told(scope, fields, max(s.fetched_at_ns for s in behind.signals))
+        return self._told(scope, fields, max(s.fetched_at_ns for s in signals))
 
     async def _get_forecast(self, scope: Scope) -> Response:
-        given, place, basis = self._asked(scope, "zone", "basis")
-        del given
+        _given, place, basis = self._asked(scope, "zone", "basis")
+        until_s = self._loop_s() + self._wait_s
         problems: list[tuple[str, GridError]] = []
         rest_s = _RETRY_S
         for upstream in place.chosen(basis):
@@ -114,7 +127,7 @@ class RelayApp(Application):
             if ahead is None:
                 continue
             if ahead.due:
-                await self._flight(ahead, upstream, ahead.fetch)
+                await self._flight(ahead, place, upstream, ahead.fetch, until_s)
             if signals := ahead.read():
                 fields = signals_fields(place.zone, upstream.voice, signals)
                 fields["fresh"] = ahead.problem is None
@@ -134,9 +147,13 @@ class RelayApp(Application):
         if upstream is None or upstream.history is None:
             return refusal(404, "No such source of this zone knows its past.")
         history = upstream.history
+        if (end_ns - start_ns) // upstream.voice.cadence_ns > MOST_ROWS:
+            raise BadRequest(_TOO_MANY)
         keys = history.parts(start_ns, end_ns)
+        until_s = self._loop_s() + self._wait_s
         if due := history.due(keys):
-            await self._flight((history, due), upstream, partial(history.fetch, due))
+            work = partial(history.fetch, due)
+            await self._flight((history, due), place, upstream, work, until_s)
         try:
             past = history.read(keys, start_ns, end_ns)
         except NotYet:
@@ -145,9 +162,17 @@ class RelayApp(Application):
         except GridError as error:
             sentence = "The source does not tell this part of its past."
             return _failed(sentence, [(upstream.voice.source, error)], history.rest_s(keys))
-        fields = signals_fields(place.zone, upstream.voice, past.signals)
+        if len(past.found) > MOST_ROWS:
+            raise BadRequest(_TOO_MANY)
+        fields = signals_fields(place.zone, upstream.voice, ())
         fields["fresh"] = not past.stale
-        return self._told(scope, fields, past.fetched_ns or now_ns)
+
+        def write() -> Response:
+            told = past.told()
+            history.tidy()
+            return self._told(scope, fields, past.fetched_ns or now_ns, told)
+
+        return await self._pen.run(write, _FLIGHT_S)
 
     async def _get_sources(self, scope: Scope) -> Response:
         _given, place, _basis = self._asked(scope, "zone")
@@ -161,10 +186,15 @@ class RelayApp(Application):
         held: list[Held] = []
         now_ns = self._clock.now().wall_ns
         for place in self._places.values():
-            for status in place.feed.statuses():
-                who = (place.zone, status.source, "latest")
-                asked += [Asked(*who, *found) for found in sorted(status.outcomes.items())]
+            statuses = [status for feed in place.feeds() for status in feed.statuses()]
             for upstream in place.upstreams:
+                latest: Counter[str] = Counter()
+                for status in statuses:
+                    if status.source == upstream.voice.source:
+                        latest.update(status.outcomes)
+                latest -= upstream.polite.spared  # nobody was asked
+                who = (place.zone, upstream.voice.source, "latest")
+                asked += [Asked(*who, *found) for found in sorted(latest.items())]
                 for what, part in (("forecast", upstream.ahead), ("history", upstream.history)):
                     who = (place.zone, upstream.voice.source, what)
                     outcomes = dict(part.outcomes) if part is not None else {}
@@ -194,11 +224,34 @@ class RelayApp(Application):
             return given, place, None
         return given, place, Basis(one_of("basis", basis, [str(one) for one in Basis]))
 
-    async def _flight(self, key: Hashable, upstream: Upstream, work: Callable[[], None]) -> None:
-        """Have a source asked, once for all who want the same; waits for a while."""
+    async def _first(self, line: Line) -> None:
+        """Wait for a while until a feed has asked its sources."""
+        until_s = self._loop_s() + self._wait_s
+        while not line.first.is_set() and self._loop_s() < until_s:
+            await asyncio.sleep(_FIRST_LOOK_S)
+
+    def _loop_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _flight(
+        self,
+        key: Hashable,
+        place: Place,
+        upstream: Upstream,
+        work: Callable[[], None],
+        until_s: float,
+    ) -> None:
+        """Have a source asked, once for all who want the same; waits until then (loop's time)."""
         task = self._flights.get(key)
+
+        def ask() -> None:
+            try:
+                work()
+            finally:
+                place.changed()
+
         if task is None:
-            task = asyncio.get_running_loop().create_task(upstream.worker.run(work, _FLIGHT_S))
+            task = asyncio.get_running_loop().create_task(upstream.worker.run(ask, _FLIGHT_S))
             self._flights[key] = task
 
             def landed(done: asyncio.Task[None]) -> None:
@@ -209,23 +262,44 @@ class RelayApp(Application):
 
             task.add_done_callback(landed)
         # A client that goes away, or waits no longer, does not end it for the others.
-        await asyncio.wait([task], timeout=self._wait_s)
+        await asyncio.wait([task], timeout=max(0.0, until_s - self._loop_s()))
         if task.done():
             task.result()
 
-    def _told(self, scope: Scope, fields: dict[str, Any], fetched_ns: int | None) -> Response:
-        """An answer with its mark; 304 to who has it already."""
+    def stop(self) -> None:
+        """End the workers, without waiting for them."""
+        super().stop()
+        self._pen.stop()
+
+    def _told(
+        self,
+        scope: Scope,
+        fields: dict[str, Any],
+        fetched_ns: int | None,
+        rows: Sequence[bytes] = (),
+    ) -> Response:
+        """An answer with its mark; 304 to who has it already.
+
+        Args:
+            scope: the request.
+            fields: what is said.
+            fetched_ns: wall clock, when that was heard.
+            rows: signals as JSON, where there are none among the fields.
+        """
         raw = json.dumps(fields, separators=(",", ":")).encode()
+        if rows:
+            before, after = raw.split(_NO_SIGNALS, 1)
+            raw = b'%s"signals":[%s]%s' % (before, b",".join(rows), after)
         mark = f'W/"{hashlib.sha256(raw).hexdigest()[:32]}"'
         headers = [("etag", mark), ("cache-control", "no-cache")]
+        age = b""
         if fetched_ns is not None:
             age_s = max(0, self._clock.now().wall_ns - fetched_ns) // NS_PER_S
-            fields["age_s"] = age_s
+            age = b',"age_s":%d' % age_s
             headers.append(("age", str(age_s)))
         if _matches(header(scope, b"if-none-match").decode("latin-1"), mark):
             return Response(304, b"", JSON, tuple(headers))
-        body = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-        return Response(200, body, JSON, tuple(headers))
+        return Response(200, raw[:-1] + age + b"}\n", JSON, tuple(headers))
 
 
 def _span(given: Mapping[str, str], now_ns: int) -> tuple[int, int]:
@@ -256,6 +330,12 @@ def _matches(condition: str, mark: str) -> bool:
 
 def _voices(place: Place) -> list[dict[str, Any]]:
     return [voice_fields(upstream.voice) for upstream in place.upstreams]
+
+
+def _resting(place: Place) -> str:
+    """Why no source is asked just now."""
+    problems = [(one.voice.source, one.manners.holds()) for one in place.upstreams]
+    return "; ".join(f"{name}: {hold.message}" for name, holds in problems for hold in holds)
 
 
 def _retry(seconds: int) -> tuple[str, str]:

@@ -17,7 +17,8 @@ from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.errors import ConfigError
 from wattledger.ports import Clock
-from wattledger.relay.app import RelayApp
+from wattledger.relay.app import WAIT_S, RelayApp
+from wattledger.relay.memory import Memory, memory_path
 from wattledger.relay.places import Place, places_of
 from wattledger.systemd import Notifier, Signals
 from wattledger_exporters.http import Server
@@ -41,6 +42,7 @@ class Relay:
         listen: `host:port`.
         web_config: as of the daemon; None: plain HTTP without passwords.
         connections: at the same time.
+        wait_s: how long an answer may wait for a source.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Relay:
         listen: str,
         web_config: Path | None = None,
         connections: int = MOST_CONNECTIONS,
+        wait_s: float = WAIT_S,
     ) -> None:
         self._places = places
         self._server = Server(
-            lambda web: RelayApp(places, clock, web),
+            lambda web: RelayApp(places, clock, web, wait_s),
             listen=listen,
             web_config=web_config,
             limits=Limits(connections=connections),
@@ -67,18 +70,23 @@ class Relay:
         return self._server.url
 
     def start(self, first_s: float = _FIRST_S) -> None:
-        """Ask each zone's source once, for so long at the most, then listen.
+        """Listen, then ask each zone's source that is due, waiting for so long at the most.
 
         Raises:
             ConfigError: the web configuration has faults.
             ListenError: the address cannot be listened on.
         """
+        # Who cannot listen asks nobody: a service is started again and again.
+        self._server.start()
         for place in self._places.values():
             place.start()
         deadline = time.monotonic() + first_s
         for place in self._places.values():
             place.wait_for_first(max(0.0, deadline - time.monotonic()))
-        self._server.start()
+
+    def answers(self, timeout_s: float) -> bool:
+        """Whether requests are answered."""
+        return self._server.answers(timeout_s)
 
     def stop(self) -> None:
         """End; nothing that hangs is waited for."""
@@ -111,7 +119,7 @@ def serve_command(options: argparse.Namespace, configure_log: Callable[[str], No
         }
     )
     clock = SystemClock()
-    places = places_of(config, clock)
+    places = places_of(config, clock, Memory(memory_path(), clock))
     relay = Relay(
         places,
         clock,
@@ -125,8 +133,13 @@ def serve_command(options: argparse.Namespace, configure_log: Callable[[str], No
     zones = ", ".join(sorted(places))
     log.info("passing on the grid signals of %s at %s", zones, relay.url)
     notifier.ready(f"relaying {zones}")
+    answering = True
     while not stop.wait(_ALIVE_S):
-        notifier.alive()
+        before, answering = answering, relay.answers(_ALIVE_S)
+        if answering:
+            notifier.alive()
+        elif before:
+            log.error("requests are not answered: the watchdog is not fed")
     notifier.stopping()
     relay.stop()
     log.info("the relay has ended")

@@ -22,7 +22,9 @@ from wattledger.grid.outcome import Outcome, failure
 from wattledger.grid.source import HistorySource
 from wattledger.model import GridSignal
 from wattledger.ports import Clock
-from wattledger.relay.patience import Patience
+from wattledger.relay.manners import HISTORY, Manners
+from wattledger.relay.patience import Patience, WallClock
+from wattledger.relay.rows import Rows
 from wattledger.units import NS_PER_S
 
 log = logging.getLogger(__name__)
@@ -33,20 +35,30 @@ RECENT_NS = 22 * HOUR_NS  # as the settling of the last day asks
 RECENT = -1  # the key of that part; those of days are their starts
 _MOST_DAYS = 5  # of one request
 _REVISED_NS = 2 * DAY_NS
+_LATE_NS = 300 * NS_PER_S  # what was asked for before the hour may come after it
 
 
 class Past(NamedTuple):
     """What is known of a span.
 
     Attributes:
-        signals: oldest first.
+        found: signals, oldest first, each by its place in its rows.
         fetched_ns: wall clock, when the oldest part of it was.
         stale: a part could not be asked for anew.
     """
 
-    signals: tuple[GridSignal, ...]
+    found: tuple[tuple[Rows, int], ...]
     fetched_ns: int
     stale: bool
+
+    @property
+    def signals(self) -> tuple[GridSignal, ...]:
+        """The signals."""
+        return tuple(rows.signal(place) for rows, place in self.found)
+
+    def told(self) -> list[bytes]:
+        """Each as JSON. Takes a while: some milliseconds for a thousand."""
+        return [rows.told()[place] for rows, place in self.found]
 
 
 class NotYet(Exception):
@@ -57,8 +69,7 @@ class _Part:
     """A day or the recent hours, as last published."""
 
     def __init__(self) -> None:
-        self.signals: tuple[GridSignal, ...] | None = None  # None: never given
-        self.fetched_ns = 0
+        self.rows: Rows | None = None  # None: never given
         self.patience = Patience()
 
 
@@ -69,19 +80,31 @@ class History:
         source: whom to ask.
         clock: time.
         most_signals: how many to keep; the days that nobody asked for longest go first.
+        most_told: how many of them to keep as JSON too.
+        manners: the pauses that the source asked for; None: nobody else asks it.
 
     Attributes:
         outcomes: how the requests ended, by outcome.
     """
 
-    def __init__(self, source: HistorySource, clock: Clock, most_signals: int) -> None:
+    def __init__(
+        self,
+        source: HistorySource,
+        clock: Clock,
+        most_signals: int,
+        *,
+        most_told: int = 10_000,
+        manners: Manners | None = None,
+    ) -> None:
         self.source = source
         self.outcomes: Counter[str] = Counter()
         self._clock = clock
         self._most = most_signals
         self._lock = threading.Lock()
         self._parts: OrderedDict[int, _Part] = OrderedDict()
-        self._source_due_ns = 0  # it asked to be left alone
+        self._most_told = most_told
+        self._manners = manners or Manners(clock)
+        self._wall = WallClock(clock)
         self._failing = False
 
     def parts(self, start_ns: int, end_ns: int) -> tuple[int, ...]:
@@ -97,7 +120,10 @@ class History:
     def due(self, keys: Iterable[int]) -> tuple[int, ...]:
         """Those of these parts that are to be asked for now."""
         now_ns = self._clock.now().boottime_ns
-        if now_ns < self._source_due_ns:
+        with self._lock:
+            if self._wall.was_set():
+                self._parts.clear()
+        if now_ns < self._manners.due_ns(HISTORY):
             return ()
         with self._lock:
             found = ((key, self._parts.get(key)) for key in keys)
@@ -115,36 +141,47 @@ class History:
             GridError: a part was never given.
             NotYet: a part is still being asked for.
         """
-        found: dict[int, GridSignal] = {}
+        now_ns = self._clock.now().wall_ns
         with self._lock:
             parts = [self._parts.get(key) for key in keys]
             for key, part in zip(keys, parts, strict=True):
                 if part is not None:
                     self._parts.move_to_end(key)
-        held: list[_Part] = []
+        stale, held = False, []
         for part in parts:
-            if part is None or (part.signals is None and part.patience.problem is None):
-                raise NotYet
-            if part.signals is None:
-                assert part.patience.problem is not None  # noqa: S101 - the line above
-                raise part.patience.problem
-            held.append(part)
-        for part in sorted(held, key=lambda part: part.fetched_ns):  # the newest word holds
-            for signal in part.signals or ():
-                if signal.valid_from_ns < end_ns and signal.valid_to_ns > start_ns:
-                    found[signal.valid_from_ns] = signal
-        return Past(
-            tuple(found[key] for key in sorted(found)),
-            min((part.fetched_ns for part in held), default=0),
-            any(part.patience.problem is not None for part in held),
-        )
+            if part is not None and part.rows is not None:
+                held.append(part.rows)
+                stale = stale or part.patience.problem is not None
+                continue
+            problem = (part and part.patience.problem) or self._manners.problem(HISTORY)
+            raise problem or NotYet
+        found: dict[int, tuple[Rows, int]] = {}
+        for rows in sorted(held, key=lambda rows: rows.fetched_ns):  # the newest word holds
+            if rows.fetched_ns > now_ns:  # the clock was a little ahead
+                rows.fetched_ns = now_ns
+                rows.hush()
+            for from_ns, place in rows.within(start_ns, end_ns):
+                found[from_ns] = rows, place
+        fetched_ns = min((rows.fetched_ns for rows in held), default=0)
+        return Past(tuple(found[key] for key in sorted(found)), fetched_ns, stale)
+
+    def tidy(self) -> None:
+        """Give back the memory of what was told beyond its bound, the oldest first."""
+        with self._lock:
+            told = [p.rows for p in self._parts.values() if p.rows is not None and p.rows.is_told]
+        count = sum(map(len, told))
+        for rows in told:
+            if count <= self._most_told:
+                break
+            count -= len(rows)
+            rows.hush()
 
     def rest_s(self, keys: Sequence[int]) -> int:
         """In how many seconds those of these parts may come that are not known, at least one."""
         with self._lock:
             parts = [self._parts[key] for key in keys if key in self._parts]
-            due_ns = max((p.patience.due_ns for p in parts if p.signals is None), default=0)
-        left_ns = max(due_ns, self._source_due_ns) - self._clock.now().boottime_ns
+            due_ns = max((p.patience.due_ns for p in parts if p.rows is None), default=0)
+        left_ns = max(due_ns, self._manners.due_ns(HISTORY)) - self._clock.now().boottime_ns
         return max(1, -(-left_ns // NS_PER_S))
 
     @property
@@ -154,11 +191,11 @@ class History:
             return self._held()
 
     def _held(self) -> int:
-        return sum(len(part.signals or ()) for part in self._parts.values())
+        return sum(len(part.rows or ()) for part in self._parts.values())
 
     def _ask(self, run: Sequence[int]) -> None:
         now = self._clock.now()
-        if now.boottime_ns < self._source_due_ns:
+        if now.boottime_ns < self._manners.due_ns(HISTORY):
             return
         if run[0] == RECENT:
             start_ns, end_ns = _recent_from_ns(now.wall_ns), now.wall_ns
@@ -174,6 +211,7 @@ class History:
             log.exception("grid source %s, asked for its past", self.source.name)
             self._failed(run, failure(Outcome.BAD_VALUE, "an unexpected error"))
             return
+        self._manners.told(HISTORY, None)
         self.outcomes[Outcome.OK] += 1
         if self._failing:
             log.info("grid source %s tells its past again", self.source.name)
@@ -182,8 +220,8 @@ class History:
         with self._lock:
             for key in run:
                 part = self._part(key)
-                part.signals = signals if key == RECENT else tuple(_of_day(signals, key))
-                part.fetched_ns = now.wall_ns
+                of_part = signals if key == RECENT else _of_day(signals, key)
+                part.rows = Rows(self.source, of_part, now.wall_ns)
                 old = key != RECENT and key + DAY_NS < now.wall_ns - _REVISED_NS
                 part.patience.succeeded(done_ns, DAY_NS if old else HOUR_NS)
             while self._held() > self._most and len(self._parts) > len(run):
@@ -198,8 +236,7 @@ class History:
         with self._lock:
             for key in run:
                 self._part(key).patience.failed(error, now_ns)
-            if error.retry_after_s is not None or error.outcome == Outcome.HTTP_429:
-                self._source_due_ns = max(self._parts[key].patience.due_ns for key in run)
+        self._manners.told(HISTORY, error)
 
     def _part(self, key: int) -> _Part:
         part = self._parts.setdefault(key, _Part())
@@ -208,7 +245,7 @@ class History:
 
 
 def _recent_from_ns(now_ns: int) -> int:
-    return now_ns // HOUR_NS * HOUR_NS - RECENT_NS
+    return (now_ns - _LATE_NS) // HOUR_NS * HOUR_NS - RECENT_NS
 
 
 def _of_day(signals: Iterable[GridSignal], day_ns: int) -> Iterator[GridSignal]:

@@ -1,15 +1,21 @@
-"""When a source may be asked again, for what is fetched on demand."""
+"""When a source may be asked again for what is fetched on demand, and clocks that are set."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 from wattledger.errors import GridError
 from wattledger.grid.outcome import Outcome
+from wattledger.model import GridSignal
+from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
 _FIRST_NS = 60 * NS_PER_S
 _LONGEST_NS = 3_600 * NS_PER_S
 _SLOW_NS = 900 * NS_PER_S
 _MOST_ASKED_S = 86_400.0
+_STEP_NS = 60 * NS_PER_S
 _SLOW = frozenset({Outcome.HTTP_401, Outcome.HTTP_403, Outcome.HTTP_404})
 
 
@@ -42,3 +48,31 @@ class Patience:
             rest_ns = max(rest_ns, round(asked_s * NS_PER_S))
         self.problem = error
         self.due_ns = boottime_ns + rest_ns
+
+
+class WallClock:
+    """Notices that the wall clock was set: what was fetched before that bears wrong times.
+
+    Args:
+        clock: time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_ns = self._now_ns()
+
+    def was_set(self) -> bool:
+        """Whether it was, by more than a minute, since this was asked last."""
+        before_ns, self._offset_ns = self._offset_ns, self._now_ns()
+        return abs(self._offset_ns - before_ns) > _STEP_NS
+
+    def _now_ns(self) -> int:
+        now = self._clock.now()
+        return now.wall_ns - now.boottime_ns
+
+
+def fetched_by(signals: Iterable[GridSignal], wall_ns: int) -> Iterator[GridSignal]:
+    """The same signals, none fetched after now: the clock was ahead when they were."""
+    for signal in signals:
+        ahead = signal.fetched_at_ns > wall_ns
+        yield replace(signal, fetched_at_ns=wall_ns) if ahead else signal

@@ -146,6 +146,18 @@ class Server:
         self._thread.start()
         self._serving.wait(10)
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether the loop that answers takes a turn within this time."""
+        loop = self._loop
+        if loop is None:
+            return False
+        turned = threading.Event()
+        try:
+            loop.call_soon_threadsafe(turned.set)
+        except RuntimeError:  # it has closed
+            return False
+        return turned.wait(timeout_s)
+
     def stop(self, deadline_s: float = 1.0) -> None:
         """Accept nothing more, let answers finish for at most `deadline_s`, close."""
         loop, ending, thread = self._loop, self._ending, self._thread

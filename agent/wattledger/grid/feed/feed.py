@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wattledger.grid.feed.asked import (
@@ -69,6 +69,7 @@ class Feed:
         remembered: signals of an earlier run; those that no present source would give are ignored.
         node: any text that differs between nodes, so that a cluster does not ask in step.
         shares: see `Asked`.
+        passes_on: it is a relay's, which has nothing to say where no source has: not of the table.
 
     Raises:
         ValueError: two sources have the same name.
@@ -84,6 +85,7 @@ class Feed:
         remembered: Sequence[GridSignal] = (),
         node: str = "",
         shares: tuple[int, int] = SHARES,
+        passes_on: bool = False,
     ) -> None:
         if len({source.name for source in sources}) != len(sources):
             raise ValueError("grid sources must have different names")
@@ -101,6 +103,7 @@ class Feed:
         self._stop = threading.Event()
         self._said: tuple[int, str] | None = None
         self._other_basis = False
+        self._passes_on = passes_on
         now = clock.now()
         self._wall_offset_ns = now.wall_ns - now.boottime_ns
         for asked in self._asked:
@@ -169,6 +172,18 @@ class Feed:
             return signals
         own = {(other.source.name, other.source.zone) for other in self._asked}
         return [signal for signal in signals if (signal.source, signal.zone) not in own]
+
+    def due(self) -> dict[str, int]:
+        """When each source is asked next at the soonest, by its name, on CLOCK_BOOTTIME."""
+        return {asked.source.name: asked.due_ns for asked in self._asked}
+
+    def rest_until(self, due: Mapping[str, int]) -> None:
+        """Ask no source sooner than an earlier run would have, as `due` said.
+
+        To be called before this feed polls.
+        """
+        for asked in self._asked:
+            asked.due_ns = max(asked.due_ns, due.get(asked.source.name, 0))
 
     def request_stop(self) -> None:
         """Ask nothing more; a request in flight ends by its own deadline."""
@@ -245,6 +260,11 @@ class Feed:
             for asked in self._asked
             if asked.message
         )
+        if self._passes_on and choice.level == FallbackLevel.TABLE:
+            zones = ", ".join(sorted({asked.source.zone for asked in self._asked}))
+            said = why or "no source has answered yet"
+            log.warning("carbon intensity: nothing to pass on of zone %s; %s", zones, said)
+            return
         log.warning(
             "carbon intensity: no live signal, %s of %s stands in, %g g/kWh (%s); %s",
             _LEVEL_NAMES[choice.level],
