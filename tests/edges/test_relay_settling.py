@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,11 +102,11 @@ class Liar:
                     "intensity_ug_per_kwh": "50000000",
                     "ewif_ul_per_kwh": None,
                     "estimated": False,
-                    "fetched_at": instant_text(T0),
+                    "fetched_at": "2027-01-15T08:00Z",
                 }
                 for from_ns, to_ns in self.rows(*span)
             ]
-        connection.sendall(play.message(body=json.dumps(body).encode()))
+        connection.sendall(play.message(body=json.dumps(body, separators=(",", ":")).encode()))
 
 
 def play_ns(text: str) -> int:
@@ -203,11 +204,11 @@ def test_only_what_was_asked_for_is_taken_of_a_relay() -> None:
         kept = relay.history(one.voice, T0 - HOUR, T0, T0, one.visit)
         assert [s.valid_from_ns for s in kept] == [T0 - HOUR - MINUTE, T0 - MINUTE]
         liar.rows = lambda start_ns, end_ns: [  # type: ignore[method-assign]
-            (start_ns + n * 1000, start_ns + n * 1000 + 1000) for n in range(1_501)
+            (start_ns + n * NS_PER_S, start_ns + (n + 1) * NS_PER_S) for n in range(1_501)
         ]
         with pytest.raises(GridError) as caught:
             published(known.source, T0 - HOUR, T0, T0)
-        assert caught.value.outcome in (Outcome.TOO_LARGE, Outcome.BAD_VALUE)
+        assert "more than was asked for" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -272,6 +273,28 @@ def test_of_what_a_source_says_only_what_decides_is_held() -> None:
     slots = Books(table_price(), T0 - HOUR, T0).slots
     words = words_of([(T0 - HOUR + n * NS_PER_S, 2) for n in range(3600)])
     assert len(needed(words, slots, T0).signals) <= HOUR // SLOT_NS
+
+
+def test_what_one_source_said_is_not_held_while_the_next_is_asked() -> None:
+    held: list[int] = []
+
+    class Talkative(Provider):
+        def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
+            return [
+                signal(at_ns, valid_to_ns=at_ns + MINUTE)
+                for at_ns in range(start_ns // MINUTE * MINUTE, end_ns, MINUTE)
+            ]
+
+    class Next(Provider):
+        def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
+            alive = (one for one in gc.get_objects() if isinstance(one, GridSignal))
+            held.append(sum(one.source == "first" for one in alive))
+            return []
+
+    settler, done = settler_of(Talkative(), Next("second"), price=table_price())
+    settler.settle(22 * HOUR)
+    assert len(done) == 22 * HOUR // SLOT_NS
+    assert held == [len(done)]
 
 
 def words_of(found: list[tuple[int, int]]) -> Published:
