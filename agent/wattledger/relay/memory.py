@@ -128,12 +128,13 @@ class Memory:
             return {}
         now = self._clock.now()
         since_ns = 0  # how much CLOCK_BOOTTIME fell behind what was written
-        if told["boot_id"] != self._clock.boot_id:
+        written_ns = int(told["boottime_ns"])
+        if told["boot_id"] != self._clock.boot_id or written_ns > now.boottime_ns:
             gone_ns = max(0, now.wall_ns - int(told["wall_ns"]))
-            since_ns = now.boottime_ns - int(told["boottime_ns"]) - gone_ns
+            since_ns = now.boottime_ns - written_ns - gone_ns
 
-        def due_ns(written_ns: Any) -> int:
-            return min(int(written_ns) + since_ns, now.boottime_ns + _LONGEST_NS)
+        def due_ns(then_ns: Any) -> int:
+            return min(int(then_ns) + since_ns, now.boottime_ns + _LONGEST_NS)
 
         found = {}
         for row in told["sources"]:

@@ -89,8 +89,8 @@ class Line:
         try:
             return self.feed.poll_once()
         finally:
-            self.first.set()
             self._changed()
+            self.first.set()
 
 
 class Place:
