@@ -100,7 +100,6 @@ class Liar:
                     "valid_from": instant_text(from_ns),
                     "valid_to": instant_text(to_ns),
                     "intensity_ug_per_kwh": "50000000",
-                    "ewif_ul_per_kwh": None,
                     "estimated": False,
                     "fetched_at": "2027-01-15T08:00Z",
                 }
