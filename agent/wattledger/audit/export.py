@@ -46,7 +46,7 @@ HEAD = {
     "co2e_taken_ug": "where the final basis is another one: what the booked basis gives up",
     "hours": "an entry of n slots sums n floors, and so does its settlement",
 }
-Pages = Callable[[Mapping[str, str]], Mapping[str, Any]]
+Page = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
 
 def export(options: argparse.Namespace, config: Callable[[], Config], remote: Remote) -> int:
@@ -87,30 +87,43 @@ def _write(
 def _records(
     asked: Mapping[str, str], config: Callable[[], Config], remote: Remote
 ) -> Iterator[Mapping[str, Any]]:
+    """Of the daemon; from where it ends in the middle on, of its ledger: a cursor knows its books.
+
+    Raises:
+        ConfigError: an option that cannot be.
+        WattledgerError: there are other books behind the cursor by now, or none.
+    """
     yield HEAD
     try:
-        yield from _all(lambda query: _object(remote.request(AUDIT_PATH, query)), asked)
+        for answer in _pages(lambda query: _object(remote.request(AUDIT_PATH, query)), asked):
+            yield from answer["records"]
+            asked = {"cursor": answer["next_cursor"]}
     except DaemonUnreachable:
-        reader = open_reader_offline(build.ledger_path(config()))
-        now_ns = time.time_ns()
-
-        def page(given: Mapping[str, str]) -> Mapping[str, Any]:
-            query = audit_query(given, now_ns)
-            records, after = reader.audit(*query, MAX_RECORDS)
-            return audit_json(records, query, after)
-
-        try:
-            yield from _all(page, asked)
-        except BadRequest as error:
-            raise ConfigError([("report", str(error))]) from error
-        finally:
-            reader.close()
+        yield from _records_here(asked, config())
 
 
-def _all(pages: Pages, asked: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+def _records_here(asked: Mapping[str, str], config: Config) -> Iterator[Mapping[str, Any]]:
+    reader = open_reader_offline(build.ledger_path(config))
+    now_ns = time.time_ns()
+
+    def page(given: Mapping[str, str]) -> Mapping[str, Any]:
+        query = audit_query(given, now_ns)
+        records, after = reader.audit(*query, MAX_RECORDS)
+        return audit_json(records, query, after)
+
+    try:
+        for answer in _pages(page, asked):
+            yield from answer["records"]
+    except BadRequest as error:
+        raise ConfigError([("report", str(error))]) from error
+    finally:
+        reader.close()
+
+
+def _pages(page: Page, asked: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
     while True:
-        answer = pages(asked)
-        yield from answer["records"]
+        answer = page(asked)
+        yield answer
         if answer["next_cursor"] is None:
             return
         asked = {"cursor": answer["next_cursor"]}

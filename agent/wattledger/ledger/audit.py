@@ -2,14 +2,20 @@
 
 A record is plain data. What exceeds a float's whole numbers anywhere (µJ, µg, µL, ns, and the
 factors with them) is written as decimal text.
+
+Pages are separate reads while the books are kept, so a cursor names the books that its first page
+saw: what is rolled up or settled between two pages would be told twice or not at all. New entries
+do no harm.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from typing import Any, NamedTuple
 
-from wattledger.ledger.settle import Correction
+from wattledger.errors import LedgerError
+from wattledger.ledger.settle import SUM_COLUMNS, Correction
 from wattledger.model import Price
 from wattledger.model.restating import Restatement
 from wattledger.model.settling import HistoryVersion
@@ -111,6 +117,13 @@ _PARTS = (
 _INTERNAL = ("device_id", "payee_id")
 _EXACT = ("_uj", "_ug", "_ul", "_ns", "_per_kwh", "_ppm")
 AuditCursor = tuple[int | str, ...]
+"""Number of the part, what `_STATE` said at the first page, the key of the last record."""
+_STATE_CHARS = 64
+# A roll-up moves the oldest slot on; whatever a correction changes, changes a sum.
+_STATE = f"""
+SELECT epoch, (SELECT min(slot_s) FROM entry), (SELECT min(slot_s) FROM settled), sums.*
+FROM meta LEFT JOIN (SELECT basis, {SUM_COLUMNS} FROM settled_total) AS sums ORDER BY basis
+"""  # noqa: S608
 
 
 def audit_page(
@@ -134,16 +147,34 @@ def audit_page(
 
     Raises:
         ValueError: `after` is not what a page gave.
+        LedgerError: what is to come was rolled up or settled since the first page.
         sqlite3.Error: the ledger cannot be read.
     """
-    number, *key = after or (0,)
-    if not isinstance(number, int) or not 0 <= number < len(_PARTS):
-        raise ValueError("there is no such part of the records")
+    connection.execute("BEGIN")  # the state and all parts, of one moment
+    try:
+        return _page(connection, since_s, until_s, after, most)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _page(
+    connection: sqlite3.Connection,
+    since_s: int,
+    until_s: int,
+    after: AuditCursor | None,
+    most: int,
+) -> tuple[list[Record], AuditCursor | None]:
+    state = hashlib.sha256(repr(connection.execute(_STATE).fetchall()).encode()).hexdigest()
+    number, seen, key = (0, state, []) if after is None else _checked(after)
+    if seen != state:
+        raise LedgerError(
+            "the books were rolled up or settled since the first page",
+            "ask again from the beginning",
+        )
     records: list[Record] = []
     for part_number in range(number, len(_PARTS)):
         part = _PARTS[part_number]
-        if key and len(key) != part.keys:
-            raise ValueError("that is no key of these records")
         given = {f"key{index}": value for index, value in enumerate(key or [-1] * part.keys)}
         found = connection.execute(
             part.query,
@@ -151,9 +182,21 @@ def audit_page(
         ).fetchall()
         records += [_record(part, row) for row in found]
         if len(records) == most:
-            return records, (part_number, *found[-1][: part.keys])
+            return records, (part_number, state, *found[-1][: part.keys])
         key = []
     return records, None
+
+
+def _checked(after: AuditCursor) -> tuple[int, str, list[int | str]]:
+    """Its number of the part, state and key."""
+    if len(after) < 2:
+        raise ValueError("there is no key of a record")
+    number, seen, *key = after
+    if not isinstance(number, int) or not 0 <= number < len(_PARTS):
+        raise ValueError("there is no such part of the records")
+    if not isinstance(seen, str) or len(seen) != _STATE_CHARS or len(key) != _PARTS[number].keys:
+        raise ValueError("that is no key of these records")
+    return number, seen, key
 
 
 def _record(part: _Part, row: tuple[Any, ...]) -> Record:
