@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,11 @@ def test_the_unit_is_sound_and_well_confined(tmp_path: Path, need: Callable[...,
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(PROGRAM, str(shutil.which("true"))))
     verified = analyze("verify", "--man=no", str(unit))
-    assert (verified.returncode, verified.stderr) == (0, "")
+    # They came with systemd 254, and are passed over before it.
+    later = re.compile(
+        r".*Unknown key (name )?'(RestartSteps|RestartMaxDelaySec)' in .*, ignoring\.\n"
+    )
+    assert (verified.returncode, later.sub("", verified.stderr)) == (0, "")
     rated = analyze("security", "--offline=yes", "--threshold=15", str(unit))
     assert rated.returncode == 0, rated.stdout
     assert f"exposure level for {UNIT.name}: 1.4 " in rated.stdout
