@@ -240,6 +240,7 @@ def take_back_schema_5(connection: sqlite3.Connection) -> None:
     for name in ("pue_source", "wue_source", "ewif_source", *more):
         connection.execute(f"ALTER TABLE price DROP COLUMN {name}")
     connection.execute("ALTER TABLE signal DROP COLUMN ewif_ul_per_kwh")
+    connection.execute("UPDATE meta SET writable_since = 1")
     connection.execute("PRAGMA user_version = 4")
 
 

@@ -17,7 +17,7 @@ from ledgers import GPU, batch, energy_uj, filled, key, opened, take_back_schema
 from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
 from wattledger.ledger import LedgerReader, open_reader_offline
-from wattledger.ledger.migrations import scripts
+from wattledger.ledger.migrations import WRITABLE_SINCE, scripts
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -56,7 +56,7 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path) -> None:
 
 
 def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) -> None:
-    """As version 0.1 left it, which also goes on with the file afterwards."""
+    """As version 0.1 left it, which must not go on with the file afterwards."""
     epoch = filled(path, 3)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA foreign_keys = OFF")
@@ -88,7 +88,7 @@ def test_the_first_schema_is_brought_up_to_date_with_all_it_holds(path: Path) ->
     reader.close()
     connection = sqlite3.connect(path)
     (since,) = connection.execute("SELECT writable_since FROM meta").fetchone()
-    assert since == 1  # version 0.1 may go on writing
+    assert since == WRITABLE_SINCE
     connection.close()
 
 

@@ -17,6 +17,9 @@ SCRIPTS: tuple[Path, ...] = tuple(
     HERE / f"schema{number}.sql" for number in ("", "2", "3", "4", "5")
 )
 
+SETTLED = 5  # the first version with corrections
+WRITABLE_SINCE = 5  # of a ledger that begins now; what the scripts set is that of one that grew
+
 
 def scripts() -> tuple[str, ...]:
     """The text of every migration, in order."""

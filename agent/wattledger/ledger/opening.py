@@ -12,6 +12,7 @@ from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations, rows, storage
 from wattledger.ledger.database import SQL_ERRORS, Damaged, beside, explain, is_damage, primary_code
 from wattledger.ledger.draft import Footprint
+from wattledger.ledger.rollup import merge_left
 from wattledger.ledger.writer import SqliteLedger
 from wattledger.model import Books, LedgerStatus
 from wattledger.ports import Clock
@@ -150,6 +151,8 @@ def _open_sound(
         migrations.migrate(connection, path, version, steps)
         try:
             _begin_epoch(connection, clock.now().wall_ns)
+            if len(steps) >= migrations.SETTLED:
+                merge_left(connection)
             books = rows.load(connection, linger_ns)
         except (ValueError, sqlite3.Error) as error:
             raise _unreadable(error, path, newer=version > len(steps)) from error
@@ -187,6 +190,6 @@ def _begin_epoch(connection: sqlite3.Connection, wall_ns: int) -> None:
         import uuid  # once in the life of a ledger
 
         connection.execute(
-            "INSERT INTO meta (id, epoch, epoch_start_ns) VALUES (1, ?, ?)",
-            (str(uuid.uuid4()), wall_ns),
+            "INSERT INTO meta (id, epoch, epoch_start_ns, writable_since) VALUES (1, ?, ?, ?)",
+            (str(uuid.uuid4()), wall_ns, migrations.WRITABLE_SINCE),
         )

@@ -29,14 +29,17 @@ _OF_HOUR = (
     "(part.hour_s, part.device_id, part.payee_id, part.quality, part.price_id) = "
     "(whole.hour_s, whole.device_id, whole.payee_id, whole.quality, whole.price_id)"
 )
+# An older program merged the entries of such an hour and left its corrections: these come first.
+_LEFT = "NOT EXISTS (SELECT 1 FROM settled WHERE slot_s >= hour_s AND slot_s < hour_s + 3600)"
 # What was rolled up with a correction, and what was without one.
 _HOURS = f"""
 SELECT DISTINCT hour_s, price_id, settled_price_id, final_price_id, 1
-FROM settled_hour WHERE hour_s >= ?1 AND hour_s < ?2
+FROM settled_hour WHERE hour_s >= ?1 AND hour_s < ?2 AND {_LEFT}
 UNION ALL
 SELECT DISTINCT hour_s, price_id, NULL, NULL, 0
 FROM entry_hour AS whole WHERE hour_s >= ?1 AND hour_s < ?2
 AND energy_uj > (SELECT coalesce(sum(energy_uj), 0) FROM settled_hour AS part WHERE {_OF_HOUR})
+AND {_LEFT}
 """  # noqa: S608
 _ENTRIES_OF_HOUR = """
 SELECT device_id, payee_id, payee.kind, quality, price_id, energy_uj, slots

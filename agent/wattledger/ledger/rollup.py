@@ -86,6 +86,27 @@ def roll_up(connection: sqlite3.Connection, before_slot_s: int) -> bool:
     return True
 
 
+def merge_left(connection: sqlite3.Connection) -> None:
+    """Merges the corrections of slots that an older program has rolled up without them.
+
+    Until then they would be taken for missing, and made a second time.
+
+    Raises:
+        sqlite3.Error: it could not be written; what was merged before is sound.
+    """
+    while True:
+        entry_s, settled_s = (
+            connection.execute(f"SELECT min(slot_s) FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("entry", "settled")
+        )
+        if settled_s is None:
+            return
+        until_s = settled_s // HOUR_S * HOUR_S + HOUR_S
+        if entry_s is not None and entry_s < until_s:
+            return
+        roll_up(connection, until_s)
+
+
 class RollUp:
     """Rolls up once a day, one hour of entries after each commit until it is through."""
 

@@ -1,7 +1,8 @@
 -- Schema version 5: settlement, restatement, and more of what a price says. What became known later
--- stands beside the books, which do not change. A program that knows version 4 only may go on
--- writing: it settles nothing, what it rolls up keeps its settlement, and its prices tell no more
--- than theirs.
+-- stands beside the books, which do not change. A program that knows version 4 only must not go on
+-- writing: it would book energy and not what that costs, and roll up entries without what is known
+-- better of them.
+UPDATE meta SET writable_since = 5;
 
 -- Made anew, since the price of a kWh and who says what are part of what makes a price another one.
 CREATE TABLE new_price (
