@@ -14,6 +14,7 @@ import pytest
 from fakes import FakeClock
 from grid_feeds import HALF_HOUR, HOUR, MINUTE, T0, FakeSource, signal
 from relays import Upstream, at_once, relayed
+from wattledger.errors import GridError
 from wattledger.grid.outcome import Outcome, failure
 from wattledger.model import Basis, GridSignal
 from wattledger.relay.past import DAY_NS, RECENT, History, NotYet
@@ -227,6 +228,38 @@ def test_a_clock_that_was_ahead_leaves_nothing_behind(ahead_s: int) -> None:
         served.place.feed.poll_once()
         told = served.json(LATEST)
         assert newest_fetch(told) == "2027-01-15T08:01:01Z" and told["age_s"] == 0
+
+
+def test_what_was_asked_by_a_clock_that_is_set_meanwhile_is_not_kept() -> None:
+    clock = FakeClock()
+
+    class Slow(Upstream):
+        def between(self, start_ns: int, end_ns: int, now_wall_ns: int) -> list[GridSignal]:
+            found = super().between(start_ns, end_ns, now_wall_ns)
+            if len(self.asked) == 1:
+                clock.step_wall(-1_200)
+                assert history.due((RECENT,)) == (RECENT,)
+            return found
+
+    upstream = Slow()
+    history = History(upstream, clock, 10_000)
+    history.fetch((RECENT,))
+    assert history.held == 0 and history.due((RECENT,)) == (RECENT,)
+    history.fetch((RECENT,))
+    assert history.read((RECENT,), T0 - HOUR, T0).fetched_ns == clock.wall_ns
+
+
+def test_a_failure_told_to_many_gathers_nothing() -> None:
+    clock, upstream = FakeClock(), Upstream()
+    upstream.error = Outcome.HTTP_5XX
+    history = History(upstream, clock, 10_000)
+    history.fetch((RECENT,))
+    depths = []
+    for _ in range(5):
+        with pytest.raises(GridError) as caught:
+            history.read((RECENT,), T0 - HOUR, T0)
+        depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1
 
 
 def newest_fetch(told: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from wattledger.grid.source import Outlook
 from wattledger.model import GridSignal
 from wattledger.ports import Clock
 from wattledger.relay.manners import FORECAST, Manners
-from wattledger.relay.patience import Patience, WallClock, fetched_by
+from wattledger.relay.patience import Patience, WallClock, fetched_by, was_set_between
 from wattledger.units import NS_PER_S
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,9 @@ class Ahead:
         """Ask for it, if that is still due."""
         if not self.due:
             return
+        now = self._clock.now()
         try:
-            signals = self._source.forecast(self._clock.now().wall_ns)
+            signals = self._source.forecast(now.wall_ns)
         except GridError as error:
             self._failed(error)
             return
@@ -84,11 +85,14 @@ class Ahead:
             self._failed(failure(Outcome.BAD_VALUE, "an unexpected error"))
             return
         self.outcomes[Outcome.OK] += 1
+        self._manners.told(FORECAST, None)
+        done = self._clock.now()
+        if was_set_between(now, done):
+            return  # asked by a wrong clock
         if self._patience.problem is not None:
             log.info("grid source %s forecasts again", self._name)
         self._signals = tuple(signals)[:_MOST_SIGNALS]
-        self._manners.told(FORECAST, None)
-        self._patience.succeeded(self._clock.now().boottime_ns, self._rest_ns)
+        self._patience.succeeded(done.boottime_ns, self._rest_ns)
 
     def _failed(self, error: GridError) -> None:
         self.outcomes[error.outcome] += 1

@@ -169,7 +169,7 @@ class Polite:
                 self._told = self._ask(now_wall_ns)
                 self._asked_ns = self._clock.now().boottime_ns
             if isinstance(self._told, GridError):
-                raise self._told
+                raise self._told.with_traceback(None)
             return list(self._told)
 
     def _ask(self, now_wall_ns: int) -> list[GridSignal] | GridError:

@@ -23,7 +23,7 @@ from wattledger.grid.source import HistorySource
 from wattledger.model import GridSignal
 from wattledger.ports import Clock
 from wattledger.relay.manners import HISTORY, Manners
-from wattledger.relay.patience import Patience, WallClock
+from wattledger.relay.patience import Patience, WallClock, was_set_between
 from wattledger.relay.rows import Rows
 from wattledger.units import NS_PER_S
 
@@ -153,8 +153,11 @@ class History:
                 held.append(part.rows)
                 stale = stale or part.patience.problem is not None
                 continue
-            problem = (part and part.patience.problem) or self._manners.problem(HISTORY)
-            raise problem or NotYet
+            problem = self._manners.problem(HISTORY)
+            if part is not None and part.patience.problem is not None:
+                problem = part.patience.problem
+            # Raised for each client: it must not gather a traceback of all of them.
+            raise NotYet if problem is None else problem.with_traceback(None)
         found: dict[int, tuple[Rows, int]] = {}
         for rows in sorted(held, key=lambda rows: rows.fetched_ns):  # the newest word holds
             if rows.fetched_ns > now_ns:  # the clock was a little ahead
@@ -212,18 +215,20 @@ class History:
             self._failed(run, failure(Outcome.BAD_VALUE, "an unexpected error"))
             return
         self._manners.told(HISTORY, None)
+        done = self._clock.now()
+        if was_set_between(now, done):
+            return  # asked by a wrong clock
         self.outcomes[Outcome.OK] += 1
         if self._failing:
             log.info("grid source %s tells its past again", self.source.name)
             self._failing = False
-        done_ns = self._clock.now().boottime_ns
         with self._lock:
             for key in run:
                 part = self._part(key)
                 of_part = signals if key == RECENT else _of_day(signals, key)
                 part.rows = Rows(self.source, of_part, now.wall_ns)
                 old = key != RECENT and key + DAY_NS < now.wall_ns - _REVISED_NS
-                part.patience.succeeded(done_ns, DAY_NS if old else HOUR_NS)
+                part.patience.succeeded(done.boottime_ns, DAY_NS if old else HOUR_NS)
             while self._held() > self._most and len(self._parts) > len(run):
                 self._parts.popitem(last=False)
 

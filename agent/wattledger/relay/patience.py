@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from wattledger.errors import GridError
 from wattledger.grid.outcome import Outcome
-from wattledger.model import GridSignal
+from wattledger.model import GridSignal, Instant
 from wattledger.ports import Clock
 from wattledger.units import NS_PER_S
 
@@ -59,16 +59,18 @@ class WallClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._offset_ns = self._now_ns()
+        self._before = clock.now()
 
     def was_set(self) -> bool:
         """Whether it was, by more than a minute, since this was asked last."""
-        before_ns, self._offset_ns = self._offset_ns, self._now_ns()
-        return abs(self._offset_ns - before_ns) > _STEP_NS
+        before, self._before = self._before, self._clock.now()
+        return was_set_between(before, self._before)
 
-    def _now_ns(self) -> int:
-        now = self._clock.now()
-        return now.wall_ns - now.boottime_ns
+
+def was_set_between(before: Instant, after: Instant) -> bool:
+    """Whether the wall clock was set by more than a minute between two instants."""
+    passed_ns = after.boottime_ns - before.boottime_ns
+    return abs(after.wall_ns - before.wall_ns - passed_ns) > _STEP_NS
 
 
 def fetched_by(signals: Iterable[GridSignal], wall_ns: int) -> Iterator[GridSignal]:
