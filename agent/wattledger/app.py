@@ -32,7 +32,8 @@ from wattledger.payroll import known_runs, remembered_runs
 from wattledger.run_desk import RunDesk
 from wattledger.sampler import SITE_NOTE, Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
-from wattledger.settle_desk import SettleDesk, SettlingLedger
+from wattledger.settle_desk import SettleDesk
+from wattledger.settling_ledger import SettlingLedger
 from wattledger.site_build import site_feed
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds

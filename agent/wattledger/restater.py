@@ -50,7 +50,7 @@ def record(
     """
     new: list[Restatement] = []
     for one in made:
-        if says_anew(one, (*known, *new)):
+        if one not in known and says_anew(one, (*known, *new)):
             new.append(one)
     if new:
         take(new)

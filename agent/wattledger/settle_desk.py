@@ -1,116 +1,31 @@
-"""Settling and restating within the daemon: a thread, and a ledger that writes it bit by bit.
+"""Settling and restating within the daemon: a thread, and requests to it.
 
 The thread fetches and compares, once a day and when it is asked to; what it finds goes into the
-next commits of the sampling thread, the only one that writes.
+next commits of the sampling thread, the only one that writes; see `SettlingLedger`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Protocol
 
 from wattledger.errors import WattledgerError
-from wattledger.model import Batch, Books, Instant, LedgerStatus
-from wattledger.model.restating import Restatement, Stale, says_anew
+from wattledger.model.restating import Restatement, says_anew
 from wattledger.model.settle_report import RestateResult, SettleReport, SettleResult
-from wattledger.model.settling import Settlement
-from wattledger.ports import Clock, Ledger
+from wattledger.ports import Clock
 from wattledger.restater import RestatingBooks, record, restate, restated_total
 from wattledger.settler import DAY_NS, Settler, SettleSources, SettlingBooks, Stopped
+from wattledger.settling_ledger import Correction, SettlingLedger
 from wattledger.units import kwh, seconds
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = 64  # restatements that somebody may be waiting for
 SWITCHED_OFF = "settling is switched off by grid.settle_window"
-SLOTS_PER_COMMIT = 32  # hundreds of entries: 20 ms more of a commit
-Correction = Settlement | Restatement | Stale
-
-
-class SettlingLedger:
-    """A `ports.Ledger` that adds corrections to the commits, a few to each."""
-
-    def __init__(self, ledger: Ledger, most: int = SLOTS_PER_COMMIT) -> None:
-        """Args: ledger: the books. most: of one commit."""
-        self._ledger = ledger
-        self._most = most
-        self._waiting: deque[Correction] = deque()
-        self._changed = threading.Condition()
-        self._stopped = False
-
-    @property
-    def books(self) -> Books:
-        """The committed state."""
-        return self._ledger.books
-
-    @property
-    def status(self) -> LedgerStatus:
-        """The ledger's health."""
-        return self._ledger.status
-
-    def commit(self, batch: Batch, now: Instant) -> Books:
-        """Write a batch with the corrections that come next; see `ports.Ledger.commit`.
-
-        Raises:
-            CommitFailed: nothing of it was written; the corrections stay here, too.
-        """
-        with self._changed:
-            part = tuple(islice(self._waiting, self._most))
-        books = self._ledger.commit(with_corrections(batch, part) if part else batch, now)
-        if part:
-            with self._changed:
-                for _ in part:
-                    self._waiting.popleft()
-                self._changed.notify_all()
-        return books
-
-    def close(self) -> None:
-        """Close the books."""
-        self._ledger.close()
-
-    # ── the settling thread ─────────────────────────────────────────────────────────────────────
-
-    def settle(
-        self, corrections: Sequence[Correction], hurry: Callable[[], None] | None = None
-    ) -> None:
-        """Have settlements, restatements and what is stale written, and wait for it.
-
-        Args:
-            corrections: one thread's at a time.
-            hurry: asks for a commit, where somebody waits for it; None: there is time.
-
-        Raises:
-            Stopped: they are not written any more.
-        """
-        with self._changed:
-            self._waiting.extend(corrections)
-            while self._waiting and not self._stopped:
-                if hurry is not None:
-                    hurry()
-                self._changed.wait()
-            if self._stopped:
-                raise Stopped
-
-    def stop(self) -> None:
-        """Nobody waits any more; what is not written yet is found again by the next process."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-
-def with_corrections(batch: Batch, part: Sequence[Correction]) -> Batch:
-    """A batch that writes corrections, too."""
-    return replace(
-        batch,
-        settlements=tuple(one for one in part if isinstance(one, Settlement)),
-        restatements=tuple(one for one in part if isinstance(one, Restatement)),
-        stale=tuple(one for one in part if isinstance(one, Stale)),
-    )
 
 
 class DeskBooks(SettlingBooks, RestatingBooks, Protocol):
@@ -141,7 +56,7 @@ class SettleDesk:
         self._books = books
         self._clock = clock
         self._ask_commit = ask_commit
-        self._rest_s = first_s
+        self._due_s = time.monotonic() + first_s  # when all of the window is looked at again
         self._sources = SettleSources((), "")
         self._window_ns = 0
         self._asked_ns = 0  # the window that somebody waits for; 0: nobody does
@@ -149,6 +64,8 @@ class SettleDesk:
         self._doing = 0  # of these, those that are being done
         self._begun = self._ended = 0
         self._is_asked = False  # the one that is under way
+        self._is_restating = False  # likewise: somebody waits for what it restates
+        self._heard: dict[Restatement, tuple[int, bool]] = {}  # when it is done; whether it is new
         self._result = SettleResult(False)
         self._failure = ""  # of the last look at what is restated
         self._trouble: set[str] = set()  # sources, and "" for another basis: what was said
@@ -189,14 +106,15 @@ class SettleDesk:
             if not joins:
                 self._asked_ns = max(self._asked_ns, window_ns, 1)
                 self._changed.notify_all()
+                self._hurry()
             ended = self._changed.wait_for(lambda: self._stopped or self._ended >= number, wait_s)
             return self._result if ended and not self._stopped else SettleResult(False)
 
     def restate(self, made: Restatement, wait_s: float) -> RestateResult:
         """Record a restatement and bring it to the entries that it covers; wait for it.
 
-        One whose factors are in force already is not recorded again: who asks again goes on
-        waiting for what was asked first.
+        One whose factors are in force already is not recorded again. Who asks again with the very
+        same one goes on waiting for that, whatever others have said since.
 
         Args:
             made: what somebody says.
@@ -206,11 +124,7 @@ class SettleDesk:
             LedgerError: the books cannot be read.
         """
         with self._changed:
-            is_new = says_anew(made, (*self._ledger.books.restatements, *self._made))
-            if is_new or self._begun == self._ended:
-                self._made.append(made)  # where it is not new, what is left of it is looked for
-                self._changed.notify_all()
-            number = self._begun + (len(self._made) > self._doing)
+            number, is_new = self._heard.get(made) or self._hear(made)
             ended = self._changed.wait_for(lambda: self._stopped or self._ended >= number, wait_s)
             if self._stopped or not ended:
                 return RestateResult(False, made, is_new)
@@ -218,24 +132,48 @@ class SettleDesk:
                 return RestateResult(True, made, is_new, message=self._failure)
         return RestateResult(True, made, is_new, restated_total(self._books, made))
 
+    def _hear(self, made: Restatement) -> tuple[int, bool]:
+        """What a restatement that was not asked for before is to wait for, and whether it is new.
+
+        It is remembered for as long as somebody may go on waiting for it.
+        """
+        known = (*self._ledger.books.restatements, *self._made)
+        is_new = made not in known and says_anew(made, known)
+        if is_new or self._begun == self._ended:
+            self._made.append(made)  # where it is not new, what is left of it is looked for
+            self._changed.notify_all()
+            self._hurry()
+        number = self._begun + (len(self._made) > self._doing)
+        while len(self._heard) >= REMEMBERED:
+            del self._heard[next(iter(self._heard))]
+        self._heard[made] = number, is_new
+        return number, is_new
+
+    def _hurry(self) -> None:
+        """Ask for a commit if somebody waits, for this run or for the one after it."""
+        if self._is_asked or self._is_restating or self._asked_ns or self._made:
+            self._ask_commit()
+
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._stopped or self._asked_ns > 0 or bool(self._made), self._rest_s
+                    lambda: self._stopped or self._asked_ns > 0 or bool(self._made),
+                    max(0.0, self._due_s - time.monotonic()),
                 )
                 if self._stopped:
                     return
                 asked_ns, self._asked_ns = self._asked_ns, 0
                 made, self._doing = tuple(self._made), len(self._made)
-                hurry = self._ask_commit if asked_ns or made else None
-                if hurry is None:
-                    self._rest_s = seconds(DAY_NS)
-                window_ns = asked_ns or (0 if made else self._window_ns)
-                self._is_asked = asked_ns > 0
+                # However often somebody asks, all of it is looked at once a day.
+                is_due = time.monotonic() >= self._due_s
+                window_ns = self._window_ns if is_due else asked_ns
+                if is_due or asked_ns >= self._window_ns > 0:
+                    self._due_s = time.monotonic() + seconds(DAY_NS)
+                self._is_asked, self._is_restating = asked_ns > 0, bool(made)
                 self._begun += 1
                 sources, known = self._sources, self._ledger.books.restatements
-            take = partial(self._ledger.settle, hurry=hurry)
+            take = partial(self._ledger.settle, hurry=self._hurry)
             result, failure = self._result, ""
             try:
                 failure = self._restate(made, known, take)
@@ -244,9 +182,13 @@ class SettleDesk:
                     result = self._settle(settler, window_ns)
             except Stopped:
                 return
+            if given_up := self._ledger.take_failure():
+                failure = failure or f"not all could be written: {given_up}"
+                result = SettleResult(True, message=failure) if window_ns else result
             with self._changed:
                 del self._made[: len(made)]
                 self._doing = 0
+                self._is_asked = self._is_restating = False
                 self._ended, self._result, self._failure = self._begun, result, failure
                 self._changed.notify_all()
 

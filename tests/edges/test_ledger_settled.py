@@ -101,7 +101,7 @@ def test_what_is_settled_stands_beside_what_was_booked(path: Path) -> None:
         (own,) = reader.totals(*ALL, "job", uid=1000)
         assert own.settled == by_device[CPU.name]
         assert reader.priced_slots(*ALL) == [
-            PricedSlot(SLOT_S, PRICE, 10_000_000_000, at(PRICE, 10**8)),
+            PricedSlot(SLOT_S, PRICE, 10_000_000_000, at(PRICE, 10**8), 2),
             PricedSlot(SLOT_S, LIVE, 5_000_000_000, None),
         ]
 

@@ -18,8 +18,9 @@ from wattledger.ledger import LedgerReader, SqliteLedger
 from wattledger.model import Basis, Batch, Books, Instant, LedgerStatus
 from wattledger.model.restating import END_S, Restatement
 from wattledger.model.settling import PricedSlot
-from wattledger.settle_desk import SWITCHED_OFF, SettleDesk, SettlingLedger
+from wattledger.settle_desk import SWITCHED_OFF, SettleDesk
 from wattledger.settler import DAY_NS, SettleSources, Stopped
+from wattledger.settling_ledger import SettlingLedger
 from wattledger.units import NS_PER_S
 
 SLOT_S = T0 // NS_PER_S

@@ -27,8 +27,8 @@ from wattledger.ledger import LedgerReader
 from wattledger.model import Amounts, Basis, CounterReading, GridSignal, MeterReport, Snapshot
 from wattledger.model.settle_report import SettleReport
 from wattledger.sampler import Sampler
-from wattledger.settle_desk import SettlingLedger
 from wattledger.settler import DAY_NS, Settler, SettleSources
+from wattledger.settling_ledger import SettlingLedger
 from wattledger.units import NS_PER_S, SLOT_NS, UJ_PER_J, micro
 from wattledger_exporters.prometheus import Renderer
 

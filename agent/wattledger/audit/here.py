@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,13 @@ from wattledger.config import Config
 from wattledger.errors import LedgerError
 from wattledger.ledger import LedgerReader, SqliteLedger
 from wattledger.model import Batch
-from wattledger.settle_desk import SLOTS_PER_COMMIT, Correction, with_corrections
+from wattledger.settling_ledger import (
+    ENTRIES_PER_COMMIT,
+    Correction,
+    in_parts,
+    next_part,
+    with_corrections,
+)
 
 
 class Here(NamedTuple):
@@ -29,10 +36,12 @@ class Here(NamedTuple):
         Raises:
             CommitFailed: what was not written yet is not.
         """
-        for start in range(0, len(corrections), SLOTS_PER_COMMIT):
+        waiting = deque(in_parts(corrections, ENTRIES_PER_COMMIT))
+        while part := next_part(waiting, ENTRIES_PER_COMMIT):
+            for _ in part:
+                waiting.popleft()
             books = self.ledger.books
             empty = Batch({}, {}, {}, (), {}, books.signals, {}, books.books_ns)
-            part = corrections[start : start + SLOTS_PER_COMMIT]
             self.ledger.commit(with_corrections(empty, part), self.clock.now())
 
 

@@ -77,7 +77,9 @@ def plan(
             settled = settled_price(slot.price, signal)
             settled_uj += slot.energy_uj
             if settled != slot.settled:
-                settlements.append(Settlement(slot.slot_s, slot.price, settled, history))
+                settlements.append(
+                    Settlement(slot.slot_s, slot.price, settled, history, slot.entries)
+                )
         elif slot.settled is not None:  # what was published once stays
             settled_uj += slot.energy_uj
         elif of_slot:

@@ -21,7 +21,7 @@ _PLACES = ", ".join("?" * len(Restatement._fields))
 _COLUMNS = ", ".join(Correction._fields)
 _SLOTS = f"""
 SELECT entry.slot_s, entry.price_id, settled.settled_price_id, settled.final_price_id,
-       min(settled.energy_uj IS entry.energy_uj)
+       min(settled.energy_uj IS entry.energy_uj), count(*)
 FROM entry LEFT JOIN settled ON {SAME_ENTRY}
 WHERE entry.slot_s >= ? AND entry.slot_s < ? GROUP BY 1, 2, 3, 4
 """  # noqa: S608
@@ -33,17 +33,18 @@ _OF_HOUR = (
 _LEFT = "NOT EXISTS (SELECT 1 FROM settled WHERE slot_s >= hour_s AND slot_s < hour_s + 3600)"
 # What was rolled up with a correction, and what was without one.
 _HOURS = f"""
-SELECT DISTINCT hour_s, price_id, settled_price_id, final_price_id, 1
+SELECT hour_s, price_id, settled_price_id, final_price_id, 1, count(*)
 FROM settled_hour WHERE hour_s >= ?1 AND hour_s < ?2 AND {_LEFT}
+GROUP BY 1, 2, 3, 4
 UNION ALL
-SELECT DISTINCT hour_s, price_id, NULL, NULL, 0
+SELECT hour_s, price_id, NULL, NULL, 0, count(*)
 FROM entry_hour AS whole WHERE hour_s >= ?1 AND hour_s < ?2
 AND energy_uj > (SELECT coalesce(sum(energy_uj), 0) FROM settled_hour AS part WHERE {_OF_HOUR})
-AND {_LEFT}
+AND {_LEFT} GROUP BY 1, 2
 """  # noqa: S608
 _ENTRIES_OF_HOUR = """
 SELECT device_id, payee_id, payee.kind, quality, price_id, energy_uj, slots
-FROM entry_hour JOIN payee ON payee.id = payee_id WHERE hour_s = ?
+FROM entry_hour JOIN payee ON payee.id = payee_id WHERE hour_s = ? AND payee_id % ? = ?
 """
 _KEY = "(hour_s, device_id, payee_id, quality, price_id) = (?, ?, ?, ?, ?)"
 
@@ -80,9 +81,9 @@ def write_corrections(
             corrector.settle(one)
         for place in batch.stale:
             if place.is_hour:
-                restate_hour(corrector, place.start_s)
+                restate_hour(corrector, place)
             else:
-                corrector.restate_slot(place.start_s)
+                corrector.restate_slot(place)
         corrector.finish()
     return before
 
@@ -118,9 +119,9 @@ def find_stale(connection: sqlite3.Connection, since_s: int, until_s: int) -> li
             prices[price_id] = load_price(connection, price_id)
         return prices[price_id]
 
-    found: dict[Stale, None] = {}
+    found: dict[tuple[int, bool], int] = {}
     for query, is_hour in ((_SLOTS, False), (_HOURS, True)):
-        for start_s, booked_id, settled_id, final_id, complete in connection.execute(
+        for start_s, booked_id, settled_id, final_id, complete, entries in connection.execute(
             query, (since_s, until_s)
         ):
             factors = factors_at(start_s, restatements)
@@ -129,11 +130,11 @@ def find_stale(connection: sqlite3.Connection, since_s: int, until_s: int) -> li
                 and price(final_id)
                 == restated_price(price(booked_id if settled_id is None else settled_id), factors)
             ):
-                found[Stale(start_s, is_hour)] = None
-    return list(found)
+                found[start_s, is_hour] = found.get((start_s, is_hour), 0) + entries
+    return [Stale(*place, entries) for place, entries in found.items()]
 
 
-def restate_hour(corrector: Corrector, hour_s: int) -> None:
+def restate_hour(corrector: Corrector, place: Stale) -> None:
     """Brings the entries of an hour to what is restated there.
 
     What is corrected anew is one floor for the whole of an entry's energy that has one settled
@@ -142,9 +143,9 @@ def restate_hour(corrector: Corrector, hour_s: int) -> None:
     Raises:
         sqlite3.Error: a statement failed.
     """
-    connection = corrector.connection
+    connection, hour_s = corrector.connection, place.start_s
     for device, payee, kind, quality, booked_id, energy_uj, slots in connection.execute(
-        _ENTRIES_OF_HOUR, (hour_s,)
+        _ENTRIES_OF_HOUR, (hour_s, place.parts, place.part)
     ).fetchall():
         key = (hour_s, device, payee, quality, booked_id)
         groups: dict[int, list[Correction]] = {}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wattledger.model import Amounts, Basis, FallbackLevel, PayeeKind, Price
-from wattledger.model.restating import Restatement, factors_at, restated_price
+from wattledger.model.restating import Restatement, Stale, factors_at, restated_price
 from wattledger.model.settling import (
     HistoryVersion,
     PricedSlot,
@@ -68,7 +68,7 @@ _ENTRIES = f"""
 SELECT entry.device_id, entry.payee_id, payee.kind, entry.quality, entry.price_id, entry.energy_uj,
        {_KNOWN}
 FROM entry JOIN payee ON payee.id = entry.payee_id LEFT JOIN settled ON {SAME_ENTRY}
-WHERE entry.slot_s = ?
+WHERE entry.slot_s = ? AND entry.payee_id % ? = ?
 """  # noqa: S608
 _UPSERT = (
     f"INSERT OR REPLACE INTO settled (slot_s, device_id, payee_id, quality, price_id, {COLUMNS}) "  # noqa: S608
@@ -79,7 +79,8 @@ _PRICED = f"""
 SELECT entry.slot_s, entry.price_id, sum(entry.energy_uj),
        iif(min(settled.energy_uj IS entry.energy_uj AND settled.settled_uj IS entry.energy_uj)
            AND min(settled.settled_price_id) = max(settled.settled_price_id),
-           min(settled.settled_price_id), NULL)
+           min(settled.settled_price_id), NULL),
+       count(*)
 FROM entry LEFT JOIN settled ON {SAME_ENTRY}
 WHERE entry.slot_s >= ? AND entry.slot_s < ? GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608
@@ -116,7 +117,7 @@ class Corrector:
         check_settlement(one)
         booked_id, settled_id = self._price_id(one.price), self._price_id(one.settled)
         found = self.connection.execute(
-            _ENTRIES + " AND entry.price_id = ?", (one.slot_s, booked_id)
+            _ENTRIES + " AND entry.price_id = ?", (one.slot_s, one.parts, one.part, booked_id)
         ).fetchall()
         rows = [
             change
@@ -130,10 +131,11 @@ class Corrector:
                 (one.slot_s, booked_id, _history_id(self.connection, one.history), settled_id),
             )
 
-    def restate_slot(self, slot_s: int) -> None:
+    def restate_slot(self, place: Stale) -> None:
         """Brings the entries of a slot to what is restated there."""
-        found = self.connection.execute(_ENTRIES, (slot_s,)).fetchall()
-        changes = (self._corrected(slot_s, row, None) for row in found)
+        key = place.start_s, place.parts, place.part
+        found = self.connection.execute(_ENTRIES, key).fetchall()
+        changes = (self._corrected(place.start_s, row, None) for row in found)
         self.connection.executemany(_UPSERT, [change for change in changes if change is not None])
 
     def _corrected(
@@ -344,6 +346,10 @@ def priced_slots(connection: sqlite3.Connection, since_s: int, until_s: int) -> 
         return prices[price_id]
 
     return [
-        PricedSlot(slot_s, price(booked), energy_uj, None if settled is None else price(settled))
-        for slot_s, booked, energy_uj, settled in connection.execute(_PRICED, (since_s, until_s))
+        PricedSlot(
+            slot_s, price(booked), energy_uj, None if settled is None else price(settled), entries
+        )
+        for slot_s, booked, energy_uj, settled, entries in connection.execute(
+            _PRICED, (since_s, until_s)
+        )
     ]

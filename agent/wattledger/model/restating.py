@@ -99,7 +99,13 @@ class Stale(NamedTuple):
     Attributes:
         start_s: Unix seconds, where their slot or hour begins.
         is_hour: it is an hour, to which old slots were rolled up.
+        entries: how many they are.
+        part: of them, those of the payees whose row is this, modulo `parts`.
+        parts: in how many parts they are corrected, each with a commit of its own.
     """
 
     start_s: int
     is_hour: bool
+    entries: int = 1
+    part: int = 0
+    parts: int = 1

@@ -100,12 +100,14 @@ class PricedSlot(NamedTuple):
         price: that of the books.
         energy_uj: over all its entries.
         settled: the price that all of it was settled at; None: not all of it, or not at one.
+        entries: how many they are.
     """
 
     slot_s: int
     price: Price
     energy_uj: int
     settled: Price | None
+    entries: int = 1
 
 
 class Settlement(NamedTuple):
@@ -117,12 +119,18 @@ class Settlement(NamedTuple):
         settled: the one published since; of the same PUE and WUE. What no source priced (the
             table did) may be settled on another basis.
         history: whose word that is.
+        entries: how many they are.
+        part: of them, those of the payees whose row is this, modulo `parts`.
+        parts: in how many parts they are corrected, each with a commit of its own.
     """
 
     slot_s: int
     price: Price
     settled: Price
     history: HistoryVersion
+    entries: int = 1
+    part: int = 0
+    parts: int = 1
 
 
 class Published(NamedTuple):
