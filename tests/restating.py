@@ -38,7 +38,7 @@ def settlement(slot_s: int, price: Price, grams: int, basis: Basis = Basis.LIFEC
     settled = price._replace(
         intensity_ug_per_kwh=grams * 10**6, zone="GB", source="neso", basis=basis, level=0
     )
-    return Settlement(slot_s, price, settled, HISTORY._replace(basis=basis))
+    return Settlement(slot_s, price, settled, HISTORY._replace(basis=basis, digest=str(grams)))
 
 
 class Node:

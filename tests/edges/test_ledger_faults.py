@@ -76,7 +76,7 @@ def runs(pending: Counter[EntryKey], *, named: bool) -> tuple[JobRun, ...]:
 def settled(number: int) -> tuple[Settlement, ...]:
     """Every slot at another price each time."""
     price = PRICE._replace(intensity_ug_per_kwh=10**8 * number, source="neso")
-    history = HistoryVersion("neso", "GB", PRICE.basis, 0, 1, 2, "digest", number)
+    history = HistoryVersion("neso", PRICE.zone, PRICE.basis, 0, 1, 2, "digest", number)
     return tuple(Settlement(SLOT_S + 300 * n, PRICE, price, history) for n in range(4))
 
 

@@ -248,7 +248,8 @@ def _settlements(draw: Callable[..., object]) -> Settlement:
     if ewif_ul is None or price.ewif_source == "config":
         return one
     settled = one.settled._replace(ewif_ul_per_kwh=ewif_ul, ewif_source="mix")  # type: ignore[arg-type]
-    return one._replace(settled=settled)
+    history = one.history._replace(digest=f"{one.history.digest} {ewif_ul}")
+    return one._replace(settled=settled, history=history)
 
 
 _RESTATEMENTS = st.builds(

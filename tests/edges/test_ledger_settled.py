@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -270,17 +271,38 @@ def test_any_bookings_revisions_and_roll_ups_balance(steps: list[tuple[str, obje
         ("UPDATE settled_total SET co2e_diff_ug = 0", "basis lifecycle: settlements less"),
         ("UPDATE settled_run SET co2e_diff_ug = 0", "run 1 lifecycle: settlements less"),
         ("UPDATE price SET pue_ppm = 1 WHERE source = 'neso'", "of another pue_ppm"),
+        ("UPDATE price SET source = 'rte' WHERE source = 'neso'", "no history says price 2"),
+        ("UPDATE price SET zone = 'FR' WHERE source = 'neso'", "no history says price 2"),
+        ("UPDATE history SET basis = 'direct'", "no history says price 2"),
+        ("DELETE FROM settled_slot", "no history says price 2, which settles price 1"),
+        ("UPDATE settled_slot SET slot_s = slot_s + 300", "no history says price 2"),
+        ("UPDATE settled_slot SET settled_price_id = 1", "no history says price 2"),
+        ("DELETE FROM history", "settled_slot: rows that name a history that is not there: 1"),
+        ("UPDATE settled SET final_price_id = 77", "settled: rows that name a price"),
+        ("UPDATE settled SET settled_price_id = 77", "settled: rows that name a price"),
+        ("UPDATE entry SET price_id = 77", "entry: rows that name a price that is not there: 1"),
+        ("DELETE FROM price WHERE id = 1", "entry: rows that name a price"),
+        ("DELETE FROM payee", "entry: rows that name a payee"),
+        ("UPDATE price SET basis = 'x' WHERE id = 1", "price 1: 'x' is not a valid Basis"),
+        ("UPDATE price SET basis = 'x' WHERE id = 2", "price 2: 'x' is not a valid Basis"),
     ],
 )
-def test_a_settlement_that_is_off_is_found(path: Path, damage: str, found: str) -> None:
+@pytest.mark.parametrize("rolled", [False, True], ids=["slots", "hours"])
+def test_a_settlement_that_is_off_is_found(
+    path: Path, damage: str, found: str, rolled: bool
+) -> None:
     ledger = opened(path)
     booked = {key(SLOT_S, payee=JOB.payee): 7_000_000_000}
     ledger.commit(batch(booked, runs=(JOB,)), FakeClock().now())
     ledger.commit(batch(settlements=(settlement(SLOT_S, PRICE, 10**8),)), FakeClock().now())
     ledger.close()
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    if rolled:
+        assert roll_up(connection, SLOT_S + 7200)
+        damage = re.sub(r"\b(entry|settled)(?= SET)", r"\1_hour", damage)
+        damage = damage.replace("slot_s + 300", "slot_s + 3600")
+        found = re.sub(r"^(entry|settled):", r"\1_hour:", found)
     connection.execute(damage)
-    connection.commit()
     connection.close()
     with reading(path) as reader:
         assert any(found in finding for finding in reader.check(footprint))

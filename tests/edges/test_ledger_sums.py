@@ -110,7 +110,7 @@ def test_no_commit_loses_or_doubles(
             shown = whole
         ledger.close()
         with closing(sqlite3.connect(path)) as connection:
-            assert check_books(connection, footprint) == []
+            assert list(check_books(connection, footprint)) == []
         reader = LedgerReader(path)
         for payee in (JOB, OTHER):
             detail = reader.job("slurm", payee.job_id)
@@ -146,6 +146,6 @@ def test_a_difference_is_found(tmp_path: Path, spoil: str) -> None:
     ledger.commit(made, clock.now())
     ledger.close()
     with closing(sqlite3.connect(path)) as connection:
-        assert check_books(connection, footprint) == []
+        assert list(check_books(connection, footprint)) == []
         assert connection.execute(spoil).rowcount > 0
         assert any("cost" in finding for finding in check_books(connection, footprint))

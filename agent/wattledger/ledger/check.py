@@ -6,15 +6,15 @@ Of settlements see `settled_check`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.run_rows import CELL_COLUMNS
-from wattledger.ledger.settle import load_prices
+from wattledger.ledger.settle import load_price
 from wattledger.ledger.settled_check import check_settled
 from wattledger.ledger.sums_check import check_sums
-from wattledger.model import Amounts
+from wattledger.model import Amounts, Price
 
 _SUMS = """
 SELECT device.name, payee.kind, quality, price.basis,
@@ -53,7 +53,6 @@ FROM (
 ) AS part JOIN payee ON payee.id = part.payee_id
 WHERE payee.kind = 'jobs' GROUP BY part.payee_id, part.kind, part.basis
 HAVING {" OR ".join(f"{booked} != {total}" for booked, total in _BOTH)}
-LIMIT :most
 """  # noqa: S608
 _AMOUNT = ", ".join(f"sum({column})" for column in _CELL[:4])
 # By manager: for whom a run was counted may have become known in the middle of it.
@@ -74,40 +73,53 @@ UNION ALL
 SELECT 'hour ' || hour_s, device_id, payee_id, quality, price_id,
        energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, slots FROM entry_hour
 """
-MAX_FINDINGS = 100
 
 
-def check_books(
-    connection: sqlite3.Connection, footprint: Footprint, most: int = MAX_FINDINGS
-) -> list[str]:
+def check_books(connection: sqlite3.Connection, footprint: Footprint) -> Iterator[str]:
     """Recomputes every entry, every settlement and every total.
 
     Σ entries = total for each device, kind of payee, quality and basis, and for each job's run,
     in energy, CO2e and water, for runs also in the time and energy held; each entry's CO2e and
     water are the floor of its energy at its price; those of an hour
     of n slots are less than n below it. The sums of a manager's users, with what waits for its
-    user, are those of its runs. What is settled: see `check_settled`; money: `check_sums`.
+    user, are those of its runs. What is settled: see `check_settled`; money: `check_sums`. What
+    names a price that is not there, or that cannot be read, is not recomputed: that is the finding.
 
     Args:
         connection: to the ledger.
         footprint: as handed to `open_ledger`.
-        most: end after so many findings.
 
-    Returns:
-        Sentences, at most `most`; none where the books balance.
+    Yields:
+        Sentences; none where the books balance.
 
     Raises:
         sqlite3.Error: it could not be read.
     """
-    parts = (
-        _totals(connection),
-        _runs(connection, most),
-        _users(connection),
-        _floors(connection, footprint),
-        check_settled(connection, footprint, most),
-        check_sums(connection),
-    )
-    return list(islice(chain.from_iterable(parts), most))
+    yield from _dangling(connection)
+    prices: dict[int, Price] = {}
+    yield from _read_prices(connection, prices)
+    yield from _totals(connection)
+    yield from _runs(connection)
+    yield from _users(connection)
+    yield from _floors(connection, footprint, prices)
+    yield from check_settled(connection, footprint, prices)
+    yield from check_sums(connection)
+
+
+def _dangling(connection: sqlite3.Connection) -> Iterator[str]:
+    # By table: most have no row's id that could be told.
+    found = Counter((row[0], row[2]) for row in connection.execute("PRAGMA foreign_key_check"))
+    for (table, parent), count in sorted(found.items()):
+        yield f"{table}: rows that name a {parent} that is not there: {count}"
+
+
+def _read_prices(connection: sqlite3.Connection, prices: dict[int, Price]) -> Iterator[str]:
+    """Fills in every price that can be read."""
+    for (price_id,) in connection.execute("SELECT id FROM price ORDER BY id"):
+        try:
+            prices[price_id] = load_price(connection, price_id)
+        except ValueError as error:
+            yield f"price {price_id}: {error}"
 
 
 def _totals(connection: sqlite3.Connection) -> list[str]:
@@ -121,12 +133,10 @@ def _totals(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def _runs(connection: sqlite3.Connection, most: int) -> list[str]:
+def _runs(connection: sqlite3.Connection) -> Iterator[str]:
     width = len(_CELL)
-    return [
-        f"run {row[:5]}: entries sum to {row[5 : 5 + width]}, the total is {row[5 + width :]}"
-        for row in connection.execute(_RUN_DIFFERENCES, {"most": most})
-    ]
+    for row in connection.execute(_RUN_DIFFERENCES):
+        yield f"run {row[:5]}: entries sum to {row[5 : 5 + width]}, the total is {row[5 + width :]}"
 
 
 def _users(connection: sqlite3.Connection) -> list[str]:
@@ -140,11 +150,15 @@ def _users(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def _floors(connection: sqlite3.Connection, footprint: Footprint) -> Iterator[str]:
-    prices = load_prices(connection)
+def _floors(
+    connection: sqlite3.Connection, footprint: Footprint, prices: Mapping[int, Price]
+) -> Iterator[str]:
     for row in connection.execute(_ENTRIES):
         *place, energy_uj, co2e_ug, water_onsite_ul, water_grid_ul, slots = row
         booked = (co2e_ug, water_onsite_ul, water_grid_ul)
-        expected = footprint(energy_uj, prices[place[-1]])[1:]
+        price = prices.get(place[-1])
+        if price is None:
+            continue
+        expected = footprint(energy_uj, price)[1:]
         if any(not 0 <= e - b < slots for e, b in zip(expected, booked, strict=True)):
             yield f"{place}: {energy_uj} µJ book {booked}, not {expected}"

@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations
 from wattledger.ledger.audit import AuditCursor, Record, audit_page
-from wattledger.ledger.check import MAX_FINDINGS, check_books
+from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
 from wattledger.ledger.restate import find_stale, load_restatements
@@ -32,6 +34,7 @@ from wattledger.model.restating import Restatement, Stale
 from wattledger.model.settling import PricedSlot
 
 T = TypeVar("T")
+MAX_FINDINGS = 100
 
 
 class LedgerReader:
@@ -142,7 +145,16 @@ class LedgerReader:
                 raise LedgerError(*database.explain(error, self._path)) from error
 
     def check(self, footprint: Footprint, most: int = MAX_FINDINGS) -> list[str]:
-        """See `check_books`; all of it sees the books of one moment.
+        """The first findings of `findings`.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with closing(self.findings(footprint)) as found:
+            return list(islice(found, most))
+
+    def findings(self, footprint: Footprint) -> Generator[str, None, None]:
+        """See `check_books`; all of it sees the books of one moment, and nobody asks meanwhile.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -153,11 +165,12 @@ class LedgerReader:
                 database.check_content(connection)
                 connection.execute("BEGIN")
                 try:
-                    return check_books(connection, footprint, most)
+                    yield from check_books(connection, footprint)
                 finally:
-                    connection.execute("ROLLBACK")
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
             except database.Damaged as error:
-                return [str(error)]
+                yield str(error)
             except database.SQL_ERRORS as error:
                 self._close_connection()
                 raise LedgerError(*database.explain(error, self._path)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from wattledger.ledger.restate import load_restatements
 from wattledger.ledger.settle import (
@@ -12,13 +12,14 @@ from wattledger.ledger.settle import (
     Footprint,
     correction,
     fixed_factors,
-    load_prices,
 )
 from wattledger.model import Price
-from wattledger.model.restating import FACTORS, RESTATED, Restatement, source_of
+from wattledger.model.restating import FACTORS, HOUR_S, RESTATED, Restatement, source_of
+from wattledger.units import SLOT_S
 
 _COLUMNS = ", ".join(Correction._fields)
 _KEY = "device_id, payee_id, quality, price_id"
+_TABLES = (("settled", "slot_s", "slot", SLOT_S), ("settled_hour", "hour_s", "hour", HOUR_S))
 _ROWS = f"""
 SELECT 'slot ' || slot_s, slot_s, {_KEY}, 1, {_COLUMNS} FROM settled
 UNION ALL
@@ -48,7 +49,18 @@ SELECT hour_s, device_id, payee_id, quality, price_id, sum(settled_uj), sum(book
     SELECT slot_s / 3600 * 3600, device_id, payee_id, quality, price_id, 0, energy_uj FROM entry
     UNION ALL
     SELECT hour_s, device_id, payee_id, quality, price_id, 0, energy_uj FROM entry_hour
-) GROUP BY 1, 2, 3, 4, 5 HAVING sum(settled_uj) > sum(booked_uj) LIMIT ?
+) GROUP BY 1, 2, 3, 4, 5 HAVING sum(settled_uj) > sum(booked_uj)
+"""
+# What was published is kept as a digest; that it was, and by whom, is what can be looked for.
+_UNGROUNDED = """
+SELECT DISTINCT '{grain} ' || {at}, price_id, settled_price_id FROM {table} AS part
+WHERE settled_uj > 0 AND NOT EXISTS (
+    SELECT 1 FROM settled_slot AS word JOIN history ON history.id = word.history_id
+    JOIN price ON price.id = word.settled_price_id
+    WHERE word.slot_s >= part.{at} AND word.slot_s < part.{at} + {seconds}
+    AND (word.price_id, word.settled_price_id) = (part.price_id, part.settled_price_id)
+    AND (history.source, history.zone, history.basis) = (price.source, price.zone, price.basis)
+)
 """
 _SUMS = ", ".join(f"sum({column})" for column in SUM_COLUMNS.split(", "))
 _LESS = ", ".join(f"-{column}" for column in SUM_COLUMNS.split(", "))
@@ -69,19 +81,21 @@ SELECT payee_id || ' ' || basis, {_SUMS} FROM (
 """  # noqa: S608
 
 
-def check_settled(connection: sqlite3.Connection, footprint: Footprint, most: int) -> Iterator[str]:
+def check_settled(
+    connection: sqlite3.Connection, footprint: Footprint, prices: Mapping[int, Price]
+) -> Iterator[str]:
     """Recomputes every correction and every sum of corrections.
 
     Each difference is that of the floors of its energy at the two prices (of an hour of n slots:
     less than n away from it); a settled price differs from the booked one in nothing that a source
     does not say (see `fixed_factors`), and the final one from the settled one in what a restatement
-    of that time says only; no more is corrected than was booked; Σ corrections = total for each
-    basis, and for each job's run.
+    of that time says only; what is settled has a history of its price's source, zone and basis; no
+    more is corrected than was booked; Σ corrections = total for each basis, and for each job's run.
 
     Args:
         connection: to the ledger.
         footprint: as handed to `open_ledger`.
-        most: of one kind, end after so many findings.
+        prices: by their rows; what names another one is passed over.
 
     Yields:
         Sentences; none where all balances.
@@ -89,8 +103,12 @@ def check_settled(connection: sqlite3.Connection, footprint: Footprint, most: in
     Raises:
         sqlite3.Error: it could not be read.
     """
-    yield from _differences(connection, footprint)
-    for *place, settled_uj, booked_uj in connection.execute(_MORE_THAN_BOOKED, (most,)):
+    yield from _differences(connection, footprint, prices)
+    for table, at, grain, seconds in _TABLES:
+        query = _UNGROUNDED.format(table=table, at=at, grain=grain, seconds=seconds)
+        for where, booked_id, settled_id in connection.execute(query):
+            yield f"{where}: no history says price {settled_id}, which settles price {booked_id}"
+    for *place, settled_uj, booked_uj in connection.execute(_MORE_THAN_BOOKED):
         yield f"{place}: {settled_uj} µJ are settled, but {booked_uj} µJ booked"
     for what, query in (("basis", _TOTALS), ("run", _RUNS)):
         for where, *off in connection.execute(query):
@@ -98,11 +116,15 @@ def check_settled(connection: sqlite3.Connection, footprint: Footprint, most: in
                 yield f"{what} {where}: settlements less their total are {tuple(off)}, not 0"
 
 
-def _differences(connection: sqlite3.Connection, footprint: Footprint) -> Iterator[str]:
-    prices, restatements = load_prices(connection), load_restatements(connection)
+def _differences(
+    connection: sqlite3.Connection, footprint: Footprint, prices: Mapping[int, Price]
+) -> Iterator[str]:
+    restatements = load_restatements(connection)
     for row in connection.execute(_ROWS):
         place, at_s, booked_id, slots = [row[0], *row[2:6]], row[1], row[5], row[6]
         settled_id, final_id, energy_uj, settled_uj, *rest = Correction(*row[7:])
+        if not {booked_id, settled_id, final_id} <= prices.keys():
+            continue
         booked, settled, final = prices[booked_id], prices[settled_id], prices[final_id]
         odd = [n for n in fixed_factors(booked) if getattr(booked, n) != getattr(settled, n)]
         if odd:
