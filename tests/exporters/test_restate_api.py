@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from asking import ALICE, DAEMON, Asker
 from schema_check import faults
-from wattledger.audit.restate_command import lines, listed
+from snapshots import rows
+from wattledger.audit.restate_command import lines, listed, restate_command
+from wattledger.config import Config
 from wattledger.model.restating import END_S, Restatement
 from wattledger.model.settle_report import RestateResult
+from wattledger.remote import Remote
 from wattledger_exporters.http import openapi
 from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.http.restate_api import list_json, restate_json, restatement_of
@@ -100,6 +105,51 @@ def test_what_cannot_be_is_refused(change: dict[str, str | None], told: str) -> 
     given = {name: text for name, text in {**GIVEN, **change}.items() if text is not None}
     with pytest.raises(BadRequest, match=told):
         restatement_of(given, 1)
+
+
+@pytest.mark.parametrize("made_at_ns", ["-1", "1e9", "x", "0", "99999999999999999999"])
+def test_when_it_was_said_first_lies_within_the_last_day(made_at_ns: str) -> None:
+    now_ns = JANUARY_S * 10**9
+    with pytest.raises(BadRequest, match="last day"):
+        restatement_of({**GIVEN, "made_at_ns": made_at_ns}, now_ns)
+    for ago_s in (86_400, 0, -60):
+        first_ns = now_ns - ago_s * 10**9
+        given = {**GIVEN, "made_at_ns": str(first_ns)}
+        assert restatement_of(given, now_ns).made_at_ns == first_ns
+        with pytest.raises(BadRequest):
+            restatement_of({**GIVEN, "made_at_ns": str(now_ns - 86_401 * 10**9)}, now_ns)
+
+
+class Waiting(Remote):
+    """A daemon that answers unfinished, twice."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.asked: list[dict[str, str]] = []
+
+    def request(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        method: str = "GET",
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        assert query is not None and method == "POST"
+        self.asked.append(dict(query))
+        made = restatement_of(query, int(query["made_at_ns"]))
+        finished = len(self.asked) == 3
+        return restate_json(RestateResult(finished, made, len(self.asked) == 1, rows()[0]))
+
+
+def test_a_command_goes_on_waiting_for_what_it_said(capsys: pytest.CaptureFixture[str]) -> None:
+    remote = Waiting()
+    options = argparse.Namespace(
+        list=False, json=True, wue_l_per_kwh=None, ewif_l_per_kwh=None, until=None, **GIVEN
+    )
+    assert restate_command(options, Config, remote) == 0
+    first, *more = remote.asked
+    assert more == [first, first] and int(first["made_at_ns"]) > JANUARY_S
+    assert json.loads(capsys.readouterr().out)["recorded"] is True
 
 
 def test_what_is_said_becomes_one_clean_line() -> None:

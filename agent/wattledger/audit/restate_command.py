@@ -71,9 +71,12 @@ def _list(config: Callable[[], Config], remote: Remote) -> Mapping[str, Any]:
 def _restate(
     options: argparse.Namespace, config: Callable[[], Config], remote: Remote
 ) -> Mapping[str, Any]:
-    asked = {name: text for name in PARAMETERS if (text := getattr(options, name)) is not None}
+    texts = {name: getattr(options, name, None) for name in PARAMETERS}
+    asked = {name: text for name, text in texts.items() if text is not None}
+    now_ns = time.time_ns()
+    asked["made_at_ns"] = str(now_ns)  # who asks again waits for this one, not for another's
     try:
-        made = restatement_of(asked, time.time_ns())
+        made = restatement_of(asked, now_ns)
     except BadRequest as error:
         raise ConfigError([("restate", str(error))]) from error
     recorded = False

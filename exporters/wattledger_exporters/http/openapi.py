@@ -64,6 +64,7 @@ _INSTANT = {
     ],
     "examples": ["2027-01-15T08:00:00Z", "2027-01-15", "1800000000", "24h"],
 }
+_MADE_AT = {"type": "integer", "minimum": 0}
 _HOUR = {**_INSTANT, "description": f"{_INSTANT['description']}; on a full hour of UTC"}
 _SHORT = {**TEXT, "maxLength": MAX_TEXT_CHARS}
 _JOB_ID = {**TEXT, "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[^\\u0000]+$"}
@@ -279,7 +280,7 @@ def _books() -> dict[str, Any]:
             "post": operation(
                 "Say what PUE, WUE or EWIF a span of the past had; what was booked stays, and what "
                 "is in force already is not recorded again. Answers when all entries have it, or "
-                f"unfinished after a while: ask again. {who}",
+                f"unfinished after a while: ask again, with the same made_at_ns. {who}",
                 _JSON,
                 ref("Restating"),
                 errors=("400", "403", "503"),
@@ -296,6 +297,7 @@ def _books() -> dict[str, Any]:
                     query("until", "exclusive; without it from then on", _HOUR),
                     query("author", "who says so", said, required=True),
                     query("reason", "why", said, required=True),
+                    query("made_at_ns", "when it was said first, ns since 1970", _MADE_AT),
                 ],
             ),
         },

@@ -31,8 +31,11 @@ FACTORS = {
     "ewif_l_per_kwh": ("ewif_ul_per_kwh", 0, 1000),
 }
 """What can be restated: the field of `Restatement`, and its bounds; as in the settings."""
-PARAMETERS = (*FACTORS, "since", "until", "author", "reason")
+PARAMETERS = (*FACTORS, "since", "until", "author", "reason", "made_at_ns")
+MADE_AGO_NS = 86_400 * NS_PER_S  # for so long somebody may ask again with the same `made_at_ns`
+MADE_AHEAD_NS = 60 * NS_PER_S  # by another machine's clock
 _TIMEOUT_S = 60.0
+_COUNT = re.compile(r"[0-9]{1,19}")
 _NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 
 
@@ -67,7 +70,8 @@ def restatement_of(given: Mapping[str, str], now_ns: int) -> Restatement:
 
     Args:
         given: by the names of `PARAMETERS`.
-        now_ns: wall clock, when it is said.
+        now_ns: wall clock, when it is said, unless that is given. Who asks again and gives the
+            same waits for the same restatement.
 
     Raises:
         BadRequest: with a sentence.
@@ -89,7 +93,17 @@ def restatement_of(given: Mapping[str, str], now_ns: int) -> Restatement:
     if to_s <= from_s:
         raise BadRequest("until does not lie after since.")
     author, reason = (_text(name, given.get(name, "")) for name in ("author", "reason"))
-    return Restatement(author, reason, now_ns, from_s, to_s, **factors)
+    made_at_ns = _made_at_ns(given["made_at_ns"], now_ns) if "made_at_ns" in given else now_ns
+    return Restatement(author, reason, made_at_ns, from_s, to_s, **factors)
+
+
+def _made_at_ns(text: str, now_ns: int) -> int:
+    made_at_ns = int(text) if _COUNT.fullmatch(text) else 0
+    if not now_ns - MADE_AGO_NS <= made_at_ns <= now_ns + MADE_AHEAD_NS:
+        raise BadRequest(
+            f"made_at_ns={text[:64]!r} is no instant of the last day, in nanoseconds since 1970."
+        )
+    return made_at_ns
 
 
 def _hour_s(name: str, text: str, now_ns: int) -> int:
