@@ -195,6 +195,7 @@ class Payroll:
         """
         settled = settle(interval, usage, self._steps)
         self._pay(settled.attributed)
+        self._summing.charge(settled.attributed, settled.usage, kind)
         if self._commands:
             with self._tallied:
                 held = self._summing.rates.held
@@ -228,9 +229,8 @@ class Payroll:
             payee = command.run.payee
             payer = payer_of(payee, self._steps)
             step_of = JobKey(payer.manager, payer.job_id) if payer != payee else None
-            cells, weights = self._tallies.sums(payee)
-            embodied_fg = self._tallies.embodied_fg.get(payee, 0)
-            return Receipt(command.run, step_of, cells, command.since_ns, weights, embodied_fg)
+            cells, weights, sums = self._tallies.sums(payee)
+            return Receipt(command.run, step_of, cells, command.since_ns, weights, sums)
 
     def _pay(self, attributed: AttributedInterval) -> None:
         """Count what jobs were booked, for their mean power."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -14,10 +13,21 @@ from hypothesis import strategies as st
 from fakes import SITE, table_choice
 from wattledger.core.footprint import price_of
 from wattledger.core.summing import Summing
-from wattledger.model import Batch, DeviceInfo, EntryKey, Kind, Payee, PayeeKind, Price, Quality
+from wattledger.model import (
+    AttributedInterval,
+    Batch,
+    DeviceInfo,
+    EnergyInterval,
+    EntryKey,
+    Kind,
+    Payee,
+    PayeeKind,
+    Price,
+    Quality,
+)
 from wattledger.model.embodied import NO_EMBODIED, Embodied, rates_of
-from wattledger.model.jobs import Held
 from wattledger.model.market import Contract, Market
+from wattledger.model.paying import Usage
 from wattledger.model.sums import (
     NO_SUMS,
     Sums,
@@ -71,10 +81,31 @@ STEPS = st.lists(
 
 def batch(
     energy_uj: Mapping[EntryKey, int],
-    held: Mapping[EntryKey, Held] = MappingProxyType({}),
     devices: tuple[DeviceInfo, ...] = (GPU, CPU),
 ) -> Batch:
-    return Batch(energy_uj, {}, {}, devices, {}, (), {"other": "kept"}, 0, held=held)
+    return Batch(energy_uj, {}, {}, devices, {}, (), {"other": "kept"}, 0)
+
+
+def hold(
+    summing: Summing,
+    device: str,
+    payee: Payee,
+    span_ns: int,
+    quality: Quality = Quality.METERED,
+    part: int = 1,
+    whole: int = 1,
+) -> None:
+    """An interval in which somebody holds a GPU, or a part of it."""
+    interval = EnergyInterval(device, 0, span_ns, 5, quality)
+    usage = Usage(device, ((payee, part),), whole, held=True)
+    summing.charge(AttributedInterval(interval, ((payee, 5),)), usage, Kind.GPU)
+
+
+def pay(summing: Summing, device: str, shares: Mapping[Payee, int], span_ns: int) -> None:
+    """An interval of a device that nobody holds."""
+    interval = EnergyInterval(device, 0, span_ns, sum(shares.values()), Quality.METERED)
+    attributed = AttributedInterval(interval, tuple(shares.items()))
+    summing.charge(attributed, Usage(device), Kind.CPU)
 
 
 @given(STEPS)
@@ -134,7 +165,7 @@ def test_time_is_counted_once_through_failing_commits_and_not_while_nobody_ran()
     made = again.complete(batch({}), made.notes, 11 * HOUR_NS)
     node = read_node(made.notes)
     assert node[Kind.GPU].embodied_g == pytest.approx(3 * 4.680, rel=1e-4)
-    assert node[Kind.OTHER].embodied_g == pytest.approx(3 * 5_700_000 / (4 * 8760), rel=1e-8)
+    assert node[Kind.OTHER].embodied_g == pytest.approx(3 * 5_700_000 / 8 / (4 * 8760), rel=1e-8)
 
 
 def test_a_gpu_that_leaves_weighs_nothing_from_then_on() -> None:
@@ -197,28 +228,100 @@ def test_jobs_bear_what_they_held_with_its_part_of_the_host() -> None:
     gpus = tuple(DeviceInfo(f"GPU-{n}", Kind.GPU, "nvml", model=GPU.model) for n in range(8))
     summing = Summing(Embodied(), 0)
     summing.see(gpus, 0)
-    held = {
-        EntryKey(0, "GPU-3", JOB, Quality.METERED, BASE): Held(3_600_000, 0, 0),
-        EntryKey(0, "GPU-4", IDLE, Quality.METERED, BASE): Held(3_600_000, 0, 0),
-        EntryKey(0, "GPU-3", JOB, Quality.RECOVERED, BASE): Held(3_600_000, 0, 0),
-    }
-    made = summing.complete(batch({}, held, gpus), {}, HOUR_NS)
+    hold(summing, "GPU-3", JOB, HOUR_NS // 2, part=7, whole=7)
+    hold(summing, "GPU-3", JOB, HOUR_NS, part=3, whole=6)
+    hold(summing, "GPU-4", IDLE, HOUR_NS)
+    hold(summing, "GPU-3", JOB, HOUR_NS, Quality.RECOVERED)  # no daemon saw it
+    made = summing.complete(batch({}, gpus), {}, HOUR_NS)
     hours = 4 * 365 * 24
     assert set(made.sums) == {JOB}
     expected = 164_000 / hours + 5_700_000 / 8 / hours
     assert made.sums[JOB].embodied_g == pytest.approx(expected, rel=1e-8)
 
 
+def test_time_weighs_what_was_known_of_the_hardware_when_it_passed() -> None:
+    """The job that holds all of it bears what the node does, whatever is reloaded meanwhile."""
+    summing = Summing(Embodied(host_ug=0), 0)
+    summing.see((GPU,), 0)
+    hold(summing, GPU.name, JOB, HOUR_NS)
+    summing.reconfigure(Embodied(host_ug=0, lifetime_ns=24 * HOUR_NS), HOUR_NS)
+    made = summing.complete(batch({}), {}, HOUR_NS)  # fails
+    hold(summing, GPU.name, JOB, HOUR_NS)
+    summing.reconfigure(NO_EMBODIED, 2 * HOUR_NS)
+    hold(summing, GPU.name, JOB, HOUR_NS)
+    made = summing.complete(batch({}), {}, 3 * HOUR_NS)
+    assert made.sums[JOB].embodied_g == pytest.approx(4.6804 + 164_000 / 24, rel=1e-6)
+    assert read_node(made.notes)[Kind.GPU].embodied_fg == made.sums[JOB].embodied_fg
+    summing.committed()
+    assert summing.complete(batch({}), {}, 4 * HOUR_NS).sums == {}
+
+
+def test_what_is_switched_on_begins_then() -> None:
+    summing = Summing(NO_EMBODIED, 0)
+    summing.see((GPU,), 0)
+    hold(summing, GPU.name, JOB, HOUR_NS)
+    summing.reconfigure(Embodied(), HOUR_NS)
+    made = summing.complete(batch({}), {}, HOUR_NS)
+    assert (made.sums, made.notes) == ({}, {"other": "kept"})
+
+
+def gpus_of(*models: str, present: bool = True) -> tuple[DeviceInfo, ...]:
+    return tuple(
+        DeviceInfo(f"GPU-{n}", Kind.GPU, "nvml", model=model, present=present)
+        for n, model in enumerate(models)
+    )
+
+
+PER_KG = 10**21 // (4 * 365 * 86_400_000) / 1000  # of 4 years, in 10⁻¹⁵ g per ms
+
+
+def test_the_host_is_borne_by_gpus_of_which_nothing_is_known_too() -> None:
+    rates = rates_of(Embodied(host_ug=1500 * 10**9), (*gpus_of("NVIDIA L40S", "NVIDIA L4"), CPU))
+    assert {name: rate / PER_KG for name, rate in rates.held.items()} == pytest.approx(
+        {"GPU-0": 750, "GPU-1": 750}
+    )
+    assert (dict(rates.gpus), rates.unknown) == ({}, ("NVIDIA L4", "NVIDIA L40S"))
+    mixed = rates_of(Embodied(host_ug=1500 * 10**9), gpus_of("NVIDIA L40S", "NVIDIA H200"))
+    assert {name: rate / PER_KG for name, rate in mixed.held.items()} == pytest.approx(
+        {"GPU-0": 750, "GPU-1": 914}
+    )
+
+
+@pytest.mark.parametrize(
+    ("models", "kg"),
+    [
+        (["NVIDIA H100 80GB HBM3"], 712.5),  # a virtual machine with one of the eight
+        (["NVIDIA A100-SXM4-80GB"] * 4, 2850),
+        (["NVIDIA H200"] * 8, 5700),
+        (["NVIDIA H200", "NVIDIA L4"], 712.5),
+        (["NVIDIA A100 80GB PCIe"], None),
+    ],
+)
+def test_a_server_for_eight_counts_for_as_many_as_are_there(
+    models: list[str], kg: float | None
+) -> None:
+    host = rates_of(Embodied(), gpus_of(*models)).host
+    assert host == (None if kg is None else pytest.approx(kg * PER_KG, rel=1e-6))
+    told = rates_of(Embodied(host_ug=10**12), gpus_of(*models)).host
+    assert told == pytest.approx(1000 * PER_KG, rel=1e-6)
+
+
+def test_gpus_that_have_left_leave_no_host_behind() -> None:
+    gone = gpus_of("NVIDIA H100 80GB HBM3", present=False)
+    assert rates_of(Embodied(), (*gone, CPU)).host is None
+    told = rates_of(Embodied(host_ug=10**12), (*gone, CPU))
+    assert told.held["cpu0"] == told.host == pytest.approx(1000 * PER_KG, rel=1e-6)
+
+
 def test_without_gpus_the_host_is_borne_by_the_energy_of_its_cpus() -> None:
     cpus = (CPU, DeviceInfo("cpu1", Kind.CPU, "rapl"))
     summing = Summing(Embodied(host_ug=10**12), 0)
     summing.see(cpus, 0)
-    energy_uj = {
-        EntryKey(0, "cpu0", JOB, Quality.METERED, BASE): 30,
-        EntryKey(0, "cpu1", IDLE, Quality.METERED, BASE): 70,
-    }
-    made = summing.complete(batch(energy_uj, devices=cpus), {}, HOUR_NS)
-    assert made.sums[JOB].embodied_g == pytest.approx(0.3 * 28.539, rel=1e-4)
+    pay(summing, "cpu0", {JOB: 30, IDLE: 70}, HOUR_NS)
+    pay(summing, "cpu1", {IDLE: 1000}, HOUR_NS)
+    pay(summing, "cpu1", {JOB: 0}, HOUR_NS)  # no energy, no share
+    made = summing.complete(batch({}, devices=cpus), {}, HOUR_NS)
+    assert made.sums[JOB].embodied_g == pytest.approx(0.3 * 28.539 / 2, rel=1e-4)
     assert read_node(made.notes)[Kind.OTHER].embodied_g == pytest.approx(28.539, rel=1e-4)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wattledger.config.setting import DurationNs, KgByModel, Kilograms, setting
-from wattledger.model.embodied import GPU_KG, HOST_KG, LIFETIME_NS
+from wattledger.model.embodied import GPU_KG, HOST_GPUS, HOST_KG, LIFETIME_NS
 
 _KNOWN = ", ".join(f"`{pattern}` {kg:g}" for pattern, kg in GPU_KG)
 
@@ -25,9 +25,9 @@ class EmbodiedSettings:
     )
     host_kg: Kilograms | None = setting(
         None,
-        f"kgCO2e of the node without its GPUs. Not set: {HOST_KG:g} (a server for eight) where "
-        "it has GPUs on such boards, else not counted. Jobs bear it by the GPUs they hold, where "
-        "there are none by the CPUs' energy.",
+        f"kgCO2e of the node without its GPUs. Not set: {HOST_KG / HOST_GPUS:g} for each GPU on "
+        f"such a board (a server for eight is {HOST_KG:g}), else not counted. Jobs bear it by "
+        "the GPUs they hold, where there are none by each CPU's energy.",
         "1500",
     )
     lifetime: DurationNs = setting(

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from wattledger.model import Batch, DeviceInfo, EntryKey, Kind, Payee, PayeeKind, Price, Quality
+from wattledger.model import (
+    AttributedInterval,
+    Batch,
+    DeviceInfo,
+    EntryKey,
+    Kind,
+    Payee,
+    PayeeKind,
+    Price,
+    Quality,
+)
 from wattledger.model.embodied import NO_RATES, Embodied, rates_of
+from wattledger.model.paying import Usage
 from wattledger.model.sums import NO_SUMS, NODE_NOTE, Sums, read_node, sums_of, write_node
 from wattledger.units import NS_PER_MS
 
@@ -49,7 +60,8 @@ class Summing:
     """Adds to the sums what each commit brings. Pure: time comes with the calls.
 
     Prices need no memory here: what is added follows from the batch, and a batch that could not be
-    written comes again as a whole. The time that hardware was there is kept until it is written.
+    written comes again as a whole. The time that hardware was there, and what jobs bear of it, is
+    weighed as it passes and kept until it is written: a reload changes nothing of it.
     """
 
     def __init__(self, embodied: Embodied, boottime_ns: int) -> None:
@@ -60,6 +72,7 @@ class Summing:
         self._until_ms = boottime_ns // NS_PER_MS
         self._gpu_fg = 0
         self._host_fg = 0
+        self._borne_fg: dict[Payee, int] = {}
 
     def see(self, devices: tuple[DeviceInfo, ...], boottime_ns: int) -> None:
         """The time up to now has passed for the devices before; these are there from now on."""
@@ -73,6 +86,33 @@ class Summing:
         self._pass_time(boottime_ns)
         self._embodied = embodied
         self.rates = rates_of(embodied, self._devices)
+
+    def charge(self, attributed: AttributedInterval, usage: Usage, kind: Kind) -> None:
+        """What jobs bear of an interval: by the part of a GPU that they held.
+
+        Without GPUs, by the energy of each CPU. Time that no daemon saw is nobody's, as it is not
+        in the node's sums.
+
+        Args:
+            attributed: the interval and who pays.
+            usage: who held the device.
+            kind: of it.
+        """
+        interval = attributed.interval
+        fg_per_ms = self.rates.held.get(interval.device)
+        if not fg_per_ms or interval.quality is Quality.RECOVERED:
+            return
+        if usage.held:
+            parts, whole = usage.weights, usage.whole
+        elif kind is Kind.CPU and interval.energy_uj:
+            parts, whole = attributed.shares, interval.energy_uj
+        else:
+            return
+        weight_fg, whole = (interval.end_ns - interval.start_ns) * fg_per_ms, whole * NS_PER_MS
+        borne_fg = self._borne_fg
+        for payee, part in parts:
+            if part and payee.kind is PayeeKind.JOBS:
+                borne_fg[payee] = borne_fg.get(payee, 0) + weight_fg * part // whole
 
     def complete(self, batch: Batch, committed: Mapping[str, str], boottime_ns: int) -> Batch:
         """A batch with its sums.
@@ -89,7 +129,7 @@ class Summing:
             return kinds.get(device, Kind.OTHER)
 
         node, runs = of_entries(batch.energy_uj, kind_of)
-        for payee, fg in self._charged(batch, kind_of).items():
+        for payee, fg in self._borne_fg.items():
             runs[payee] = runs.get(payee, NO_SUMS).plus(Sums(embodied_fg=fg))
         time = {
             Kind.GPU: Sums(embodied_fg=self._gpu_fg),
@@ -102,33 +142,10 @@ class Summing:
     def committed(self) -> None:
         """The last batch is written."""
         self._gpu_fg = self._host_fg = 0
+        self._borne_fg.clear()
 
     def _pass_time(self, boottime_ns: int) -> None:
         now_ms = boottime_ns // NS_PER_MS
         passed_ms, self._until_ms = max(0, now_ms - self._until_ms), now_ms
         self._gpu_fg += passed_ms * sum(self.rates.gpus.values())
         self._host_fg += passed_ms * (self.rates.host or 0)
-
-    def _charged(self, batch: Batch, kind_of: Callable[[str], Kind]) -> dict[Payee, int]:
-        """What jobs bear: by the time that they held GPUs; without GPUs, by the CPUs' energy.
-
-        Time that no daemon saw is nobody's, as it is not in the node's sums.
-        """
-        charged: dict[Payee, int] = {}
-        held = self.rates.held
-        if not held:
-            return charged
-        for key, time in batch.held.items():
-            fg = held.get(key.device, 0) * time.held_ms
-            if fg and key.payee.kind is PayeeKind.JOBS and key.quality is not Quality.RECOVERED:
-                charged[key.payee] = charged.get(key.payee, 0) + fg
-        if self._host_fg and all(kind_of(device) is Kind.CPU for device in held):
-            whole_uj, by_run = 0, dict[Payee, int]()
-            for key, uj in batch.energy_uj.items():
-                if key.device in held and key.quality is not Quality.RECOVERED:
-                    whole_uj += uj
-                    if key.payee.kind is PayeeKind.JOBS:
-                        by_run[key.payee] = by_run.get(key.payee, 0) + uj
-            for payee, uj in by_run.items():
-                charged[payee] = charged.get(payee, 0) + self._host_fg * uj // whole_uj
-        return charged

@@ -8,7 +8,8 @@ NVIDIA HGX H100"; the H200, on the same board, is taken for the same
 127.6  A100 SXM 40 GB: Falk et al. 2025, arXiv 2509.00093
 181    A100 PCIe: Hubblo for ADEME
 TE of a host without its GPUs: 5,700 kgCO2e, a server for eight of them (EcoLogits, after
-Boavizta's API); taken for nodes of such boards only, since a smaller host is made of less.
+Boavizta's API); an eighth is taken for each GPU on such a board that the node sees, since a
+smaller host is made of less and a virtual machine has a part of one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ GPU_KG: tuple[tuple[str, float], ...] = (
 )
 """Patterns of models, compared in upper case, and kgCO2e each; the first that fits holds."""
 HOST_KG = 5700.0
+HOST_GPUS = 8
 _MS_PER_H = 3_600_000
 YEAR_NS = 365 * 86_400_000 * NS_PER_MS
 LIFETIME_NS = 4 * YEAR_NS
@@ -44,7 +46,8 @@ class Embodied:
     Attributes:
         enabled: False: nothing is counted.
         gpus_ug: (pattern of models, µgCO2e each) of the settings; they come before `GPU_KG`.
-        host_ug: of the host without its GPUs; None: `HOST_KG` where it fits.
+        host_ug: of the host without its GPUs; None: its part of `HOST_KG` for
+            each GPU that it fits.
         lifetime_ns: over which it is spread.
     """
 
@@ -65,18 +68,19 @@ class Embodied:
         """What the host's time weighs, and who says so; None: nobody does.
 
         Args:
-            models: of its GPUs.
+            models: of its GPUs that are present.
         """
         if self.host_ug is not None:
             return self._rate(self.host_ug), "config"
-        on_board = any(fnmatchcase(m.upper(), pattern) for m in models for pattern in _ON_BOARDS)
-        return (self._rate(round(HOST_KG * 1e9)), "default") if on_board else None
+        boards = sum(any(fnmatchcase(m.upper(), one) for one in _ON_BOARDS) for m in models)
+        return (boards * self._rate(_HOST_UG), "default") if boards else None
 
     def _rate(self, ug: int) -> int:
         return ug * FG_PER_UG * NS_PER_MS // self.lifetime_ns
 
 
 _DEFAULT_UG = tuple((pattern, round(kg * 1e9)) for pattern, kg in GPU_KG)
+_HOST_UG = round(HOST_KG * 1e9 / HOST_GPUS)
 NO_EMBODIED = Embodied(enabled=False)
 
 
@@ -86,8 +90,8 @@ class Rates(NamedTuple):
     Attributes:
         gpus: GPU that is present → its own; absent: not known.
         host: of the rest of the node; None: not known.
-        held: device → what holding all of it weighs: of a GPU its own and its part of the host;
-            where there are no GPUs, of each CPU its part of the host.
+        held: device → what holding all of it weighs: of a GPU its own and its part of the host,
+            as far as either is known; where there are no GPUs, of each CPU its part of the host.
         unknown: models of present GPUs of which nobody says anything.
         sources: who says so: `gpu`, `host` → `config`, `default` or both with a plus.
     """
@@ -111,7 +115,7 @@ def rates_of(embodied: Embodied, devices: Iterable[DeviceInfo]) -> Rates:
     """What the time of devices weighs.
 
     The host is charged to its GPUs in equal parts: that is what its jobs share. Where there is no
-    GPU, to its CPUs.
+    GPU, or none any more, to its CPUs.
 
     Args:
         embodied: what is known.
@@ -123,12 +127,12 @@ def rates_of(embodied: Embodied, devices: Iterable[DeviceInfo]) -> Rates:
     cards = [info for info in known if info.kind is Kind.GPU]
     present = [info for info in cards if info.present]
     found = {info.name: embodied.gpu_fg_per_ms(info.model) for info in cards}
-    host = embodied.host_fg_per_ms(info.model for info in cards)
-    part = host[0] // max(1, len(present) or len(cards)) if host is not None else 0
-    held = {name: one[0] + part for name, one in found.items() if one is not None}
-    if not cards and host is not None:
-        cpus = [info for info in known if info.present]
-        held = {info.name: host[0] // len(cpus) for info in cpus}
+    host = embodied.host_fg_per_ms(info.model for info in present)
+    part = host[0] // len(present) if host is not None and present else 0
+    held = {name: part + (0 if one is None else one[0]) for name, one in found.items()}
+    if not present and host is not None:
+        cpus = [info for info in known if info.kind is Kind.CPU and info.present]
+        held |= {info.name: host[0] // len(cpus) for info in cpus}
     said: dict[str, str] = {}
     if sources := sorted({one[1] for one in found.values() if one is not None}):
         said["gpu"] = "+".join(sources)
@@ -137,7 +141,7 @@ def rates_of(embodied: Embodied, devices: Iterable[DeviceInfo]) -> Rates:
     return Rates(
         {info.name: one[0] for info in present if (one := found[info.name]) is not None},
         None if host is None else host[0],
-        held,
+        {name: fg for name, fg in held.items() if fg},
         tuple(sorted({info.model for info in present if found[info.name] is None})),
         said,
     )
