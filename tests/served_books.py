@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from wattledger.ledger import LedgerReader
 from wattledger.model import TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.jobs import Held, Holding, JobRun, job_payee
+from wattledger.model.settle_report import Verified
 from wattledger.units import NS_PER_S, SLOT_S
 
 FIRST_S = START_WALL_NS // NS_PER_S - 24 * SLOT_S
@@ -45,8 +45,9 @@ class BooksDaemon(FakeDaemon):
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
         return self.reader.waste(since_ns, until_ns, by, uid)
 
-    def verify(self) -> list[str]:
-        return self.reader.check(footprint, sys.maxsize)
+    def verify(self) -> Verified:
+        found = tuple(self.reader.check(footprint))
+        return Verified(found, len(found))
 
     def audit(
         self, since_ns: int, until_ns: int, after: tuple[int | str, ...] | None, most: int

@@ -31,7 +31,7 @@ from wattledger.model.pricing import GridPart
 from wattledger.model.receipts import Receipt
 from wattledger.model.restating import Restatement
 from wattledger.model.running import RunRequest, RunResult, RunTicket
-from wattledger.model.settle_report import RestateResult, SettleReport, SettleResult
+from wattledger.model.settle_report import RestateResult, SettleReport, SettleResult, Verified
 from wattledger.model.settling import NONE_SETTLED, SettledBy
 from wattledger.model.sums import sums_of
 from wattledger.units import NS_PER_S
@@ -167,8 +167,8 @@ class FakeDaemon:
     def restatements(self) -> tuple[Restatement, ...]:
         return tuple(self.restated)
 
-    def verify(self) -> list[str]:
-        return ["1 is not 2"]
+    def verify(self) -> Verified:
+        return Verified(("1 is not 2",), 517_483)
 
     def audit(
         self, since_ns: int, until_ns: int, after: tuple[int | str, ...] | None, most: int

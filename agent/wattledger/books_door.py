@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import closing
+from itertools import islice
 
 from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
@@ -10,9 +11,12 @@ from wattledger.ledger.audit import AuditCursor, Record
 from wattledger.model import TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.restating import Restatement
-from wattledger.model.settle_report import RestateResult, SettleResult
+from wattledger.model.settle_report import RestateResult, SettleResult, Verified
 from wattledger.settle_desk import SettleDesk
 from wattledger.settler import DAY_NS
+
+MAX_DIFFERENCES = 1000
+"""That are told; the rest is counted. The command tells all of them while no daemon runs."""
 
 
 class BooksDoor:
@@ -51,12 +55,18 @@ class BooksDoor:
         """All that were ever made, in that order."""
         return self._reader.restatements()
 
-    def verify(self) -> list[str]:
-        """Every difference between the books and what is recomputed of them."""
-        return self._reader.check(footprint, sys.maxsize)
+    def verify(self) -> Verified:
+        """The differences between the books and what is recomputed of them."""
+        with (
+            closing(self._reader.another()) as reader,
+            closing(reader.findings(footprint)) as found,
+        ):
+            first = tuple(islice(found, MAX_DIFFERENCES))
+            return Verified(first, len(first) + sum(1 for _ in found))
 
     def audit(
         self, since_ns: int, until_ns: int, after: AuditCursor | None, most: int
     ) -> tuple[list[Record], AuditCursor | None]:
         """A page of the books as records, and where the next begins; see `LedgerReader.audit`."""
-        return self._reader.audit(since_ns, until_ns, after, most)
+        with closing(self._reader.another()) as reader:
+            return reader.audit(since_ns, until_ns, after, most)

@@ -27,7 +27,7 @@ from wattledger.model.jobs import Survey
 from wattledger.model.measuring import Process
 from wattledger.model.restating import Restatement
 from wattledger.model.running import RunRequest, RunResult, RunTicket
-from wattledger.model.settle_report import RestateResult, SettleResult
+from wattledger.model.settle_report import RestateResult, SettleResult, Verified
 
 
 class Clock(Protocol):
@@ -237,8 +237,8 @@ class Daemon(Protocol):
         """All that were ever made, in that order. Blocks."""
         ...
 
-    def verify(self) -> list[str]:
-        """Every difference between the books and what is recomputed of them. Blocks."""
+    def verify(self) -> Verified:
+        """The differences between the books and what is recomputed of them. Blocks."""
         ...
 
     def audit(

@@ -276,6 +276,7 @@ def test_any_bookings_revisions_and_roll_ups_balance(steps: list[tuple[str, obje
         ("UPDATE history SET basis = 'direct'", "no history says price 2"),
         ("DELETE FROM settled_slot", "no history says price 2, which settles price 1"),
         ("UPDATE settled_slot SET slot_s = slot_s + 300", "no history says price 2"),
+        ("UPDATE settled_slot SET slot_s = slot_s + 1", "no history says price 2"),
         ("UPDATE settled_slot SET settled_price_id = 1", "no history says price 2"),
         ("DELETE FROM history", "settled_slot: rows that name a history that is not there: 1"),
         ("UPDATE settled SET final_price_id = 77", "settled: rows that name a price"),

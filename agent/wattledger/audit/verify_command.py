@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 from wattledger import build
@@ -13,6 +14,7 @@ from wattledger.config import Config
 from wattledger.core.footprint import footprint
 from wattledger.errors import DaemonUnreachable
 from wattledger.ledger import open_reader_offline
+from wattledger.model.settle_report import Verified
 from wattledger.remote import Remote
 from wattledger_exporters.http.settle_api import VERIFY_PATH, verify_json
 from wattledger_exporters.wording import printable
@@ -25,7 +27,9 @@ BALANCED = "The books balance: every entry, settlement and total was recomputed.
 def verify_command(
     options: argparse.Namespace, config: Callable[[], Config], remote: Remote
 ) -> int:
-    """Prints every difference between the books and what is recomputed of them.
+    """Prints the differences between the books and what is recomputed of them.
+
+    A daemon tells the first ones and how many there are.
 
     Returns:
         The exit code: 0 where there is none.
@@ -39,10 +43,26 @@ def verify_command(
     except DaemonUnreachable:
         reader = open_reader_offline(build.ledger_path(config()))
         try:
-            answer = verify_json(reader.check(footprint, sys.maxsize))
+            with closing(reader.findings(footprint)) as found:
+                if not options.json:
+                    return _say(found)
+                differences = tuple(found)
+                answer = verify_json(Verified(differences, len(differences)))
         finally:
             reader.close()
-    said = list(answer["differences"]) or [BALANCED]
-    text = json.dumps(answer, indent=2) if options.json else "\n".join(map(printable, said))
-    sys.stdout.write(text + "\n")
+    if not options.json:
+        return _say(answer["differences"], answer["count"])
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     return 0 if answer["balanced"] else UNBALANCED_EXIT
+
+
+def _say(found: Iterable[str], count: int = 0) -> int:
+    told = 0
+    for line in found:
+        sys.stdout.write(printable(line) + "\n")
+        told += 1
+    if count > told:
+        sys.stdout.write(f"and {count - told:,} more; all are listed while no daemon runs\n")
+    if not told:
+        sys.stdout.write(BALANCED + "\n")
+    return UNBALANCED_EXIT if told else 0

@@ -144,6 +144,10 @@ class LedgerReader:
                 self._close_connection()
                 raise LedgerError(*database.explain(error, self._path)) from error
 
+    def another(self) -> LedgerReader:
+        """One with a connection of its own, so that a long question to it holds up no other."""
+        return LedgerReader(self._path, mode=self._mode)
+
     def check(self, footprint: Footprint, most: int = MAX_FINDINGS) -> list[str]:
         """The first findings of `findings`.
 

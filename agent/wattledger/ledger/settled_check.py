@@ -57,7 +57,7 @@ SELECT DISTINCT '{grain} ' || {at}, price_id, settled_price_id FROM {table} AS p
 WHERE settled_uj > 0 AND NOT EXISTS (
     SELECT 1 FROM settled_slot AS word JOIN history ON history.id = word.history_id
     JOIN price ON price.id = word.settled_price_id
-    WHERE word.slot_s >= part.{at} AND word.slot_s < part.{at} + {seconds}
+    WHERE word.slot_s IN ({slots})
     AND (word.price_id, word.settled_price_id) = (part.price_id, part.settled_price_id)
     AND (history.source, history.zone, history.basis) = (price.source, price.zone, price.basis)
 )
@@ -105,7 +105,8 @@ def check_settled(
     """
     yield from _differences(connection, footprint, prices)
     for table, at, grain, seconds in _TABLES:
-        query = _UNGROUNDED.format(table=table, at=at, grain=grain, seconds=seconds)
+        slots = ", ".join(f"part.{at} + {more_s}" for more_s in range(0, seconds, SLOT_S))
+        query = _UNGROUNDED.format(table=table, at=at, grain=grain, slots=slots)
         for where, booked_id, settled_id in connection.execute(query):
             yield f"{where}: no history says price {settled_id}, which settles price {booked_id}"
     for *place, settled_uj, booked_uj in connection.execute(_MORE_THAN_BOOKED):

@@ -47,6 +47,18 @@ class SettleResult(NamedTuple):
     message: str = ""
 
 
+class Verified(NamedTuple):
+    """How the books differ from what is recomputed of them.
+
+    Attributes:
+        differences: sentences, the first ones.
+        found: how many there are in all.
+    """
+
+    differences: tuple[str, ...]
+    found: int
+
+
 class RestateResult(NamedTuple):
     """How far a restatement has come.
 

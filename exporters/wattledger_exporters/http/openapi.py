@@ -304,7 +304,7 @@ def _books() -> dict[str, Any]:
         settle_api.VERIFY_PATH: {
             "get": operation(
                 "Recompute every gram and litre from entries and prices, booked and settled, and "
-                f"list every difference. {who}",
+                f"list the first differences, of `count` in all. {who}",
                 _JSON,
                 ref("Verification"),
                 errors=("400", "403", "503"),

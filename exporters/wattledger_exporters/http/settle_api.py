@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from wattledger import units
-from wattledger.model.settle_report import SettleReport, SettleResult
+from wattledger.model.settle_report import SettleReport, SettleResult, Verified
 from wattledger.ports import Daemon
 from wattledger_exporters import report
 from wattledger_exporters.http.query import BadRequest, instant_ns, parameters, whole_number
@@ -117,9 +117,13 @@ def audit_json(
     return {"records": records, "next_cursor": cursor}
 
 
-def verify_json(differences: list[str]) -> dict[str, Any]:
+def verify_json(verified: Verified) -> dict[str, Any]:
     """The answer of `/api/v1/verify`."""
-    return {"balanced": not differences, "differences": differences}
+    return {
+        "balanced": not verified.found,
+        "count": verified.found,
+        "differences": list(verified.differences),
+    }
 
 
 def settle_json(result: SettleResult) -> dict[str, Any]:

@@ -89,6 +89,6 @@ def books_schemas() -> dict[str, Schema]:
         "Restatement": restatement,
         "Restatements": thing({"restatements": listing(ref("Restatement"))}),
         "Restating": restating,
-        "Verification": thing({"balanced": TRUTH, "differences": listing(TEXT)}),
+        "Verification": thing({"balanced": TRUTH, "count": WHOLE, "differences": listing(TEXT)}),
         "Audit": thing({"records": listing(record), "next_cursor": maybe(TEXT)}),
     }
