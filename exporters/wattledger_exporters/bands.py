@@ -55,7 +55,7 @@ def uncertainty(
         return None
     bands = bands_of(parts)
     final: Band | None = None
-    if known_since.energy_uj:
+    if known_since.energy_uj or known_since.restated_uj:
         final = bands_of(settled(parts, known_since.energy_uj)).co2e
     liters = units.liters(total.water_onsite_ul + total.water_grid_ul)
     return {

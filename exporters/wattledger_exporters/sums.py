@@ -10,6 +10,7 @@ from wattledger_exporters.bands import beside
 from wattledger_exporters.wording import CO2E, co2e, number, percent, printable
 
 Row = tuple[str, str, str]
+NO_BAND = "no band"  # nobody published how far prices and contracts are off
 
 
 def costs_of(sums: Sums, energy_uj: int) -> list[dict[str, Any]]:
@@ -90,18 +91,22 @@ def sum_rows(receipt: Mapping[str, Any]) -> list[Row]:
         costs = [receipt["cost"]] if receipt["cost"] is not None else []
     if costs:
         share = sum(cost.get("energy_share", 1.0) for cost in costs)
-        found.append(("cost", money(costs), _of_share(share)))
+        found.append(("cost", money(costs), _said(_of_share(share), NO_BAND)))
     market_g = receipt.get("market_co2e_g")
     if market_g is not None:
         part = _of_share(receipt["market_energy_share"])
         how = "CO2e by the site's contracts"
-        found.append(("market", co2e(market_g), f"{how}, {part}" if part else how))
+        found.append(("market", co2e(market_g), _said(f"{how}, {part}" if part else how, NO_BAND)))
     embodied_g = receipt.get("embodied_co2e_g")
     if embodied_g is not None:
         sure = receipt.get("uncertainty")
         said = beside(co2e(embodied_g), sure, "embodied_co2e_g", embodied_g, CO2E)
         found.append(("embodied", said, "of making the hardware; not in CO2e"))
     return found
+
+
+def _said(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _of_share(share: float) -> str:

@@ -15,6 +15,7 @@ import snapshots
 from wattledger.model import Amounts, FallbackLevel, Quality, TotalsRow
 from wattledger.model.pricing import Grade
 from wattledger.model.settling import Settled
+from wattledger.model.sums import FG_PER_UG, Sums
 from wattledger.model.uncertainty import Parts, Sureness, bands_of, settled
 from wattledger.units import PPM, UG_PER_G, UJ_PER_KWH, UL_PER_L
 from wattledger_exporters import report
@@ -109,6 +110,20 @@ def test_what_was_settled_is_as_sure_as_what_was_published() -> None:
     sure = 300 * exp(sqrt(log(1.05) ** 2 + log(1.05) ** 2 + log(1.10) ** 2))
     assert whole["co2e_settled_g"]["high"] == pytest.approx(sure)
     assert whole["co2e_g"] == half["co2e_g"]
+
+
+def test_what_a_restatement_alone_changed_has_a_band_too() -> None:
+    told = uncertainty(ONE, METERED, Settled(0, 40 * UG_PER_G, restated_uj=UJ_PER_KWH))
+    assert told
+    assert told["co2e_settled_g"]["high"] == pytest.approx(told["co2e_g"]["high"] * 1.1)
+    assert told["co2e_settled_g"]["low"] == pytest.approx(told["co2e_g"]["low"] * 1.1)
+
+
+def test_totals_by_job_tell_how_sure_the_making_of_the_hardware_is() -> None:
+    row = TotalsRow("a", ONE, 0, sure=METERED, sums=Sums(embodied_fg=8 * UG_PER_G * FG_PER_UG))
+    told = totals(TotalsQuery(0, 1, "job"), [row], None)
+    assert told["total"]["embodied_co2e_g"] == 8.0
+    assert told["uncertainty"]["embodied_co2e_g"]["high"] == pytest.approx(12.8)
 
 
 @given(PARTS, st.integers(0, 2**70))

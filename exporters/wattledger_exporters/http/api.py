@@ -99,7 +99,9 @@ def totals(
         "water_stress_weighted_l": stress_weighted_l(
             total.amounts.water_onsite_ul, water_stress_factor
         ),
-        "uncertainty": uncertainty(total.amounts, total.sure, total.settled),
+        "uncertainty": uncertainty(
+            total.amounts, total.sure, total.settled, total.sums.embodied_ug
+        ),
     }
 
 
