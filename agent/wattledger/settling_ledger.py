@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from wattledger.errors import CommitFailed
+from wattledger.errors import WattledgerError
 from wattledger.model import Batch, Books, Instant, LedgerStatus
 from wattledger.model.restating import Restatement, Stale
 from wattledger.model.settling import Settlement
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ENTRIES_PER_COMMIT = 500  # some 50 ms more of a commit
 Correction = Settlement | Restatement | Stale
+# Of a file, or of rows that no program of ours wrote: a price that is gone, say. Where it is the
+# batch's own, it is raised when that is written alone.
+_FAULTS = (WattledgerError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class SettlingLedger:
@@ -56,6 +59,7 @@ class SettlingLedger:
 
         Raises:
             CommitFailed: nothing of it was written; the corrections stay here, too.
+            ValueError: the batch is not one.
         """
         with self._changed:
             part = next_part(self._waiting, self._most)
@@ -65,9 +69,9 @@ class SettlingLedger:
         failure = ""
         try:
             books = self._ledger.commit(with_corrections(batch, part), now)
-        except (CommitFailed, ValueError) as error:
+        except _FAULTS as error:
             books = self._ledger.commit(batch, now)
-            failure = str(error)
+            failure = str(error) or type(error).__name__
         with self._changed:
             self._few = len(part) // 2 if failure else 0
             if not self._few:

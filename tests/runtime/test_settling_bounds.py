@@ -17,7 +17,7 @@ from ledgers import CPU, GPU, PRICE, batch, key
 from restating import HOUR, NOW_NS, SLOT_S, Node, restatement, settlement
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed
-from wattledger.model import Batch, Books, Instant, LedgerStatus
+from wattledger.model import Basis, Batch, Books, Instant, LedgerStatus
 from wattledger.model.jobs import job_payee
 from wattledger.model.restating import Stale
 from wattledger.model.settling import PricedSlot
@@ -222,7 +222,9 @@ def test_two_who_restate_the_same_hours_each_wait_for_their_own(bench: Bench) ->
     assert bench.node.ledger.books.restatements == (one, two)
 
 
-@pytest.mark.parametrize("error", [CommitFailed("it would not"), ValueError("never")])
+@pytest.mark.parametrize(
+    "error", [CommitFailed("it would not"), ValueError("never"), TypeError("no such price")]
+)
 def test_what_cannot_be_written_keeps_no_energy_from_the_books(
     bench: Bench, error: Exception
 ) -> None:
@@ -243,6 +245,25 @@ def test_what_cannot_be_written_keeps_no_energy_from_the_books(
     again = desk.restate(restatement(0, None, made_at_ns=8, pue_ppm=1_200_000), WAIT_S)
     assert again.finished and not again.message and again.total is not None
     assert again.total.settled.restated_uj == 24 * 10**9 + 7
+
+
+def test_sums_that_are_off_keep_no_energy_from_the_books(bench: Bench) -> None:
+    """A settlement that would take a sum below 0, which the file does not allow."""
+    node = bench.node
+    node.book({key(SLOT_S): 10**11})
+    node.settle(settlement(SLOT_S, PRICE, 100, Basis.DIRECT))
+    node.close()
+    with closing(sqlite3.connect(node.path)) as connection:
+        connection.execute("UPDATE settled_total SET settled_uj = 5")
+        connection.commit()
+    node.reopen()
+    ledger = SettlingLedger(node.ledger)
+    ledger._waiting.append(settlement(SLOT_S, PRICE, 90))
+    books = ledger.commit(batch({key(SLOT_S + 300): 7}), bench.clock.now())
+    assert sum(total.amounts.energy_uj for total in books.totals.values()) == 10**11 + 7
+    assert "settled_uj" in ledger.take_failure() and not ledger._waiting
+    with pytest.raises(ValueError, match="energies"):
+        ledger.commit(batch({key(SLOT_S): -1}), bench.clock.now())
 
 
 def test_a_restatement_that_cannot_be_written_is_told(bench: Bench) -> None:
