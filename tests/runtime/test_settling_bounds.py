@@ -20,7 +20,7 @@ from wattledger.errors import CommitFailed
 from wattledger.model import Basis, Batch, Books, Instant, LedgerStatus
 from wattledger.model.jobs import job_payee
 from wattledger.model.restating import Stale
-from wattledger.model.settling import PricedSlot
+from wattledger.model.settling import PricedSlot, Settlement
 from wattledger.settle_desk import SettleDesk
 from wattledger.settler import DAY_NS, SettleSources
 from wattledger.settling_ledger import Correction, SettlingLedger, in_parts, next_part
@@ -247,8 +247,16 @@ def test_what_cannot_be_written_keeps_no_energy_from_the_books(
     assert again.total.settled.restated_uj == 24 * 10**9 + 7
 
 
-def test_sums_that_are_off_keep_no_energy_from_the_books(bench: Bench) -> None:
-    """A settlement that would take a sum below 0, which the file does not allow."""
+@pytest.mark.parametrize(
+    ("settled", "told"),
+    [
+        (settlement(SLOT_S, PRICE, 90), "settled_uj"),  # would take a sum below 0
+        (settlement(SLOT_S, PRICE, 90, Basis.MARGINAL), "marginal"),
+    ],
+)
+def test_what_the_file_refuses_keeps_no_energy_from_the_books(
+    bench: Bench, settled: Settlement, told: str
+) -> None:
     node = bench.node
     node.book({key(SLOT_S): 10**11})
     node.settle(settlement(SLOT_S, PRICE, 100, Basis.DIRECT))
@@ -258,10 +266,10 @@ def test_sums_that_are_off_keep_no_energy_from_the_books(bench: Bench) -> None:
         connection.commit()
     node.reopen()
     ledger = SettlingLedger(node.ledger)
-    ledger._waiting.append(settlement(SLOT_S, PRICE, 90))
+    ledger._waiting.append(settled)
     books = ledger.commit(batch({key(SLOT_S + 300): 7}), bench.clock.now())
     assert sum(total.amounts.energy_uj for total in books.totals.values()) == 10**11 + 7
-    assert "settled_uj" in ledger.take_failure() and not ledger._waiting
+    assert told in ledger.take_failure() and not ledger._waiting
     with pytest.raises(ValueError, match="energies"):
         ledger.commit(batch({key(SLOT_S): -1}), bench.clock.now())
 
