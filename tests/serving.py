@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import snapshots
 from fakes import FakeClock
+from ledgers import PRICE
 from wattledger.errors import RunRefused
-from wattledger.model import Basis, Kind, Quality, Snapshot, TotalsRow
+from wattledger.model import Kind, Quality, Snapshot, TotalsRow
 from wattledger.model.jobbooks import (
     JobDetail,
     JobMoment,
@@ -27,7 +28,7 @@ from wattledger.model.jobbooks import (
     sum_of,
 )
 from wattledger.model.jobs import Held, JobRun, job_payee
-from wattledger.model.pricing import GridPart
+from wattledger.model.pricing import GridPart, Price
 from wattledger.model.receipts import Receipt
 from wattledger.model.restating import Restatement
 from wattledger.model.running import RunRequest, RunResult, RunTicket
@@ -91,7 +92,7 @@ class FakeDaemon:
             return None
         total = sum_of(book.cells for book in runs)
         parts = {
-            JobPart(Quality.METERED, self._priced(basis)): cell
+            JobPart(Quality.METERED, GridPart("GB", "neso", basis, False, 1_200_000)): cell
             for (_, basis), cell in total.items()
         }
         return JobDetail(
@@ -105,12 +106,15 @@ class FakeDaemon:
             300,
             {part.grid: cell.amounts.energy_uj * 200_000_000 for part, cell in parts.items()},
             self.settled_of_jobs,
-            sums_of((part.grid, cell.amounts.energy_uj) for part, cell in parts.items()),
+            sums_of((self._price, cell.amounts.energy_uj) for cell in parts.values()),
+            sums_of((self._price, cell.held.idle_uj) for cell in parts.values()),
         )
 
-    def _priced(self, basis: Basis) -> GridPart:
-        part = GridPart("GB", "neso", basis, False, 1_200_000)
-        return part._replace(cost_u_per_kwh=self.cost_u_per_kwh, currency=self.currency)
+    @property
+    def _price(self) -> Price:
+        return PRICE._replace(
+            pue_ppm=1_200_000, cost_u_per_kwh=self.cost_u_per_kwh, currency=self.currency
+        )
 
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
         self.asked.append((since_ns, until_ns, by))
@@ -123,13 +127,13 @@ class FakeDaemon:
                 1000 * (number + 1),
                 1200 * (number + 1),
                 300 * (number + 1),
-                sums_of([(self._priced(Basis.DIRECT), 1000 * (number + 1))]),
-                sums_of([(self._priced(Basis.DIRECT), 250 * (number + 1))]),
+                sums_of([(self._price, 1000 * (number + 1))]),
+                sums_of([(self._price, 250 * (number + 1))]),
             )
             for number, book in enumerate(self.books)
             if uid in (None, book.run.uid)
         ]
-        sums = sums_of([(self._priced(Basis.DIRECT), 4_000)])
+        sums = sums_of([(self._price, 4_000)])
         return Waste(tuple(reversed(rows)), 4_000, 4_800, sums)
 
     def begin_run(self, request: RunRequest) -> RunTicket:

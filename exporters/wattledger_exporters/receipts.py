@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattledger import units
-from wattledger.model import Kind, Quality
+from wattledger.model import Basis, Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import KindBasis
 from wattledger.model.pricing import Weights
 from wattledger.model.receipts import GridPart, Receipt
-from wattledger.model.sums import sums_of
 from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import PPM
 from wattledger_exporters.amounts import amounts, stress_weighted_l
@@ -84,8 +83,6 @@ def receipt_json(
     if complete is None:
         complete = receipt.since_ns <= start_ns
     totals = amounts(cells)
-    booked = sums_of((grid, cell.amounts.energy_uj) for grid, cell in grids.items())
-    sums = booked._replace(embodied_fg=receipt.embodied_fg)
     share = {quality: _share(uj, energy_uj) for quality, uj in sorted(qualities.items()) if uj}
     return {
         "name": run.labels.get("name", ""),
@@ -101,8 +98,10 @@ def receipt_json(
         "water_stress_weighted_l": stress_weighted_l(
             whole.amounts.water_onsite_ul, water_stress_factor
         ),
-        "uncertainty": uncertainty(whole.amounts, together(*sure), embodied_ug=sums.embodied_ug),
-        **told_sums(sums, energy_uj),
+        "uncertainty": uncertainty(
+            whole.amounts, together(*sure), embodied_ug=receipt.sums.embodied_ug
+        ),
+        **told_sums(receipt.sums, energy_uj),
         "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns)
         if measured_ns > 0
         else 0.0,
@@ -152,26 +151,36 @@ def _share(part_uj: int, whole_uj: int) -> float:
 
 
 def grid_parts(grids: Mapping[GridPart, Cell], weights: Weights) -> list[dict[str, Any]]:
-    """What priced each part of the energy, and how large it is.
+    """What priced each part of the energy, and how large it is: one row for each source.
 
-    The mean intensity is weighted by energy: of a single price it is that price's; None where
-    nothing was priced.
+    Its mean intensity and mean PUE are weighted by energy: of a single price they are that price's.
+    The intensity is None where nothing was priced.
     """
     whole_uj = sum(cell.amounts.energy_uj for cell in grids.values())
-    return [
-        {
-            "zone": grid.zone,
-            "source": grid.source,
-            "basis": grid.basis.value,
-            "estimated": grid.estimated,
-            "energy_share": _share(cell.amounts.energy_uj, whole_uj),
-            "mean_intensity_g_per_kwh": weights[grid] / (cell.amounts.energy_uj * units.UG_PER_G)
-            if grid in weights and cell.amounts.energy_uj
-            else None,
-            "pue": grid.pue_ppm / PPM,
-        }
-        for grid, cell in sorted(grids.items(), key=lambda item: item[0].order)
-    ]
+    rows: dict[tuple[str, str, Basis, bool], list[GridPart]] = {}
+    for grid in sorted(grids):
+        rows.setdefault(grid[:4], []).append(grid)
+    told = []
+    for (zone, source, basis, estimated), those in rows.items():
+        energies_uj = {grid: grids[grid].amounts.energy_uj for grid in those}
+        energy_uj = sum(energies_uj.values())
+        priced_uj = sum(uj for grid, uj in energies_uj.items() if grid in weights)
+        weight = sum(weights.get(grid, 0) for grid in those)
+        pue_uj = sum(uj * grid.pue_ppm for grid, uj in energies_uj.items())
+        told.append(
+            {
+                "zone": zone,
+                "source": source,
+                "basis": basis.value,
+                "estimated": estimated,
+                "energy_share": _share(energy_uj, whole_uj),
+                "mean_intensity_g_per_kwh": weight / (priced_uj * units.UG_PER_G)
+                if priced_uj
+                else None,
+                "pue": pue_uj / (energy_uj * PPM) if energy_uj else those[0].pue_ppm / PPM,
+            }
+        )
+    return told
 
 
 # ── for people ──────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,8 @@ from wattledger.model import (
     Usage,
 )
 from wattledger.model.jobs import RUN, Held, JobRun, job_payee
+from wattledger.model.market import Contract, Market
+from wattledger.model.sums import NO_SUMS, sums_of
 from wattledger.units import NS_PER_S, SLOT_NS, slot_of
 
 JOBS = [job_payee("slurm", str(number), START_WALL_NS) for number in range(3)]
@@ -258,10 +261,77 @@ def test_the_intensities_of_a_command_are_those_of_its_prices() -> None:
         run = JobRun(RUNS[0], boot_id="boot-1")
         note = tally_note.write([Command(run, None, (), START_WALL_NS)], tallies)
         _, tallies = tally_note.read(note)
-    cells, weights = tallies.sums(RUNS[0])
+    cells, weights, _ = tallies.sums(RUNS[0])
     assert {key.grid for key in cells} == set(weights) and sum(weights.values()) == expected
     tallies.drop(RUNS[0])
-    assert tallies.sums(RUNS[0]) == ({}, {})
+    assert tallies.sums(RUNS[0]) == ({}, {}, NO_SUMS)
+
+
+def test_a_week_of_changing_signals_contracts_and_prices_keeps_a_tally_as_small_as_an_hour() -> (
+    None
+):
+    """Its money and its market-based CO2e are exact all the same, also over a restart."""
+    usage, market = Usage(GPU, ((RUNS[0], 1),), 1), Market((Contract("wind", 600_000, 10**7),))
+    command = Command(JobRun(RUNS[0], boot_id="boot-1"), None, (), START_WALL_NS)
+    slot_s = SLOT_NS // NS_PER_S
+    first_s = START_WALL_NS // NS_PER_S
+
+    def changing(at_s: int) -> Price:
+        number = (at_s - first_s) // slot_s
+        choice = table_choice(200.0 + number / 7)
+        days_price = replace(SITE, market=market, price_per_kwh=0.2 + number // 288 / 100)
+        return price_of(choice, replace(days_price, currency="EUR" if number < 1000 else "CHF"))
+
+    tallies, booked, sizes = Tallies(), [], []
+    for number in range(7 * 288):
+        piece = interval(10**10 + number, number * slot_s)
+        tallies.book(settle(piece, usage, {}), Kind.GPU, changing, {})
+        booked.append((changing(slot_of(piece.end_ns)), piece.energy_uj))
+        if number in (12, 1500, 7 * 288 - 1):
+            note = tally_note.write([command], tallies)
+            sizes.append(len(note))
+            _, tallies = tally_note.read(note)
+    cells, weights, sums = tallies.sums(RUNS[0])
+    assert len({price.market_ug_per_kwh for price, _ in booked}) == len(booked)
+    assert (len(cells), len(weights)) == (1, 1)
+    assert sums == sums_of(booked) and sorted(sums.costs) == ["CHF", "EUR"]
+    assert sizes[-1] < sizes[0] + 200  # the digits of its sums, and a currency
+
+
+def test_a_note_of_an_older_program_is_read_with_what_its_cells_cost() -> None:
+    """It kept a cell for each tariff; and the one before it knew neither tariffs nor sources."""
+    usage = Usage(GPU, ((RUNS[0], 1),), 1)
+    tallies = Tallies()
+    for number in range(4):
+        piece = interval(1000 + number, number * SLOT_NS // NS_PER_S)
+        tallies.book(settle(piece, usage, {}), Kind.GPU, price_at, {})
+    command = Command(JobRun(RUNS[0]), None, (), START_WALL_NS)
+    note = json.loads(tally_note.write([command], tallies))
+    (run,) = note["runs"]
+    ((kind, quality, part, *amounts),), ((_, weight),) = run["closed"], run["weights"]
+    del run["sums"]
+    tariffs = [(100_000_000 + number, 250_000, "EUR") for number in range(2)]
+    run["closed"] = [
+        [kind, quality, [*part[:7], *tariff, *part[7:]], *amounts] for tariff in tariffs
+    ]
+    run["weights"] = [[[*part[:7], *tariff, *part[7:]], weight] for tariff in tariffs]
+    _, of_old = tally_note.read(json.dumps(note))
+    ((key, cell),), sums = of_old.closed[RUNS[0]].items(), of_old.closed_sums[RUNS[0]]
+    assert [*key.grid] == part and cell.amounts.energy_uj == 2 * amounts[0]
+    assert of_old.closed_weights[RUNS[0]] == {key.grid: 2 * weight}
+    prices = [
+        price_at(0)._replace(market_ug_per_kwh=market_ug, cost_u_per_kwh=cost_u, currency=currency)
+        for market_ug, cost_u, currency in tariffs
+    ]
+    assert sums == sums_of((price, amounts[0]) for price in prices)
+    assert sums.costs["EUR"].energy_uj == 2 * amounts[0] > 0
+
+    run["closed"] = [[kind, quality, part[:5], *amounts]]
+    run["weights"] = [[part[:5], weight]]
+    _, of_older = tally_note.read(json.dumps(note))
+    ((key, cell),) = of_older.closed[RUNS[0]].items()
+    assert [*key.grid[:5]] == part[:5] and cell.amounts.energy_uj == amounts[0]
+    assert RUNS[0] not in of_older.closed_sums
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from wattledger.model import IDLE, Basis, Kind, Quality
 from wattledger.model.jobbooks import Cell, JobPart, JobQuery, UserKey
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
 from wattledger.model.pricing import GridPart
+from wattledger.model.sums import sums_of
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
@@ -290,6 +291,40 @@ def test_a_jobs_time_line(path: Path) -> None:
     detail = reader.job("slurm", "7")
     assert detail is not None and detail.grain_s == 86_400
     assert [m.energy_uj for m in detail.moments] == [3, 30, 1, 7]
+    reader.close()
+    ledger.close()
+
+
+def test_a_tariff_of_each_slot_makes_no_part_of_its_own_and_what_idled_costs_its_price(
+    path: Path,
+) -> None:
+    clock, run = FakeClock(), a_run("7")
+    ledger = opened(path, clock)
+    prices = [
+        PRICE._replace(
+            market_ug_per_kwh=10**8 + number,
+            cost_u_per_kwh=200_000 + number // 10,
+            currency="CHF" if number > 30 else "EUR",
+        )
+        for number in range(40)
+    ]
+    keys = [
+        key(SLOT_S + number * 300, GPU.name, run.payee)._replace(price=price)
+        for number, price in enumerate(prices)
+    ]
+    held = {one: Held(1000, 500, 3 + number) for number, one in enumerate(keys)}
+    booked = dict.fromkeys(keys, 1_000_000)
+    ledger.commit(replace(batch(booked, runs=(run,)), held=held), clock.now())
+    reader = LedgerReader(path)
+    detail = reader.job("slurm", "7")
+    assert detail is not None
+    assert list(detail.parts) == [JobPart(Quality.METERED, PRICE.part)]
+    assert detail.weights == {PRICE.part: 40_000_000 * PRICE.intensity_ug_per_kwh}
+    assert (
+        detail.idle_sums.costs
+        == sums_of((price, 3 + number) for number, price in enumerate(prices)).costs
+    )
+    assert sorted(detail.idle_sums.costs) == ["CHF", "EUR"]
     reader.close()
     ledger.close()
 

@@ -11,20 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import START_WALL_NS
+from ledgers import PRICE
 from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, SLURM, Held, Holding, JobKey, JobRun, job_payee
+from wattledger.model.pricing import Price
 from wattledger.model.receipts import GridPart, Receipt, ReceiptKey
+from wattledger.model.sums import sums_of
 from wattledger.units import NS_PER_S, UG_PER_G, UJ_PER_KWH
 from wattledger_exporters.receipts import UNKNOWN, receipt_json, receipt_text, unknown_receipt
 from wattledger_exporters.sums import SUM_NAMES
 
-TABLE = GridPart(
-    "WORLD", "table", Basis.LIFECYCLE, True, 1_560_000, cost_u_per_kwh=250_000, currency="EUR"
-)
-LIVE = GridPart(
-    "GB", "neso", Basis.GENERATION, False, 1_200_000, cost_u_per_kwh=250_000, currency="EUR"
-)
+TABLE = GridPart("WORLD", "table", Basis.LIFECYCLE, True, 1_560_000)
+LIVE = GridPart("GB", "neso", Basis.GENERATION, False, 1_200_000)
 KWH = UJ_PER_KWH
 PRICED = "1,000 g/kWh, table WORLD (lifecycle, an estimate) and 1 more, PUE 1.56"
 SURE = (
@@ -47,6 +46,24 @@ def a_cell(energy_uj: int, co2e_ug: int = 0, *, held: Held | None = None) -> Cel
     return Cell(Amounts(energy_uj, co2e_ug, energy_uj // 7, energy_uj // 3), held or Held())
 
 
+def a_price(
+    part: GridPart,
+    cost_u: int | None = 250_000,
+    currency: str = "EUR",
+    market_ug: int | None = None,
+) -> Price:
+    return PRICE._replace(
+        zone=part.zone,
+        source=part.source,
+        basis=part.basis,
+        estimated=part.estimated,
+        pue_ppm=part.pue_ppm,
+        cost_u_per_kwh=cost_u,
+        currency=currency,
+        market_ug_per_kwh=market_ug,
+    )
+
+
 def a_receipt(**more: Any) -> Receipt:
     gpu = a_cell(3 * KWH, 4_680_000_000, held=Held(7_200_000, 3_600_000, KWH))
     cells = {
@@ -54,7 +71,8 @@ def a_receipt(**more: Any) -> Receipt:
         ReceiptKey(Kind.CPU, Quality.ESTIMATED, LIVE): a_cell(1 * KWH, 240_000_000),
     }
     weights = {TABLE: 3 * KWH * 1_000_000_000, LIVE: KWH * 200_000_000}
-    receipt = Receipt(a_run(3600), cells=cells, since_ns=START_WALL_NS, weights=weights)
+    sums = sums_of([(a_price(TABLE), 3 * KWH), (a_price(LIVE), KWH)])
+    receipt = Receipt(a_run(3600), None, cells, START_WALL_NS, weights, sums)
     return replace(receipt, **more)
 
 
@@ -84,23 +102,24 @@ def test_every_gram_names_where_its_intensity_is_from() -> None:
     assert table["estimated"] is True
 
 
-def with_parts(*parts: GridPart, embodied_fg: int = 0) -> Receipt:
+def priced_at(*prices: Price, embodied_fg: int = 0) -> Receipt:
     """One kWh at each."""
-    cells = {ReceiptKey(Kind.GPU, Quality.METERED, part): a_cell(KWH) for part in parts}
-    return a_receipt(cells=cells, weights={}, embodied_fg=embodied_fg)
+    keys = [ReceiptKey(Kind.GPU, Quality.METERED, price.part) for price in prices]
+    cells = {key: a_cell(KWH * keys.count(key)) for key in keys}
+    sums = sums_of((price, KWH) for price in prices)._replace(embodied_fg=embodied_fg)
+    return a_receipt(cells=cells, weights={}, sums=sums)
 
 
 def test_no_price_is_no_cost_and_a_price_of_nothing_is_a_cost_of_nothing() -> None:
-    bare = TABLE._replace(cost_u_per_kwh=None, currency="")
-    told = receipt_json(with_parts(bare))
+    told = receipt_json(priced_at(a_price(TABLE, None, "")))
     assert (told["cost"], told["costs"]) == (None, [])
-    told = receipt_json(with_parts(bare._replace(cost_u_per_kwh=0, currency="EUR")))
+    told = receipt_json(priced_at(a_price(TABLE, 0)))
     assert told["cost"] == {"amount": 0.0, "currency": "EUR"}
 
 
 def test_energy_booked_before_a_price_was_known_is_said_not_guessed() -> None:
-    bare = LIVE._replace(cost_u_per_kwh=None, currency="", market_ug_per_kwh=None)
-    told = receipt_json(with_parts(TABLE._replace(market_ug_per_kwh=100_000_000), bare))
+    bare = a_price(LIVE, None, "")
+    told = receipt_json(priced_at(a_price(TABLE, market_ug=100_000_000), bare))
     assert told["cost"] == {"amount": pytest.approx(0.39), "currency": "EUR"}
     assert told["costs"] == [{**told["cost"], "energy_share": 0.5}]
     assert (told["market_co2e_g"], told["market_energy_share"]) == (pytest.approx(156.0), 0.5)
@@ -112,7 +131,7 @@ def test_energy_booked_before_a_price_was_known_is_said_not_guessed() -> None:
 
 
 def test_currencies_are_shown_apart_and_never_added() -> None:
-    told = receipt_json(with_parts(TABLE, LIVE._replace(currency="CHF")))
+    told = receipt_json(priced_at(a_price(TABLE), a_price(LIVE, currency="CHF")))
     assert told["cost"] is None
     assert [(one["currency"], one["energy_share"]) for one in told["costs"]] == [
         ("CHF", 0.5),
@@ -122,8 +141,8 @@ def test_currencies_are_shown_apart_and_never_added() -> None:
 
 
 def test_what_making_the_hardware_emitted_is_a_figure_of_its_own() -> None:
-    without = receipt_json(with_parts(TABLE))
-    told = receipt_json(with_parts(TABLE, embodied_fg=4_680_000_000_000_000))
+    without = receipt_json(priced_at(a_price(TABLE)))
+    told = receipt_json(priced_at(a_price(TABLE), embodied_fg=4_680_000_000_000_000))
     assert told["embodied_co2e_g"] == 4.68 and told["co2e_g"] == without["co2e_g"]
     assert told["uncertainty"]["embodied_co2e_g"] is not None
     text = receipt_text(told)
@@ -132,7 +151,7 @@ def test_what_making_the_hardware_emitted_is_a_figure_of_its_own() -> None:
 
 
 def test_a_receipt_of_a_daemon_that_knew_one_price_stays_readable() -> None:
-    told = receipt_json(with_parts(TABLE))
+    told = receipt_json(priced_at(a_price(TABLE)))
     old = {name: told[name] for name in told if name not in SUM_NAMES or name == "cost"}
     assert "cost      0.3900 EUR" in receipt_text(old)
 
@@ -244,6 +263,34 @@ def test_several_intensities_of_a_source_show_their_mean_by_energy() -> None:
     weights = {LIVE: 3 * 100_000_000 + 1 * 300_000_000}
     receipt = Receipt(a_run(), cells={key: a_cell(4)}, since_ns=START_WALL_NS, weights=weights)
     assert receipt_json(receipt)["grid"][0]["mean_intensity_g_per_kwh"] == 150.0
+
+
+def test_a_source_is_one_row_however_often_its_prices_and_the_pue_changed() -> None:
+    """Its mean intensity and PUE are those of the energy; the one that priced most is told."""
+    cells, weights = {}, {}
+    parts = [
+        *(LIVE._replace(pue_ppm=pue_ppm) for pue_ppm in (1_100_000, 1_200_000, 1_500_000)),
+        LIVE._replace(level=1),
+        LIVE._replace(pue_source="live", wue_source="weather"),
+    ]
+    for number, part in enumerate(parts):
+        cells[ReceiptKey(Kind.GPU, Quality.METERED, part)] = a_cell((number + 1) * KWH)
+        weights[part] = (number + 1) * KWH * (number + 1) * 100 * UG_PER_G
+    cells[ReceiptKey(Kind.GPU, Quality.METERED, TABLE)] = a_cell(6 * KWH)
+    weights[TABLE] = 6 * KWH * 436 * UG_PER_G
+    told = receipt_json(a_receipt(cells=cells, weights=weights))
+    assert [row["source"] for row in told["grid"]] == ["neso", "table"]
+    live = told["grid"][0]
+    assert live["energy_share"] == pytest.approx(15 / 21)
+    mean_g = (1 + 4 + 9 + 16 + 25) * 100 / 15
+    assert live["mean_intensity_g_per_kwh"] == pytest.approx(mean_g)
+    assert live["pue"] == pytest.approx((1.1 + 2 * 1.2 + 3 * 1.5 + 9 * 1.2) / 15)
+    text = receipt_text(told)
+    assert "366.7 g/kWh, neso GB (generation) and 1 more, PUE 1.25333" in text
+    assert told["grid"][1] == receipt_json(a_receipt())["grid"][1] | {
+        "energy_share": 6 / 21,
+        "mean_intensity_g_per_kwh": 436.0,
+    }
 
 
 GRIDS = st.sampled_from([TABLE, LIVE, LIVE._replace(estimated=True), TABLE._replace(pue_ppm=10**6)])

@@ -39,8 +39,8 @@ def test_a_command_bears_its_gpu_and_the_gpus_part_of_the_host(tmp_path: Path) -
     hour(node, {GPU.name: 50})  # nobody's
     receipt = node.end(run_id)
     snapshot = node.sampler.commit()
-    assert receipt.embodied_fg / 1e15 == pytest.approx(3.0, rel=0.02)
-    assert embodied_g(node, RUN) == pytest.approx(receipt.embodied_fg / 1e15, rel=1e-4)
+    assert receipt.sums.embodied_fg / 1e15 == pytest.approx(3.0, rel=0.02)
+    assert embodied_g(node, RUN) == pytest.approx(receipt.sums.embodied_fg / 1e15, rel=1e-4)
     sums = read_node(snapshot.books.notes)
     assert sums[Kind.GPU].embodied_g == pytest.approx(2.0, rel=0.01)
     assert sums[Kind.OTHER].embodied_g == pytest.approx(4.0, rel=0.01)
@@ -58,14 +58,14 @@ def test_a_receipt_keeps_it_over_a_restart_and_counts_no_time_without_a_daemon(
     node.on_gpu = (100,)
     hour(node, {GPU.name: 100})
     node.sampler.commit()
-    before = node.receipt(run_id).embodied_fg
+    before = node.receipt(run_id).sums.embodied_fg
     node.ledger.close()
     node.pass_time(6 * 3600, {GPU.name: 100})
     node.start()
     node.turn({GPU.name: 100})
-    assert node.receipt(run_id).embodied_fg == pytest.approx(before, rel=0.01)
+    assert node.receipt(run_id).sums.embodied_fg == pytest.approx(before, rel=0.01)
     hour(node, {GPU.name: 100})
-    assert node.receipt(run_id).embodied_fg == pytest.approx(2 * before, rel=0.02)
+    assert node.receipt(run_id).sums.embodied_fg == pytest.approx(2 * before, rel=0.02)
     node.sampler.commit()
     assert embodied_g(node, "slurm") == pytest.approx(2 * before / 1e15, rel=0.02)
     [gpu] = [s for k, s in read_node(node.ledger.books.notes).items() if k is Kind.GPU]
@@ -79,6 +79,6 @@ def test_nothing_is_known_of_it_by_default(tmp_path: Path) -> None:
     run_id = node.register(100)
     node.on_gpu = (100,)
     hour(node, {GPU.name: 100, CPU.name: 10})
-    assert node.end(run_id).embodied_fg == 0
+    assert node.end(run_id).sums.embodied_fg == 0
     node.sampler.commit()
     assert embodied_g(node, RUN) is None

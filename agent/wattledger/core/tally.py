@@ -29,12 +29,14 @@ from wattledger.model import (
 from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, Held
 from wattledger.model.receipts import GridPart, ReceiptKey
+from wattledger.model.sums import NO_SUMS, Sums, sums_of
 from wattledger.units import NS_PER_MS, SLOT_S, slot_of
 
 MAX_OPEN = 20_000
 
 Shares = tuple[tuple[Payee, int], ...]
 ReceiptCells = dict[ReceiptKey, Cell]
+GridWeights = dict[GridPart, int]
 
 
 class Settled(NamedTuple):
@@ -101,7 +103,8 @@ class Tallies:
     def __init__(self) -> None:
         self.entries = Entries()
         self.closed: dict[Payee, ReceiptCells] = {}
-        self.closed_weights: dict[Payee, dict[GridPart, int]] = {}
+        self.closed_weights: dict[Payee, GridWeights] = {}
+        self.closed_sums: dict[Payee, Sums] = {}
         self.embodied_fg: dict[Payee, int] = {}
         self.kinds: dict[str, Kind] = {}
         self._newest_s = 0
@@ -157,19 +160,22 @@ class Tallies:
         """What a command has cost so far."""
         return self.sums(payee)[0]
 
-    def sums(self, payee: Payee) -> tuple[ReceiptCells, dict[GridPart, int]]:
-        """What a command has cost so far, and by which intensities that was priced."""
+    def sums(self, payee: Payee) -> tuple[ReceiptCells, GridWeights, Sums]:
+        """What a command has cost so far, the intensities that priced it, and the sums beside."""
         cells = dict(self.closed.get(payee, {}))
         weights = dict(self.closed_weights.get(payee, {}))
+        sums = self.closed_sums.get(payee, NO_SUMS)
         for key in self._keys():
             if key.payee == payee:
-                self._add(cells, weights, key)
-        return cells, weights
+                sums = sums.plus(self._add(cells, weights, key))
+        embodied_fg = self.embodied_fg.get(payee, 0)
+        return cells, weights, sums._replace(embodied_fg=embodied_fg)
 
     def drop(self, payee: Payee) -> None:
         """Forget a command."""
         self.closed.pop(payee, None)
         self.closed_weights.pop(payee, None)
+        self.closed_sums.pop(payee, None)
         self.embodied_fg.pop(payee, None)
         entries = self.entries
         for key in [key for key in self._keys() if key.payee == payee]:
@@ -188,11 +194,15 @@ class Tallies:
         for key in self._keys():
             if key.slot_s < before_s:
                 weights = self.closed_weights.setdefault(key.payee, {})
-                self._add(self.closed.setdefault(key.payee, {}), weights, key)
+                sums = self._add(self.closed.setdefault(key.payee, {}), weights, key)
+                if sums is not NO_SUMS:
+                    before = self.closed_sums.get(key.payee, NO_SUMS)
+                    self.closed_sums[key.payee] = before.plus(sums)
                 self.entries.energy_uj.pop(key, None)
                 self.entries.held.pop(key, None)
 
-    def _add(self, cells: ReceiptCells, weights: dict[GridPart, int], key: EntryKey) -> None:
+    def _add(self, cells: ReceiptCells, weights: GridWeights, key: EntryKey) -> Sums:
+        """Add an entry to its cell; returns what it adds to the sums beside the cells."""
         price, held = key.price, self.entries.held.get(key)
         part = price.part
         place = ReceiptKey(self.kinds[key.device], key.quality, part)
@@ -208,6 +218,9 @@ class Tallies:
         if whole.idle_ms > whole.held_ms:  # a slot that was closed and booked again: its fractions
             cell = cell._replace(held=whole._replace(idle_ms=whole.held_ms))
         cells[place] = cell
+        if price.cost_u_per_kwh is None and price.market_ug_per_kwh is None:
+            return NO_SUMS
+        return sums_of([(price, energy_uj)])
 
 
 def _with_inner(values: Iterable[tuple[Payee, int]], steps: Mapping[Payee, Payee]) -> Shares:

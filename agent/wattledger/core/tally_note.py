@@ -13,6 +13,10 @@ from wattledger.model.jobbooks import Cell
 from wattledger.model.jobs import RUN, Held, JobRun, job_payee
 from wattledger.model.receipts import GridPart, ReceiptKey
 from wattledger.model.running import KnownRun
+from wattledger.model.sums import NO_SUMS, Sums, of_plain, sums_of, to_plain
+
+_TARIFF = slice(7, 10)
+"""Where an older program kept a part's tariff, of which there was one for each slot."""
 
 
 class Command(NamedTuple):
@@ -34,6 +38,15 @@ class Command(NamedTuple):
     def known(self) -> KnownRun:
         """What is needed to find its processes again."""
         return KnownRun(self.run, self.outer is not None, self.gpus)
+
+
+class _Tariff(NamedTuple):
+    """See `model.sums.Factors`."""
+
+    pue_ppm: int
+    market_ug_per_kwh: int | None
+    cost_u_per_kwh: int | None
+    currency: str
 
 
 def write(commands: Iterable[Command], tallies: Tallies) -> str:
@@ -81,6 +94,7 @@ def write(commands: Iterable[Command], tallies: Tallies) -> str:
                 [[*part], weight]
                 for part, weight in tallies.closed_weights.get(command.run.payee, {}).items()
             ],
+            "sums": to_plain(tallies.closed_sums.get(command.run.payee, NO_SUMS)),
         }
         for command in commands
     ]
@@ -124,10 +138,18 @@ def read(note: str) -> tuple[list[Command], Tallies]:
                     tallies.entries.energy_uj[key] = int(energy_uj)
                 if any(held):
                     tallies.entries.held[key] = HeldTime(*map(int, held))
-            tallies.closed[payee] = {_receipt_key(row): _cell(row) for row in one["closed"]}
-            tallies.closed_weights[payee] = {
-                _grid_part(part): int(weight) for part, weight in one["weights"]
-            }
+            cells, beside = tallies.closed.setdefault(payee, {}), NO_SUMS
+            for row in one["closed"]:
+                place, cell = _receipt_key(row), _cell(row)
+                cells[place] = cells.get(place, Cell()).plus(cell)
+                beside = beside.plus(_sums_of_part(row[2], cell.amounts.energy_uj))
+            weights = tallies.closed_weights.setdefault(payee, {})
+            for told, weight in one["weights"]:
+                part = _grid_part(told)
+                weights[part] = weights.get(part, 0) + int(weight)
+            beside = of_plain(one["sums"]) if "sums" in one else beside
+            if beside != NO_SUMS:
+                tallies.closed_sums[payee] = beside
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return [], Tallies()
     return commands, tallies
@@ -143,8 +165,17 @@ def _receipt_key(row: list[Any]) -> ReceiptKey:
 
 
 def _grid_part(row: list[Any]) -> GridPart:
+    if len(row) > len(GridPart._fields):
+        row = [*row[: _TARIFF.start], *row[_TARIFF.stop :]]
     part = GridPart(*row)
     return part._replace(basis=Basis(part.basis))
+
+
+def _sums_of_part(row: list[Any], energy_uj: int) -> Sums:
+    """What a cell cost that was kept by its tariff; nothing is known of any other."""
+    if len(row) <= len(GridPart._fields):
+        return NO_SUMS
+    return sums_of([(_Tariff(row[4], *row[_TARIFF]), energy_uj)])
 
 
 def _cell(row: list[Any]) -> Cell:

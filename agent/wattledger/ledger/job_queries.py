@@ -18,6 +18,7 @@ from wattledger.ledger.run_rows import (
     sums_in,
 )
 from wattledger.ledger.settle import SUM_COLUMNS
+from wattledger.ledger.waste_queries import Tariff
 from wattledger.model import Amounts, Basis, Kind, Quality
 from wattledger.model.jobbooks import (
     JOB_SORTS,
@@ -32,6 +33,7 @@ from wattledger.model.jobbooks import (
 from wattledger.model.jobs import Held
 from wattledger.model.pricing import GridPart
 from wattledger.model.settling import Settled, SettledBy
+from wattledger.model.sums import sums_of
 from wattledger.units import SLOT_S
 
 MAX_RUNS = 100
@@ -80,9 +82,10 @@ FROM part JOIN device ON device.id = part.device_id
 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC LIMIT :most
 """  # noqa: S608
 _PART = ", ".join(GridPart._fields)
+_NUMBERS = "intensity_ug_per_kwh, cost_u_per_kwh, currency"
 _BY_PRICE = f"""{_PARTS}
-SELECT min(at_s), max(at_s), max(grain_s), quality, intensity_ug_per_kwh, {_PART}, {_SUMS}
-FROM part JOIN price ON price.id = part.price_id GROUP BY quality, intensity_ug_per_kwh, {_PART}
+SELECT min(at_s), max(at_s), max(grain_s), quality, {_NUMBERS}, {_PART}, {_SUMS}
+FROM part JOIN price ON price.id = part.price_id GROUP BY quality, {_NUMBERS}, {_PART}
 """  # noqa: S608
 
 
@@ -181,10 +184,11 @@ def find_job(
     ).fetchone()
     parts: dict[JobPart, Cell] = {}
     weights: dict[GridPart, int] = {}
+    idle_uj: dict[Tariff, int] = {}
     first_s, last_s, coarsest_s = MAX_INTEGER, 0, SLOT_S
     width = len(GridPart._fields)
-    for *span, quality, intensity_ug, of_price, sums in (
-        (*row[:5], row[5 : 5 + width], row[5 + width :])
+    for *span, quality, intensity_ug, cost_u, currency, of_price, sums in (
+        (*row[:7], row[7 : 7 + width], row[7 + width :])
         for row in connection.execute(_BY_PRICE, of)
     ):
         first_s, last_s = min(first_s, span[0]), max(last_s, span[1])
@@ -195,6 +199,8 @@ def find_job(
         parts[part] = parts.get(part, Cell()).plus(cell)
         # Here, since the product does not fit SQLite's integers.
         weights[grid] = weights.get(grid, 0) + cell.amounts.energy_uj * intensity_ug
+        tariff = Tariff(grid.pue_ppm, cost_u, currency)
+        idle_uj[tariff] = idle_uj.get(tariff, 0) + cell.held.idle_uj
     grain_s = next((grain for most, grain in GRAINS if last_s - first_s <= most), DAY_S)
     grain_s = max(grain_s, coarsest_s)  # what is old is kept by the hour
     settled = connection.execute(
@@ -219,6 +225,7 @@ def find_job(
         weights=MappingProxyType(weights),
         settled=_settled_of(settled),
         sums=sums_in(sums),
+        idle_sums=sums_of(idle_uj.items()),
     )
 
 

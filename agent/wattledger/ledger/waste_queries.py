@@ -53,7 +53,7 @@ WHERE device.kind = 'gpu' GROUP BY 1, 2, 3
 """  # noqa: S608
 
 
-class _Tariff(NamedTuple):
+class Tariff(NamedTuple):
     """What money is counted with; see `model.sums.Factors`."""
 
     pue_ppm: int
@@ -67,9 +67,9 @@ class _Sums:
     """A group in the making; PUE and price are applied to sums, not to each entry."""
 
     runs: set[int]
-    by_tariff: dict[_Tariff, tuple[Held, int]]
+    by_tariff: dict[Tariff, tuple[Held, int]]
 
-    def add(self, payee_id: int, tariff: _Tariff, held: Held, energy_uj: int) -> None:
+    def add(self, payee_id: int, tariff: Tariff, held: Held, energy_uj: int) -> None:
         """Count a run's part at one PUE and price."""
         self.runs.add(payee_id)
         before, before_uj = self.by_tariff.get(tariff, (Held(), 0))
@@ -121,7 +121,7 @@ def find_waste(
         query, span
     ):
         sums = groups.setdefault(group, _Sums(set(), {}))
-        sums.add(payee_id, _Tariff(*tariff), Held(held_ms, idle_ms, idle_uj), energy_uj)
+        sums.add(payee_id, Tariff(*tariff), Held(held_ms, idle_ms, idle_uj), energy_uj)
     held_by = embodied_by(connection, _GROUPS[by], _RUN, own, span)
     rows = []
     for group, sums in groups.items():
@@ -129,7 +129,7 @@ def find_waste(
         booked = row.sums._replace(embodied_fg=held_by.get(group, 0))
         rows.append(row._replace(sums=booked))
     rows.sort(key=lambda row: (-row.held.idle_uj, -row.held.idle_ms, row.group))
-    unheld = [(_Tariff(*row[:3]), int(row[3])) for row in connection.execute(_UNHELD, span)]
+    unheld = [(Tariff(*row[:3]), int(row[3])) for row in connection.execute(_UNHELD, span)]
     return Waste(
         rows=tuple(rows),
         unheld_uj=sum(uj for _, uj in unheld),

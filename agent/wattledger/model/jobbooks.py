@@ -181,6 +181,7 @@ class JobDetail:
         weights: the intensities by which the parts were priced.
         settled: what is known better of the total, and what that changes.
         sums: money, market-based and embodied CO2e, over all runs.
+        idle_sums: money of what was held without any use.
     """
 
     runs: tuple[RunBook, ...]
@@ -194,6 +195,7 @@ class JobDetail:
     weights: Weights = field(default_factory=lambda: MappingProxyType({}))
     settled: SettledBy = field(default_factory=lambda: NONE_SETTLED)
     sums: Sums = NO_SUMS
+    idle_sums: Sums = NO_SUMS
 
 
 class WasteRow(NamedTuple):

@@ -156,9 +156,11 @@ class Grade(NamedTuple):
 
 
 class GridPart(NamedTuple):
-    """What priced a part of the energy: a price without its intensity, time and water factors.
+    """What priced a part of the energy: a price without what changes with its time.
 
-    The fields are those of `Price`.
+    There are few in a job's life, however long it is: what a price's intensities, contracts and
+    money come to is summed beside the parts (`Weights`, `model.sums`). The fields are those of
+    `Price`.
     """
 
     zone: str
@@ -168,22 +170,8 @@ class GridPart(NamedTuple):
     pue_ppm: int
     level: int = FallbackLevel.LIVE
     pue_source: str = ""
-    market_ug_per_kwh: int | None = None
-    cost_u_per_kwh: int | None = None
-    currency: str = ""
     wue_source: str = ""
     ewif_source: str = ""
-
-    @property
-    def order(self) -> tuple[object, ...]:
-        """To sort by: what is None comes first."""
-        market, cost = self.market_ug_per_kwh, self.cost_u_per_kwh
-        return (
-            *self[:7],
-            -1 if market is None else market,
-            -1 if cost is None else cost,
-            *self[9:],
-        )
 
     @property
     def grade(self) -> Grade:
@@ -250,9 +238,6 @@ class Price(NamedTuple):
             self.pue_ppm,
             self.level,
             self.pue_source,
-            self.market_ug_per_kwh,
-            self.cost_u_per_kwh,
-            self.currency,
             self.wue_source,
             self.ewif_source,
         )

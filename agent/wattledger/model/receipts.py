@@ -12,6 +12,7 @@ from wattledger.model.jobs import JobKey, JobRun
 from wattledger.model.measuring import Kind, Quality
 from wattledger.model.pricing import GridPart as GridPart
 from wattledger.model.pricing import Weights
+from wattledger.model.sums import NO_SUMS, Sums
 
 
 class ReceiptKey(NamedTuple):
@@ -32,7 +33,7 @@ class Receipt:
         cells: amounts, each entry rounded as in the ledger.
         weights: the intensities by which they were priced.
         since_ns: wall clock from which on it was measured; after the start: a part is missing.
-        embodied_fg: of the hardware that it held, in 10⁻¹⁵ g; 0: nothing is known of it.
+        sums: money, market-based CO2e, and the embodied one of the hardware that it held.
     """
 
     run: JobRun
@@ -40,4 +41,4 @@ class Receipt:
     cells: Mapping[ReceiptKey, Cell] = field(default_factory=lambda: MappingProxyType({}))
     since_ns: int = 0
     weights: Weights = field(default_factory=lambda: MappingProxyType({}))
-    embodied_fg: int = 0
+    sums: Sums = NO_SUMS

@@ -20,7 +20,7 @@ FG_PER_UG = 1_000_000_000
 
 
 class Factors(Protocol):
-    """What of a price they are made with; `Price` and `GridPart` are such."""
+    """What of a price they are made with; `Price` is such."""
 
     @property
     def pue_ppm(self) -> int:

@@ -14,7 +14,6 @@ from wattledger.model.jobbooks import JOB_SORTS, Cell, JobDetail, JobQuery, JobR
 from wattledger.model.jobs import MANAGERS, JobKey
 from wattledger.model.pricing import GridPart
 from wattledger.model.settling import sum_of_settled
-from wattledger.model.sums import sums_of
 from wattledger.model.uncertainty import Parts, Sureness, together
 from wattledger.units import NS_PER_S
 from wattledger_exporters.advice import advice
@@ -187,9 +186,8 @@ def job(
         sure.append({Sureness(quality, grid.grade): cell.amounts})
         energy_uj += part_uj
     share = {q: uj / energy_uj for q, uj in sorted(qualities.items()) if uj}
-    idle_uj = {grid: cell.held.idle_uj for grid, cell in grids.items()}
-    idle_sums = sums_of(idle_uj.items())
-    idle_costs = costs_of(idle_sums, sum(idle_uj.values()))
+    idle_uj = sum(cell.held.idle_uj for cell in grids.values())
+    idle_costs = costs_of(detail.idle_sums, idle_uj)
     return {
         "manager": manager,
         "job_id": job_id,
@@ -212,7 +210,7 @@ def job(
         ),
         "settled": settled_amounts(detail.total, detail.settled),
         **told_sums(detail.sums, energy_uj),
-        "held_idle_cost": cost_of(idle_sums),
+        "held_idle_cost": cost_of(detail.idle_sums),
         "held_idle_costs": idle_costs,
         "mean_watts": units.joules(energy_uj) / units.seconds(detail.ran_ns)
         if detail.ran_ns
