@@ -43,6 +43,7 @@ BEYOND_A_SCHEMA = (
     "lies after until",
     "does not lie after since",
     "on a full hour of UTC",
+    "is no instant of the last day",
     "Say what is restated",
     "cursor is not one that this server gave",
 )

@@ -64,7 +64,7 @@ _INSTANT = {
     ],
     "examples": ["2027-01-15T08:00:00Z", "2027-01-15", "1800000000", "24h"],
 }
-_MADE_AT = {"type": "integer", "minimum": 0}
+_MADE_AT = {"type": "integer", "minimum": 0, "description": "within the last day"}
 _HOUR = {**_INSTANT, "description": f"{_INSTANT['description']}; on a full hour of UTC"}
 _SHORT = {**TEXT, "maxLength": MAX_TEXT_CHARS}
 _JOB_ID = {**TEXT, "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[^\\u0000]+$"}
