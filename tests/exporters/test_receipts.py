@@ -202,7 +202,7 @@ def test_the_text_for_people() -> None:
         "            14,400,000 J                        mean 4,000 W",
         "  CO2e      4,920 g (3,100–6,700)               " + PRICED,
         "  water     6,857,143 L (3,000,000–16,000,000)  on site 2,057,143, grid 4,800,000",
-        "  cost      1.470 EUR",
+        "  cost      1.470 EUR                           no band",
         "  held idle 1.000 kWh                           50% of 2 h GPU time",
         "  measured  75% by energy counters, 25% estimated",
         "  how sure  " + SURE,
