@@ -170,16 +170,20 @@ def _sum(parts: Iterable[int | None]) -> int | None:
     return whole
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def to_csv(rows: Iterable[Mapping[str, object]]) -> str:
     """Rows of `table` as RFC 4180 CSV with a header line, for spreadsheets.
 
-    A group that a spreadsheet would take for a formula is led by an apostrophe: names of devices
-    come from outside.
+    A group or a currency that a spreadsheet would take for a formula is led by an apostrophe: names
+    of devices come from outside.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        group = str(row["group"])
-        writer.writerow({**row, "group": "'" + group if group[:1] in "=+-@\t\r" else group})
+        texts = {name: str(row.get(name, "")) for name in ("group", "currency")}
+        safe = {n: "'" + text if text.startswith(_FORMULA) else text for n, text in texts.items()}
+        writer.writerow({**row, **safe})
     return out.getvalue()

@@ -125,6 +125,35 @@ def test_no_commit_loses_or_doubles(
         reader.close()
 
 
+@pytest.mark.parametrize("body", ['{"gpu": null}', "{", "7"])
+def test_a_damaged_note_is_told_and_made_anew_of_the_entries(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, body: str
+) -> None:
+    path, clock = tmp_path / "l.sqlite", FakeClock()
+    ledger = opened(path, clock)
+    summing = Summing(Embodied(), 0)
+    made = summing.complete(batch(OF_JOB, runs=RUNS), {}, 0)
+    ledger.commit(made, clock.now())
+    summing.committed()
+    ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE note SET body = ? WHERE name = 'sums'", (body,))
+        connection.commit()
+    ledger = opened(path, clock)
+    assert read_node(ledger.books.notes) == read_node(made.notes)
+    assert [r.levelname for r in caplog.records if "sums" in r.message] == ["ERROR"]
+    again = summing.complete(batch(OF_JOB, runs=RUNS), ledger.books.notes, 0)
+    ledger.commit(again, clock.now())
+    ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert list(check_books(connection, footprint)) == []
+        kept = "SELECT body FROM note WHERE name = 'sums_damaged'"
+        assert connection.execute(kept).fetchone() == (body,)
+    caplog.clear()
+    opened(path, clock).close()
+    assert [r for r in caplog.records if "sums" in r.message] == []
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -10,7 +10,7 @@ from wattledger.config.site_market import embodied, market
 from wattledger.errors import ConfigError
 from wattledger.model.embodied import Embodied
 from wattledger.model.market import Contract, Market
-from wattledger.units import NS_PER_S, micro
+from wattledger.units import NS_PER_S, PPM, micro
 
 JAN_2026_NS = 1_767_225_600 * NS_PER_S
 
@@ -65,6 +65,12 @@ def test_an_instant_is_one_however_it_is_written() -> None:
             "[[site.contract]]\nshare = 0.6\n[[site.contract]]\nsince = 2026-01-01T00:00:00Z",
             "site.contract[1].share",
         ),
+        (
+            "[[site.contract]]\nshare = 0.5\n[[site.contract]]\nshare = 0.500003",
+            "site.contract[0].share",
+        ),
+        ("[site]\nprice_per_kwh = 1e-7", "site.price_per_kwh"),
+        ('[site]\ncurrency = "seventeen letters"', "site.currency"),
         ("[embodied]\ngpu_kg = -1", "embodied.gpu_kg"),
         ('[embodied.gpu_kg]\nH100 = "heavy"', "embodied.gpu_kg"),
         ("[embodied]\nhost_kg = true", "embodied.host_kg"),
@@ -81,6 +87,20 @@ def test_contracts_one_after_the_other_may_each_be_of_all() -> None:
         "[[site.contract]]\nsince = 2026-01-01T00:00:00Z\n"
     )
     assert market(config) is not None
+
+
+def test_shares_may_be_off_by_their_rounding() -> None:
+    text = "[[site.contract]]\nshare = 0.1666666666667\nintensity = 12\n" * 6
+    found = market(parse_config(text))
+    assert found is not None
+    assert sum(one.share_ppm for one in found.contracts) > PPM
+    assert found.ug_per_kwh(10**9) == pytest.approx(micro(12), rel=1e-5)  # and nothing is left
+
+
+def test_the_least_price_and_the_longest_currency() -> None:
+    site = parse_config('[site]\nprice_per_kwh = 1e-6\ncurrency = "sixteen letters."').site
+    assert (site.price_per_kwh, site.currency) == (1e-6, "sixteen letters.")
+    assert parse_config("[site]\nprice_per_kwh = 0").site.price_per_kwh == 0
 
 
 def test_the_hardware() -> None:

@@ -10,6 +10,7 @@ from wattledger.units import PPM, micro
 Fault = tuple[str, str]
 _UG_PER_KG = 1_000_000_000
 _SHORTEST_NS = 86_400_000_000_000
+_LONGEST_CURRENCY = 16
 
 
 def market(config: Config) -> Market | None:
@@ -45,6 +46,11 @@ def embodied(config: Config) -> Embodied:
 def market_faults(config: Config) -> list[Fault]:
     """What of the contracts, and of the hardware's life, cannot be."""
     faults: list[Fault] = []
+    price = config.site.price_per_kwh
+    if price and not micro(price):
+        faults.append(("site.price_per_kwh", "is less than 0.000001, to which it is kept"))
+    if len(config.site.currency) > _LONGEST_CURRENCY:
+        faults.append(("site.currency", f"is longer than {_LONGEST_CURRENCY} characters"))
     if config.embodied.lifetime < _SHORTEST_NS:
         faults.append(("embodied.lifetime", 'is shorter than "1d"'))
     found = market(config)
@@ -52,9 +58,9 @@ def market_faults(config: Config) -> list[Fault]:
     for number, one in enumerate(contracts):
         if one.since_ns >= one.until_ns:
             faults.append((f"site.contract[{number}].until", "is not after since"))
-        # The sum changes where one begins.
+        # The sum changes where one begins. Each share may be off by its rounding to millionths.
         held = found.at(one.since_ns).contracts if found is not None else ()
-        if sum(other.share_ppm for other in held) > PPM:
+        if sum(other.share_ppm for other in held) > PPM + len(held):
             faults.append(
                 (f"site.contract[{number}].share", "and those of its time are more than 1")
             )

@@ -9,6 +9,7 @@ from wattledger.ledger.database import Damaged
 from wattledger.ledger.restate import load_restatements
 from wattledger.ledger.run_rows import load_jobs
 from wattledger.ledger.settle import load_settled
+from wattledger.ledger.sums_check import load_notes
 from wattledger.model import (
     Amounts,
     Basis,
@@ -174,7 +175,7 @@ def load(connection: sqlite3.Connection, linger_ns: int = 0) -> Books:
         totals=MappingProxyType(totals),
         devices=MappingProxyType(devices),
         signals=signals,
-        notes=MappingProxyType(dict(connection.execute("SELECT name, body FROM note"))),
+        notes=MappingProxyType(load_notes(connection)),
         books_ns=books_ns,
         commits=commits,
         jobs=load_jobs(connection, books_ns, linger_ns),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from itertools import groupby
@@ -9,7 +10,12 @@ from typing import NamedTuple
 
 from wattledger.ledger.run_rows import SELECT_SUMS, sums_in
 from wattledger.model import Kind
-from wattledger.model.sums import NO_SUMS, NODE_NOTE, Sums, read_node, sums_of
+from wattledger.model.sums import NO_SUMS, NODE_NOTE, Sums, read_node, sums_of, write_node
+
+log = logging.getLogger(__name__)
+
+DAMAGED_NOTE = "sums_damaged"
+"""Under which name a note stays that was not to be read."""
 
 # By run, or by kind of device; a run at a time, since a million would not fit the memory.
 _PRICED = """
@@ -35,6 +41,32 @@ class _Tariff(NamedTuple):
     market_ug_per_kwh: int | None
     cost_u_per_kwh: int | None
     currency: str
+
+
+def load_notes(connection: sqlite3.Connection) -> dict[str, str]:
+    """The ledger's notes; the node's sums made anew of the entries where they are damaged.
+
+    What cannot be made anew is the embodied CO2e of the node: it begins at 0. The damaged text is
+    kept beside it.
+
+    Args:
+        connection: to the ledger.
+
+    Raises:
+        sqlite3.Error: it could not be read.
+    """
+    notes: dict[str, str] = dict(connection.execute("SELECT name, body FROM note"))
+    note = notes.get(NODE_NOTE)
+    if note and not read_node(notes):
+        booked = {Kind(kind): sums for kind, sums in _sums(connection, _BY_KIND)}
+        notes |= {NODE_NOTE: write_node(booked), DAMAGED_NOTE: note}
+        log.error(
+            "The ledger's sums of money, market-based and embodied CO2e are damaged. The first two "
+            "are made anew of its entries, the node's embodied CO2e begins at 0; what was there is "
+            "kept as its note %s",
+            DAMAGED_NOTE,
+        )
+    return notes
 
 
 def check_sums(connection: sqlite3.Connection) -> Iterator[str]:

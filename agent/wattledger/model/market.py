@@ -32,7 +32,7 @@ class Market(NamedTuple):
     residual mix, and the location-based intensity where there is none.
 
     Attributes:
-        contracts: the shares of those that hold at a time sum to 1 at most.
+        contracts: the shares of those that hold at a time sum to 1 at most, but for rounding.
         residual_ug_per_kwh: of the rest; None: the location-based intensity of its time.
     """
 
@@ -55,6 +55,6 @@ class Market(NamedTuple):
         rest_ug = self.residual_ug_per_kwh
         if rest_ug is None:
             rest_ug = location_ug_per_kwh
-        rest_ppm = PPM - sum(one.share_ppm for one in self.contracts)
+        rest_ppm = max(0, PPM - sum(one.share_ppm for one in self.contracts))
         whole = sum(one.share_ppm * one.ug_per_kwh for one in self.contracts) + rest_ppm * rest_ug
         return (whole + PPM // 2) // PPM
