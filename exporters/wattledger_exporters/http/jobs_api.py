@@ -62,7 +62,8 @@ def jobs_query(given: Mapping[str, str], now_ns: int, uid: int | None) -> JobQue
     Raises:
         BadRequest: with a sentence.
     """
-    one_of("manager", given.get("manager", ""), ("", *MANAGERS))
+    if "manager" in given:
+        one_of("manager", given["manager"], MANAGERS)
     state = one_of("state", given.get("state", "all"), STATES)
     limit = whole_number("limit", given.get("limit", str(DEFAULT_LIMIT)), MAX_LIMIT)
     if not limit:
