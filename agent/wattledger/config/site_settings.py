@@ -154,7 +154,9 @@ class Site:
         "Not set: they do not.",
         "0.25",
     )
-    currency: str = setting("EUR", "The currency of `price_per_kwh`, for people.")
+    currency: str = setting(
+        "EUR", "The currency of `price_per_kwh`, for people; 16 characters at most."
+    )
     market_intensity: GramsPerKwh | None = setting(
         None,
         "gCO2e per kWh of the residual mix: what the site's contracts leave. With it or with a "
