@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fakes import SITE, FixedGrid
 from wattledger.model import Kind
 from wattledger.model.embodied import Embodied
 from wattledger.model.jobs import RUN
@@ -82,3 +84,24 @@ def test_nothing_is_known_of_it_by_default(tmp_path: Path) -> None:
     assert node.end(run_id).sums.embodied_fg == 0
     node.sampler.commit()
     assert embodied_g(node, RUN) is None
+
+
+def test_a_reload_between_two_commits_leaves_job_receipt_and_node_equal(tmp_path: Path) -> None:
+    node = Node(tmp_path, HARDWARE)
+    node.turn({})
+    node.spawn(100, 1)
+    run_id = node.register(100)
+    node.on_gpu = (100,)
+    node.turn({GPU.name: 100}, 1.0)
+    hour(node, {GPU.name: 100})
+    quick = replace(HARDWARE, lifetime_ns=KG_NS // 1000)
+    node.sampler.reconfigure(grid=FixedGrid(), site=SITE, embodied=quick)
+    node.turn({GPU.name: 100}, 1.0)
+    node.sampler.reconfigure(grid=FixedGrid(), site=SITE, embodied=HARDWARE)
+    hour(node, {GPU.name: 100})
+    receipt = node.end(run_id)
+    node.sampler.commit()
+    whole = sum(s.embodied_fg for s in read_node(node.ledger.books.notes).values())
+    assert receipt.sums.embodied_fg / 1e15 == pytest.approx(6.0 + 3000 / 3600, rel=0.01)
+    assert embodied_g(node, RUN) == receipt.sums.embodied_fg / 1e15
+    assert whole == pytest.approx(receipt.sums.embodied_fg, rel=0.001)
