@@ -151,7 +151,7 @@ def test_the_banner_says_what_how_good_and_where() -> None:
     told = dataclasses.replace(snapshot, site=rich, embodied=rates_of(Embodied(), [h100]))
     assert (
         "  beside 0.25 EUR/kWh, 10 gCO2e/kWh by contracts, "
-        "embodied 167 gCO2e/h of GPUs and host (default)\n"
+        "embodied 25 gCO2e/h of GPUs and host (default)\n"
     ) in banner(told, "http://x")
     assert "will hold" not in text
     for names, said in (

@@ -125,7 +125,7 @@ def test_whose_making_is_counted_and_whose_is_not_known(tmp_path: Path) -> None:
     told = well()
     said = [f for f in findings(told, tmp_path) if "embodied" in f.message]
     assert [f.level for f in said] == ["ok"]
-    assert "GPUs 14 g/h (default), host 163 g/h (default)" in said[0].message
+    assert "GPUs 14 g/h (default), host 61 g/h (default)" in said[0].message
     told["embodied"] |= {"gpus_g_per_h": None, "unknown_models": ["NVIDIA L40S"]}
     said = [f for f in findings(told, tmp_path) if "embodied" in f.message]
     assert [f.level for f in said] == ["ok", "note"]
