@@ -190,7 +190,13 @@ _BOOKINGS = st.dictionaries(
     max_size=6,
 )
 _SETTLEMENTS = st.lists(
-    st.builds(settlement, _SLOTS, st.sampled_from(PRICES), st.integers(0, 2 * 10**9)), max_size=6
+    st.builds(  # another word of the source is another version of its history
+        lambda slot_s, price, ug: settlement(slot_s, price, ug, digest=str(ug)),
+        _SLOTS,
+        st.sampled_from(PRICES),
+        st.integers(0, 2 * 10**9),
+    ),
+    max_size=6,
 )
 
 
