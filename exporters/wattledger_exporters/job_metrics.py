@@ -80,6 +80,8 @@ def _users(page: Families, books: JobBooks, *, by_account: bool) -> None:
     for key in sorted(sums):
         page.add("user_energy_kwh_total", units.kwh(sums[key].energy_uj), *key)
         page.add("user_co2e_grams_total", units.grams(sums[key].co2e_ug), *key)
+        page.add("user_water_liters_total", units.liters(sums[key].water_onsite_ul), *key, "onsite")
+        page.add("user_water_liters_total", units.liters(sums[key].water_grid_ul), *key, "grid")
 
 
 def _totals(page: Families, key: JobKey, cells: Cells, first_ns: int) -> None:

@@ -252,6 +252,7 @@ def _ledger(page: Families, snapshot: Snapshot) -> None:
     books, ledger = snapshot.books, snapshot.ledger
     page.add("build_info", 1, snapshot.version, snapshot.simulated)
     page.add("ledger_info", 1, books.epoch, ledger.storage)
+    page.add("ledger_epoch_start_timestamp_seconds", units.seconds(books.epoch_start_ns))
     page.add("ledger_commits_total", books.commits, created_ns=books.epoch_start_ns)
     page.add("ledger_commit_errors_total", ledger.errors, created_ns=snapshot.started_ns)
     if ledger.last_commit_ns:

@@ -152,6 +152,12 @@ NODE: list[MetricSpec] = [
             "CO2e in grams of facility energy of all jobs of the user; likewise.",
         ),
         (
+            "user_water_liters_total",
+            "counter",
+            ("manager", "user", "account", "origin"),
+            "Water in liters of all jobs of the user, as job_water_liters_total; likewise.",
+        ),
+        (
             "jobs_over_limit_total",
             "counter",
             (),

@@ -122,6 +122,12 @@ PROGRAM: list[MetricSpec] = [
             "The ledger: another epoch means that all counters began again at 0.",
         ),
         (
+            "ledger_epoch_start_timestamp_seconds",
+            "gauge",
+            (),
+            "Unix time at which this epoch of the ledger began: its counters were 0 then.",
+        ),
+        (
             "ledger_commits_total",
             "counter",
             (),
