@@ -20,11 +20,11 @@ from wattledger.alternatives.arguments import WHAT_IF, WHAT_IF_HELP, add_when_co
 from wattledger.audit.arguments import EXPORT, EXPORT_HELP, add_audit_commands
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
-from wattledger.config.setting import FilePath, Listen
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.estimates.arguments import add_estimate_command
 from wattledger.job_reports.arguments import add_job_commands
 from wattledger.relay.arguments import add_grid_command
+from wattledger.setting import FilePath, Listen
 from wattledger.top import add_top_command
 from wattledger.units import NS_PER_S, parse_duration_ns
 from wattledger_exporters.report import GROUPINGS

@@ -17,7 +17,6 @@ from fakes import START_WALL_NS, FakeClock
 from ledgers import PRICE, batch, key, opened
 from wattledger.audit.export import export
 from wattledger.config import Config
-from wattledger.config.setting import FilePath
 from wattledger.config.settings import LedgerSettings
 from wattledger.errors import DaemonUnreachable, LedgerError, LedgerLocked
 from wattledger.ledger import LedgerReader
@@ -26,6 +25,7 @@ from wattledger.ledger.rollup import roll_up
 from wattledger.model import Basis, EntryKey
 from wattledger.model.settling import HistoryVersion, Settlement
 from wattledger.remote import Remote
+from wattledger.setting import FilePath
 from wattledger.units import NS_PER_S, SLOT_S
 from wattledger_exporters.http.settle_api import audit_json, audit_query
 

@@ -18,12 +18,12 @@ from ledgers import batch, key, opened
 from wattledger.audit.verify_command import verify_command
 from wattledger.books_door import MAX_DIFFERENCES, BooksDoor
 from wattledger.config import Config
-from wattledger.config.setting import FilePath
 from wattledger.config.settings import LedgerSettings
 from wattledger.core.footprint import footprint
 from wattledger.errors import DaemonUnreachable
 from wattledger.ledger import LedgerReader
 from wattledger.remote import Remote
+from wattledger.setting import FilePath
 from wattledger.units import NS_PER_S, SLOT_S
 from wattledger_exporters.http.settle_api import verify_json
 

@@ -9,7 +9,7 @@ from dataclasses import Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 
-from wattledger.config import setting
+from wattledger import setting
 from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.config.settings import Config
 from wattledger.config.site_settings import ContractSettings, Site

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wattledger.config.setting import DurationNs, KgByModel, Kilograms, setting
 from wattledger.model.embodied import GPU_KG, HOST_GPUS, HOST_KG, LIFETIME_NS
+from wattledger.setting import DurationNs, KgByModel, Kilograms, setting
 
 _KNOWN = ", ".join(f"`{pattern}` {kg:g}" for pattern, kg in GPU_KG)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wattledger.config.setting import DurationNs, FilePath, SourceUrl, Url, s_ns, setting
+from wattledger.setting import DurationNs, FilePath, SourceUrl, Url, s_ns, setting
 
 
 @dataclass(frozen=True, slots=True)

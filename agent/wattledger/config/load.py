@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import cattrs
 
-from wattledger.config import setting, structure
+from wattledger import setting
+from wattledger.config import structure
 from wattledger.config.check import semantic_faults
 from wattledger.config.settings import Config
 from wattledger.config.structure import Fault

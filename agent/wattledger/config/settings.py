@@ -11,7 +11,9 @@ from typing import Literal
 
 from wattledger.config.embodied_settings import EmbodiedSettings
 from wattledger.config.grid_settings import GridSettings
-from wattledger.config.setting import (
+from wattledger.config.site_settings import Site
+from wattledger.model.jobs import MANAGERS
+from wattledger.setting import (
     Count,
     DurationNs,
     Enabled,
@@ -21,8 +23,6 @@ from wattledger.config.setting import (
     s_ns,
     setting,
 )
-from wattledger.config.site_settings import Site
-from wattledger.model.jobs import MANAGERS
 
 Manager = Literal["slurm", "pod", "docker", "podman", "unit", "run", "user"]
 Label = Literal[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wattledger.config.setting import (
+from wattledger.setting import (
     Cycles,
     DurationNs,
     FilePath,
