@@ -37,7 +37,7 @@ from wattledger.settling_ledger import SettlingLedger
 from wattledger.site_build import site_feed
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
-from wattledger_exporters.http import HttpServer, PageStore
+from wattledger_exporters.http import HttpServer, PageStore, inherited_sockets
 from wattledger_exporters.prometheus import Renderer
 
 log = logging.getLogger(__name__)
@@ -156,6 +156,7 @@ class App(BooksDoor):
                 socket=build.socket_path(config),
                 clock=self._clock,
                 operators_group=config.http.operators_group,
+                inherited=inherited_sockets(),
             )
             self._http.start()
         except BaseException:
@@ -251,6 +252,7 @@ class App(BooksDoor):
         self._newcomers.start()
         self._settling.start()
         self._commit()
+        self._http.welcome()
         self._say_ready()
         self._say_what_is_measured()
 
@@ -338,7 +340,7 @@ class App(BooksDoor):
     def _say_what_is_measured(self) -> None:
         if self._snapshot is None:
             return
-        path = build.socket_path(self._config)
+        path = self._http.socket_path
         usual = (build.socket_path(Config()), build.SYSTEM_SOCKET)
         option = "" if path is None or path in usual else f" --socket {path}"
         try:

@@ -4,7 +4,8 @@
 daemon's: requests are answered from bytes rendered before, so that no scrape reaches a meter.
 """
 
+from wattledger_exporters.http.listeners import inherited_sockets
 from wattledger_exporters.http.pages import PageStore
 from wattledger_exporters.http.server import HttpServer, Server
 
-__all__ = ["HttpServer", "PageStore", "Server"]
+__all__ = ["HttpServer", "PageStore", "Server", "inherited_sockets"]

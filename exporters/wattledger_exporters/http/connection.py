@@ -122,6 +122,7 @@ class Connection(H11Protocol):
         self._allowed_sans = allowed_sans
         self._timer: asyncio.TimerHandle | None = None
         self._watched: object = None
+        self._finishing = False
 
     # ── what the loop calls ─────────────────────────────────────────────────────────────────
 
@@ -141,6 +142,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
         super().data_received(data)
+        if self._finishing and self._serving():
+            self.cycle.keep_alive = False
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -221,8 +224,17 @@ class Connection(H11Protocol):
             return
         self.drop()
 
-    def finish(self) -> None:
-        """Close it now, or as soon as the answer in hand is written."""
+    def finish(self, *, patient: bool = False) -> None:
+        """Close it now, or as soon as the answer in hand is written.
+
+        Args:
+            patient: one that has just come, or is in the middle of a request, is still listened
+                to, and closed after its answer.
+        """
+        self._finishing = True
+        owes = self.phase is Phase.HANDSHAKE or self._find_phase() is Phase.HEAD
+        if patient and owes:
+            return
         if self.phase is Phase.HANDSHAKE:
             self.drop()
         elif self._serving():

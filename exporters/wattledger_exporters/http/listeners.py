@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import stat
+from collections.abc import MutableMapping
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 from wattledger.errors import ListenError
 
 _BACKLOG = 1024  # a full queue costs the next scrape a second: the kernel drops its SYN
+_FIRST_INHERITED_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -100,6 +104,50 @@ def bind_unix(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); mostly none.
+
+    TCP or Unix, of one `.socket` unit or of several. They stay open while the service restarts:
+    who connects meanwhile waits in their queue. The variables are taken out of the environment,
+    and the sockets are not passed on, so that no child believes them to be its own.
+
+    Args:
+        environ: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`; names serve the messages only.
+
+    Raises:
+        ListenError: one of them is nothing to accept clients on.
+    """
+    pid, count, names = (environ.pop(f"LISTEN_{key}", "") for key in ("PID", "FDS", "FDNAMES"))
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []  # meant for another process, which started this one
+    fds = range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + int(count))
+    found: list[socket.socket] = []
+    try:
+        for fd, name in zip_longest(fds, names.split(":")[: len(fds)], fillvalue="unknown"):
+            found.append(_take_over(int(fd), str(name)))
+    except ListenError:
+        for taken in found:
+            taken.close()
+        raise
+    return found
+
+
+def _take_over(fd: int, name: str) -> socket.socket:
+    hint = "its unit needs ListenStream= for TCP or a Unix socket, and no Accept=yes"
+    try:
+        os.set_inheritable(fd, False)
+        taken = socket.socket(fileno=fd)
+    except OSError as error:
+        text = f"file descriptor {fd} ({name}) of systemd is no socket: {error.strerror}"
+        raise ListenError(text, hint) from error
+    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+    listens = taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if taken.family not in families or taken.type != socket.SOCK_STREAM or not listens:
+        taken.close()
+        raise ListenError(f"file descriptor {fd} ({name}) of systemd is not listened on", hint)
+    return taken
 
 
 def unlink_unix(listener: socket.socket, path: Path, inode: int) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,12 @@ from wattledger_exporters.http.pages import PageStore
 if TYPE_CHECKING:
     from wattledger_exporters.web_config import LiveWebConfig
 
+_Socket = socket.socket  # parameters are called `socket`, too
 log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "127.0.0.1:19400"
 _ACCEPTS_AT_ONCE = 8  # few, so that who has asked is read before the cap turns on them
+_FIRST_REQUEST_S = 0.2  # at the end: who has just come in may still ask, and is answered
 _PAUSE_S = 0.2  # no file descriptor left: let others finish
 _TLS_SHUTDOWN_S = 1.0
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -42,6 +45,7 @@ class _Listener:
     sock: socket.socket
     secure: bool
     gate: Gate
+    inherited: bool = False
     state: ServerState = field(default_factory=ServerState)
 
 
@@ -60,6 +64,7 @@ class Server:
         socket: Path | None = None,
         limits: Limits | None = None,
         shows: str = "",
+        inherited: Sequence[_Socket] = (),
     ) -> None:
         """Nothing is opened yet.
 
@@ -70,6 +75,8 @@ class Server:
             socket: path of the Unix socket; None: there is none.
             limits: how long and how much a client may take. Deadlines are by the loop's own clock.
             shows: what a stranger reads where the network reaches it; empty: nobody's business.
+            inherited: sockets that listen already (`inherited_sockets`). A TCP one takes the place
+                of `listen`, a Unix one that of `socket`; nobody is let in before `welcome`.
         """
         self._make_app = make_app
         self._listen = listen
@@ -77,6 +84,7 @@ class Server:
         self._socket_path = socket
         self._limits = limits or Limits()
         self._shows = shows
+        self._inherited = inherited
         self._listeners: list[_Listener] = []
         self._inode = 0
         self._web: LiveWebConfig | None = None
@@ -102,6 +110,14 @@ class Server:
     def url(self) -> str:
         """Where a person looks, empty without TCP."""
         return f"{self._scheme}://{self.address}" if self.address else ""
+
+    @property
+    def socket_path(self) -> Path | None:
+        """The Unix socket's, None without one."""
+        for sock in self._inherited:
+            if sock.family == socket.AF_UNIX:
+                return Path(os.fsdecode(sock.getsockname()))
+        return self._socket_path
 
     def start(self) -> None:
         """Read the web configuration, bind, and serve from now on.
@@ -133,18 +149,29 @@ class Server:
         )
         self._config.load()
         try:
-            if self._listen:
+            given = {sock.family == socket.AF_UNIX for sock in self._inherited}
+            for sock in self._inherited:
+                self._add(sock, secure=sock.family != socket.AF_UNIX, inherited=True)
+            if self._listen and False not in given:
                 self._add(bind_tcp(self._listen), secure=True)
-            if self._socket_path is not None:
+            if self._socket_path is not None and True not in given:
                 self._add(bind_unix(self._socket_path), secure=False)
                 self._inode = self._socket_path.lstat().st_ino
         except ListenError:
             self._close_listeners()
             raise
+        if False in given:
+            log.info("systemd listens on %s for this daemon, whatever http.listen says", self.url)
         self._warn_if_open()
         self._thread = threading.Thread(target=self._run, name="wattledger-http", daemon=True)
         self._thread.start()
         self._serving.wait(10)
+
+    def welcome(self) -> None:
+        """Let in who waits at the inherited sockets: there is something to answer now."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has closed
+                self._loop.call_soon_threadsafe(self._listen_on, True)
 
     def answers(self, timeout_s: float) -> bool:
         """Whether the loop that answers takes a turn within this time."""
@@ -169,9 +196,10 @@ class Server:
 
     # ── before the thread ───────────────────────────────────────────────────────────────────
 
-    def _add(self, sock: socket.socket, *, secure: bool) -> None:
+    def _add(self, sock: socket.socket, *, secure: bool, inherited: bool = False) -> None:
         sock.setblocking(False)
-        self._listeners.append(_Listener(sock, secure, Gate(self._limits.connections)))
+        gate = Gate(self._limits.connections)
+        self._listeners.append(_Listener(sock, secure, gate, inherited))
 
     def _warn_if_open(self) -> None:
         host = self.address.rpartition(":")[0].strip("[]")
@@ -200,11 +228,15 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         self._deadline_s = 0.0
-        for listener in self._listeners:
-            self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
+        self._listen_on(False)
         self._serving.set()
         await self._ending.wait()
         await self._drain()
+
+    def _listen_on(self, inherited: bool) -> None:
+        for listener in self._listeners:
+            if listener.inherited is inherited:
+                self._resume(listener)
 
     def _end(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
@@ -214,19 +246,20 @@ class Server:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline_s
+        patient_until = min(until, loop.time() + _FIRST_REQUEST_S)
         for listener in self._listeners:
             loop.remove_reader(listener.sock.fileno())
         self._close_listeners()
+        gates = [listener.gate for listener in self._listeners]
+        while any(gate.open() for gate in gates) and loop.time() < until:
+            for gate in gates:
+                for connection in gate.open():
+                    connection.finish(patient=loop.time() < patient_until)
+            await asyncio.sleep(0.01)
         if self._app is not None:
             self._app.stop()
         for task in self._opening:
             task.cancel()
-        gates = [listener.gate for listener in self._listeners]
-        for gate in gates:
-            for connection in gate.open():
-                connection.finish()
-        while any(gate.open() for gate in gates) and loop.time() < until:
-            await asyncio.sleep(0.01)
         for gate in gates:
             for connection in gate.open():
                 connection.drop()
@@ -234,7 +267,8 @@ class Server:
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
-            if listener.sock.family == socket.AF_UNIX and self._socket_path is not None:
+            ours = not listener.inherited and self._socket_path is not None
+            if ours and listener.sock.family == socket.AF_UNIX:
                 unlink_unix(listener.sock, self._socket_path, self._inode)
             else:
                 listener.sock.close()
@@ -319,6 +353,7 @@ class HttpServer(Server):
         socket: Path | None = None,
         limits: Limits | None = None,
         operators_group: str = "",
+        inherited: Sequence[_Socket] = (),
     ) -> None:
         """Nothing is opened yet.
 
@@ -331,6 +366,7 @@ class HttpServer(Server):
             socket: likewise.
             limits: likewise.
             operators_group: its members see everybody's jobs over the Unix socket, as root does.
+            inherited: as of `Server`.
         """
         super().__init__(
             lambda web: App(daemon, pages, clock, web, operators_group=operators_group),
@@ -339,4 +375,5 @@ class HttpServer(Server):
             socket=socket,
             limits=limits,
             shows="this node's energy and devices",
+            inherited=inherited,
         )
