@@ -207,18 +207,10 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
 
     Args:
         receipt: of `receipt_json`, or anything else that has its amounts, `grid`, `quality`,
-            `uncertainty`, `cost`, `mean_watts`, `devices` and `exact`.
+            `uncertainty`, `cost`, `mean_watts`, `devices` and `exact`; None is what is not known.
     """
-    liters = receipt["water_l"]
-    sure, grams, whole_l = receipt.get("uncertainty"), receipt["co2e_g"], liters["total"]
-    of_water = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
-    if (weighted_l := receipt.get("water_stress_weighted_l")) is not None:
-        of_water += f"; {water(weighted_l)} world-eq on site"
-    rows = [
-        *_energy(receipt),
-        ("CO2e", beside(co2e(grams), sure, "co2e_g", grams, CO2E), priced_by(receipt["grid"])),
-        ("water", beside(water(whole_l), sure, "water_l", whole_l, WATER), of_water),
-    ]
+    sure = receipt.get("uncertainty")
+    rows = [*_energy(receipt), _co2e(receipt), _water(receipt)]
     settled = receipt.get("settled")
     if settled is not None:
         whole_kwh = receipt["energy_kwh"]["total"]
@@ -227,9 +219,10 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         final = beside(co2e(final_g), sure, "co2e_settled_g", final_g, CO2E)
         rows.insert(-1, ("settled", final, how))
     rows += sum_rows(receipt)
-    if receipt["held_device_hours"]:
+    if receipt["held_device_hours"] or receipt["held_idle_kwh"]:
         rows.append(_held(receipt))
-    rows.append(("measured", measured_how(receipt["quality"]), ""))
+    if receipt["quality"] is not None:
+        rows.append(("measured", measured_how(receipt["quality"]), ""))
     if sure:
         rows.append(("how sure", f"{terms_in_words(sure)}: {sure['note']}", ""))
     width = max(len(value) for _, value, why in rows if why)
@@ -239,6 +232,29 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         more = f" and {len(held) - _DEVICES_SHOWN} more" if len(held) > _DEVICES_SHOWN else ""
         body.append(f"  {'devices':<9} {', '.join(held[:_DEVICES_SHOWN])}{more}")
     return body
+
+
+def _co2e(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
+    grams = receipt["co2e_g"]
+    if grams is None:
+        return ("CO2e", "unknown", "")
+    said = beside(co2e(grams), receipt.get("uncertainty"), "co2e_g", grams, CO2E)
+    if receipt["grid"] is not None:
+        return ("CO2e", said, priced_by(receipt["grid"]))
+    by_basis = list(receipt["co2e_g_by_basis"].items())
+    return ("CO2e", said, parts(by_basis, grams, CO2E) if len(by_basis) > 1 else by_basis[0][0])
+
+
+def _water(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
+    liters = receipt["water_l"]
+    if liters is None:
+        return ("water", "unknown", "")
+    whole_l = liters["total"]
+    said = parts([("on site", liters["onsite"]), ("grid", liters["grid"])], whole_l, WATER)
+    if (weighted_l := receipt.get("water_stress_weighted_l")) is not None:
+        said += f"; {water(weighted_l)} world-eq on site"
+    sure = receipt.get("uncertainty")
+    return ("water", beside(water(whole_l), sure, "water_l", whole_l, WATER), said)
 
 
 def _known_since(settled: Mapping[str, Any], whole_kwh: float, booked: Mapping[str, Any]) -> str:
@@ -257,9 +273,12 @@ def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         energy(kwh["total"]), receipt.get("uncertainty"), "energy_kwh", kwh["total"], ENERGY
     )
     kinds = parts([(n, kwh[kind]) for kind, n in _KINDS.items() if kwh[kind]], kwh["total"], ENERGY)
-    mean = f"mean {number(receipt['mean_watts'] or 0.0)} W"
+    mean_watts = receipt["mean_watts"]
+    mean = f"mean {number(mean_watts or 0.0)} W"
+    if mean_watts is None and receipt["quality"] is None:  # asked of metrics that do not tell
+        mean = ""
     if unit_for(kwh["total"], ENERGY).name == "J":
-        return [("energy", said, f"{kinds}; {mean}")]
+        return [("energy", said, "; ".join(filter(None, (kinds, mean))))]
     joules = units.joules(int(receipt["exact"]["energy_uj"]))
     return [("energy", said, kinds), ("", f"{number(joules)} J", mean)]
 
@@ -299,11 +318,13 @@ def priced_by(grids: Sequence[Mapping[str, Any]]) -> str:
 
 def _held(receipt: Mapping[str, Any]) -> tuple[str, str, str]:
     idle_h, held_h = receipt["held_idle_device_hours"], receipt["held_device_hours"]
-    return (
-        "held idle",
-        energy(receipt["held_idle_kwh"]),
-        f"{idle_h / held_h:.0%} of {duration(held_h * 3600)} GPU time",
-    )
+    if held_h is None:
+        how = "" if idle_h is None else f"{duration(idle_h * 3600)} of GPU time"
+    else:
+        share = "" if idle_h is None else f"{idle_h / held_h:.0%} of "
+        how = f"{share}{duration(held_h * 3600)} GPU time"
+    idle_kwh = receipt["held_idle_kwh"]
+    return ("held idle", "unknown" if idle_kwh is None else energy(idle_kwh), how)
 
 
 def measured_how(quality: Mapping[str, float]) -> str:

@@ -47,11 +47,25 @@ def fetch(
     resolve: Resolver | None,
     ca_file: Path | None,
     proxy: str,
+    refusal_bytes: int = 0,
 ) -> httpx.Response:
     """One GET, read to its end. See `HttpClient` for the arguments.
 
+    Args:
+        url: what to ask; whoever calls has checked it.
+        headers: as they are sent.
+        deadline_s: for the whole request.
+        max_bytes: the largest body taken.
+        private: addresses inside the site are allowed.
+        resolve: host and port to addresses; None: the system's resolver.
+        ca_file: trust these certificates instead of the system's.
+        proxy: to go through; empty: none.
+        refusal_bytes: how much is read of the body of another status than 200; what is longer
+            is cut off. 0: none of it.
+
     Returns:
-        The status, of the headers those in `_READ`, and the body: empty unless the status is 200.
+        The status, of the headers those in `_READ`, and the body: empty unless the status is 200
+        or `refusal_bytes` says otherwise.
 
     Raises:
         GridError: no complete reply came within the deadline and the bounds.
@@ -70,7 +84,7 @@ def fetch(
         pool = httpcore.ConnectionPool(ssl_context=context, network_backend=backend)
     try:
         with httpx.Client(
-            transport=_Transport(pool, url, max_bytes),
+            transport=_Transport(pool, url, max_bytes, refusal_bytes),
             follow_redirects=False,
             trust_env=False,
             timeout=deadline_s,
@@ -107,10 +121,13 @@ class _Transport(httpx.BaseTransport):
     body is nothing that it should act on. What the pool raises passes through httpx to `fetch`.
     """
 
-    def __init__(self, pool: httpcore.ConnectionPool, url: Url, max_bytes: int) -> None:
+    def __init__(
+        self, pool: httpcore.ConnectionPool, url: Url, max_bytes: int, refusal_bytes: int
+    ) -> None:
         self._pool = pool
         self._url = url
         self._max_bytes = max_bytes
+        self._refusal_bytes = refusal_bytes
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange.
@@ -128,7 +145,11 @@ class _Transport(httpx.BaseTransport):
         ) as response:
             found = {name.lower(): value for name, value in response.headers}
             kept = [(name, found[name]) for name in _READ if name in found]
-            body = self._body(response, found) if response.status == 200 else b""
+            body = b""
+            if response.status == 200:
+                body = self._body(response, found)
+            elif self._refusal_bytes and b"content-encoding" not in found:
+                body = self._refusal(response)
             return httpx.Response(response.status, headers=kept, content=body)
 
     def _body(self, response: httpcore.Response, headers: Mapping[bytes, bytes]) -> bytes:
@@ -145,6 +166,14 @@ class _Transport(httpx.BaseTransport):
                     Outcome.TOO_LARGE, f"{self._url.origin} sent more than {self._max_bytes} bytes"
                 )
         return bytes(body)
+
+    def _refusal(self, response: httpcore.Response) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_stream():
+            body += chunk
+            if len(body) >= self._refusal_bytes:
+                break
+        return bytes(body[: self._refusal_bytes])
 
     def close(self) -> None:
         """Close every connection."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wattledger.config import Config
+from wattledger.fleet.arguments import add_from_options, check_from
 from wattledger.model.jobbooks import JOB_SORTS
 from wattledger.model.jobs import MANAGERS
 
@@ -52,10 +53,16 @@ def _add_jobs(
     jobs.add_argument("--all", action="store_true", help="all of them, page after page")
     jobs.add_argument("--cursor", help=argparse.SUPPRESS)
     _add_forms(jobs, csv=True)
+    add_from_options(jobs)
 
     def run(options: argparse.Namespace) -> int:
         from wattledger.job_reports import asking, tables
 
+        if check_from(options):
+            from wattledger.fleet.asking import read_jobs
+
+            tables.print_jobs(read_jobs(options), options.format)
+            return 0
         answer = asking.read_jobs(options, lambda: settings(options), daemon(options))
         tables.print_jobs(answer, options.format)
         return 0
@@ -72,8 +79,14 @@ def _add_job(
     job.add_argument("job_id", metavar="ID", help="4711, or with its manager: slurm/4711")
     job.add_argument("--manager", choices=MANAGERS, default="")
     _add_forms(job, csv=False)
+    add_from_options(job, nodes=True)
 
     def run(options: argparse.Namespace) -> int:
+        if check_from(options):
+            from wattledger.job_reports import fleet
+
+            fleet.print_job(options)
+            return 0
         from wattledger.job_reports import asking, receipt
 
         found = asking.read_job(options, lambda: settings(options), daemon(options))

@@ -88,16 +88,16 @@ def read_job(
         ConfigError: no job can be called that.
         WattledgerError: there is no such job, or it is not the caller's to see.
     """
-    candidates = _candidates(options.job_id, options.manager)
+    meant = candidates(options.job_id, options.manager)
 
     def from_ledger(reader: LedgerReader, site: SiteFactors) -> list[Answer]:
-        details = ((which, reader.job(*which)) for which in candidates)
+        details = ((which, reader.job(*which)) for which in meant)
         return [jobs_api.job(*which, found, None, site) for which, found in details if found]
 
     hint = ""
     found: list[Answer] = []
     try:
-        for manager, job_id in candidates:
+        for manager, job_id in meant:
             try:
                 path = f"/api/v1/jobs/{manager}/{quote(job_id, safe='', errors='replace')}"
                 found.append(_object(remote.request(path)))
@@ -116,8 +116,12 @@ def read_job(
     return found[0], [f"{other['manager']}/{escaped(other['job_id'])}" for other in found[1:]]
 
 
-def _candidates(given: str, manager: str) -> list[tuple[str, str]]:
-    """The jobs that may be meant: `4711`, `slurm/4711`, or with --manager."""
+def candidates(given: str, manager: str) -> list[tuple[str, str]]:
+    """The jobs that may be meant: `4711`, `slurm/4711`, or with --manager.
+
+    Raises:
+        ConfigError: no job can be called that.
+    """
     head, slash, rest = given.partition("/")
     if not manager and slash and head in MANAGERS:
         manager, given = head, rest

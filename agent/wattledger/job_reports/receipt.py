@@ -16,7 +16,7 @@ from wattledger_exporters.wording import duration, energy, escaped
 
 WIDTH = 80
 _INDENT = " " * 12
-_LABELS = ("user", "account", "partition", "namespace", "pod", "container", "unit")
+LABELS = ("user", "account", "partition", "namespace", "pod", "container", "unit")
 _RUNS_SHOWN = 10
 
 
@@ -53,19 +53,25 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
     labels = ("power", "", "")
     return [
         *_head(answer),
-        *(wrapped for row in body for wrapped in _wrapped(row)),
+        *(part for row in body for part in wrapped(row)),
         *(f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)),
-        *(wrapped for sentence in answer["advice"] for wrapped in _wrapped(f"  {sentence}", "  ")),
+        *(part for sentence in answer["advice"] for part in wrapped(f"  {sentence}", "  ")),
         *_runs(answer),
     ]
 
 
+def title(answer: Mapping[str, Any]) -> str:
+    """The job, its name and its array, on one line."""
+    labels = answer["labels"]
+    said = f"{answer['manager']}/{escaped(answer['job_id'])}  {labels.get('name', '')}".rstrip()
+    if labels.get("array_job_id"):
+        said += f"  (array {labels['array_job_id']}_{labels.get('array_task_id', '?')})"
+    return said[: WIDTH - 1]
+
+
 def _head(answer: Mapping[str, Any]) -> list[str]:
     labels = answer["labels"]
-    title = f"{answer['manager']}/{escaped(answer['job_id'])}  {labels.get('name', '')}".rstrip()
-    if labels.get("array_job_id"):
-        title += f"  (array {labels['array_job_id']}_{labels.get('array_task_id', '?')})"
-    known = [f"{name} {labels[name]}" for name in _LABELS if labels.get(name)]
+    known = [f"{name} {labels[name]}" for name in LABELS if labels.get(name)]
     if not labels.get("user"):
         owner = "of nobody known" if answer["uid"] is None else f"uid {answer['uid']}"
         known.insert(0, owner)
@@ -73,9 +79,9 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
     until = answer["end"] or "now"
     times = f"{state}, from {answer['start']} to {until}: {duration(answer['duration_s'])}"
     return [
-        title[: WIDTH - 1],
-        *_wrapped(f"  {', '.join(known)}", "  "),
-        *_wrapped(f"  {times}", "  "),
+        title(answer),
+        *wrapped(f"  {', '.join(known)}", "  "),
+        *wrapped(f"  {times}", "  "),
     ]
 
 
@@ -113,7 +119,8 @@ def _spans(answer: Mapping[str, Any]) -> list[tuple[float, float]]:
     return spans
 
 
-def _wrapped(line: str, indent: str = _INDENT) -> list[str]:
+def wrapped(line: str, indent: str = _INDENT) -> list[str]:
+    """A line as lines of 80 columns, the later ones indented."""
     return textwrap.wrap(
         line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

@@ -59,15 +59,17 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         return
     rows = [_flat(run) for run in answer["jobs"]]
     cursor = answer["next_cursor"]
+    said = missing(answer)
     if form == "csv":
         print_csv(JOB_COLUMNS, rows)
+        sys.stderr.writelines(f"wattledger: {text}\n" for text in said)
         if cursor:
             sys.stderr.write("wattledger: there are more; --all shows the rest\n")
         return
     own = answer["restricted_to_uid"]
     if not rows:
         whose = f" of uid {own}" if own is not None else ""
-        sys.stdout.write(f"No jobs{whose} found.\n")
+        sys.stdout.write("".join(f"{text}\n" for text in (f"No jobs{whose} found.", *said)))
         return
     from rich.table import Table
     from rich.text import Text
@@ -86,10 +88,10 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
             row["state"],
             str(row["start"] or ""),
             _clock(row["duration_s"]),
-            f"{row['energy_kwh']:,.6f}",
-            f"{row['co2e_g']:,.3f}",
-            f"{row['water_l']:,.4f}",
-            f"{row['held_idle_device_hours']:,.2f}",
+            _number(row["energy_kwh"], 6),
+            _number(row["co2e_g"], 3),
+            _number(row["water_l"], 4),
+            _number(row["held_idle_device_hours"], 2),
             *([row["money"] or "-"] if priced else []),
         )
     notes = []
@@ -97,7 +99,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         notes.append(f"Jobs of uid {own} only.")
     if cursor:
         notes.append("There are more; --all shows the rest.")
-    _print(table, notes)
+    _print(table, [*notes, *said])
 
 
 def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,9 +111,9 @@ def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
         "account": labels.get("account", ""),
         "name": labels.get("name") or labels.get("unit") or labels.get("pod") or "",
         "duration_s": run["duration_s"],
-        "energy_kwh": totals["energy_kwh"]["total"],
+        "energy_kwh": _whole(totals["energy_kwh"]),
         "co2e_g": totals["co2e_g"],
-        "water_l": totals["water_l"]["total"],
+        "water_l": _whole(totals["water_l"]),
         **{name: totals[name] for name in held},
         "energy_uj": totals["exact"]["energy_uj"],
         **_flat_cost(run.get("costs", [])),
@@ -206,6 +208,22 @@ def _print(table: Any, notes: list[str]) -> None:
         console.print(note, style="dim", markup=False, soft_wrap=True)
 
 
-def _clock(duration_s: float) -> str:
+def missing(answer: Mapping[str, Any]) -> list[str]:
+    """What an answer over all nodes says to be missing of it; nothing of one node's."""
+    partial = (f"the API answered in part: {text}" for text in answer.get("warnings", ()))
+    return [printable(text) for text in (*answer.get("missing", ()), *partial)]
+
+
+def _whole(parts: Mapping[str, float] | None) -> float | None:
+    return None if parts is None else parts["total"]
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"
+
+
+def _clock(duration_s: float | None) -> str:
+    if duration_s is None:
+        return "-"
     hours, rest_s = divmod(int(duration_s), 3600)
     return f"{hours}:{rest_s // 60:02}:{rest_s % 60:02}"

@@ -99,6 +99,13 @@ def lines(line: PowerLine, mean_watts: float | None) -> list[str]:
     ]
 
 
+def span_of(start: str | None, end: str | None) -> tuple[float, float] | None:
+    """When a job ran, of instants as the API writes them; None: that is not known."""
+    if not start or not end:
+        return None
+    return datetime.fromisoformat(start).timestamp(), datetime.fromisoformat(end).timestamp()
+
+
 def _when(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
 

@@ -1,0 +1,255 @@
+"""One job over all of its nodes: the receipt of a node's own API, and whose share is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from wattledger.fleet import promql
+from wattledger.fleet.amounts import Families, totals
+from wattledger.fleet.books import Fleet, Target, node_name, target_of
+from wattledger.fleet.labels import labels_of
+from wattledger.fleet.presence import NO_TIMELINE, Presence, clipped, presence, timeline
+from wattledger.fleet.reply import samples
+from wattledger.model.jobs import MANAGERS
+from wattledger.units import NS_PER_S
+from wattledger_exporters.when import iso
+
+COUNTERS = {
+    "job_energy_kwh_total": "kind",
+    "job_co2e_grams_total": "basis",
+    "job_water_liters_total": "origin",
+    "job_held_seconds_total": "",
+    "job_held_idle_joules_total": "",
+    "job_held_idle_seconds_total": "",
+}
+"""A job's counters, and the label of each that is not the job's."""
+MAY_LACK = ("job_held_seconds_total", "job_held_idle_joules_total", "job_held_idle_seconds_total")
+"""Those that a job without GPUs has not."""
+ENERGY = "job_energy_kwh_total"
+UNKNOWN = (
+    *("cost", "costs", "held_idle_cost", "held_idle_costs", "uncertainty", "settled", "quality"),
+    *("estimated_share", "grid", "market_co2e_g", "market_energy_share", "embodied_co2e_g"),
+    *("water_stress_weighted_l", "runs", "run_count", "uid"),
+)
+"""What the metrics do not tell by job; the ledgers of its nodes do."""
+
+
+class _Node(NamedTuple):
+    """What one node says of the job."""
+
+    found: Families
+    targets: set[Target]
+
+
+def find(fleet: Fleet, candidates: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Which of the jobs that may be meant there are, those of the first managers first.
+
+    Args:
+        fleet: where.
+        candidates: (manager, job id), the likeliest first.
+    """
+    ids = list(dict.fromkeys(job_id for _, job_id in candidates))
+    matchers = [promql.one_of("job_id", ids)]
+    managers = list(dict.fromkeys(manager for manager, _ in candidates))
+    if len(managers) < len(MANAGERS):
+        matchers.append(promql.one_of("manager", managers))
+    rows = samples(fleet.ask_last(ENERGY, matchers, "manager, job_id"))
+    known = {(row.labels.get("manager", ""), row.labels.get("job_id", "")) for row in rows}
+    return [candidate for candidate in candidates if candidate in known]
+
+
+def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -> dict[str, Any]:
+    """What `/api/v1/jobs/{manager}/{job_id}` answers on a node, of all nodes together.
+
+    Args:
+        fleet: where.
+        manager: of the job.
+        job_id: of the job.
+        expected: names of nodes that it ran on, for what is missing to be named.
+
+    Returns:
+        The same fields, with None for those in `UNKNOWN`; besides them `nodes`, `missing` (in
+        sentences), `unknown`, `warnings` and `partial`.
+    """
+    matchers = [promql.equal("manager", manager), promql.equal("job_id", job_id)]
+    nodes, whole = _nodes(fleet, matchers)
+    seen = presence(fleet, matchers)
+    pages = _last_pages(fleet, nodes, seen)
+    told = [_told_node(fleet, node, whole, seen, pages) for node in nodes.values()]
+    told.sort(key=lambda row: (-_kwh(row), row["node"]))
+    sums = totals(whole)
+    begin_s, end_s = seen.begin_s, seen.end_s
+    before = begin_s is not None and clipped(fleet.span, begin_s)
+    course = NO_TIMELINE
+    simple = all(fleet.is_simple(target) for node in nodes.values() for target in node.targets)
+    if begin_s is not None and end_s is not None and simple and not before:
+        course = timeline(fleet, matchers, begin_s, end_s)
+    states = {row["state"] for row in told}
+    state = next((name for name in ("running", "silent") if name in states), "ended")
+    energy_j = (sums["energy_kwh"] or {"total": 0.0})["total"] * 3.6e6
+    labels = labels_of(fleet, matchers)
+    missing = [
+        *_silent(told),
+        *_not_there(told, expected),
+        *_not_scraped(whole),
+        *([_before(fleet)] if before else []),
+        *fleet.notes,
+    ]
+    return {
+        **dict.fromkeys(UNKNOWN),
+        "manager": manager,
+        "job_id": job_id,
+        "state": state,
+        "labels": labels.get((manager, job_id), {}),
+        "start": None if begin_s is None or before else _iso(begin_s),
+        "end": None if end_s is None or state == "running" else _iso(end_s),
+        "duration_s": seen.ran_s or None,
+        "totals": sums,
+        "mean_watts": energy_j / seen.ran_s if seen.ran_s and not before else None,
+        "advice": [],
+        "timeline_grain_s": course.grain_s,
+        "timeline": course.moments,
+        "restricted_to_uid": None,
+        "nodes": told,
+        "missing": missing,
+        "unknown": list(UNKNOWN),
+        **provenance(fleet),
+    }
+
+
+def provenance(fleet: Fleet) -> dict[str, Any]:
+    """Of what an answer is: where and of which time it was asked, and what is not whole."""
+    warnings = list(fleet.door.warnings)
+    return {
+        "from": fleet.door.url,
+        "asked_since": _iso(fleet.span.since_s),
+        "asked_until": _iso(fleet.span.until_s),
+        "partial": bool(warnings),
+        "warnings": warnings,
+    }
+
+
+def _nodes(fleet: Fleet, matchers: Sequence[str]) -> tuple[dict[int, _Node], Families]:
+    nodes: dict[int, _Node] = {}
+    whole = Families()
+    for metric, label in COUNTERS.items():
+        own = ("manager", "job_id", *([label] if label else []))
+        for entry in fleet.entries(metric, matchers, own):
+            node = nodes.setdefault(entry.node, _Node(Families(), set()))
+            node.targets.add(entry.target)
+            value_of = entry.key[2] if label else ""
+            node.found.add(metric, value_of, entry.value)
+            whole.add(metric, value_of, entry.value)
+    return nodes, whole
+
+
+def _told_node(
+    fleet: Fleet, node: _Node, whole: Families, seen: Presence, pages: dict[Target, float]
+) -> dict[str, Any]:
+    last_s = {target: seen.last_s.get(target, 0.0) for target in node.targets}
+    newest = max(sorted(node.targets, key=sorted), key=lambda target: last_s[target])
+    power_s = max(last_s.values()) or None
+    page_s = max((pages[target] for target in node.targets if target in pages), default=None)
+    if any(target in seen.now for target in node.targets):
+        state = "running"
+    elif page_s is None or (power_s is not None and page_s <= power_s):
+        state = "silent"
+    else:
+        state = "ended"
+    sums = totals(node.found)
+    energy = sums["energy_kwh"]
+    return {
+        "node": node_name(newest),
+        "labels": dict(sorted(newest)),
+        "state": state,
+        "start": _iso(min((s for t, s in seen.first_s.items() if t in node.targets), default=0)),
+        "last_power": _iso(power_s or 0),
+        "last_page": _iso(page_s or 0),
+        "share": energy["total"] * 3.6e6 / _joules(whole) if energy and _joules(whole) else None,
+        "ledger_known": all(fleet.knows(target) for target in node.targets),
+        "totals": sums,
+    }
+
+
+def _last_pages(fleet: Fleet, nodes: dict[int, _Node], seen: Presence) -> dict[Target, float]:
+    """When each label set's page was last scraped, as far as it is known; now, where it goes on."""
+    targets = {target for node in nodes.values() for target in node.targets}
+    until_s = fleet.span.until_s
+    asked = promql.selector("ledger_info", fleet.match)
+    alive = {
+        target_of(row.labels, ("__name__", "epoch", "storage"))
+        for row in samples(fleet.door.query(asked, until_s))
+    }
+    pages = {target: float(until_s) for target in targets & alive}
+    for target in sorted(targets - alive - seen.now, key=sorted):
+        if fleet.knows(target) and (last_s := fleet.last_page_s(target)) is not None:
+            pages[target] = last_s
+    return pages
+
+
+# ── what is missing, in sentences ───────────────────────────────────────────────────────────────
+
+
+def _silent(told: Sequence[dict[str, Any]]) -> list[str]:
+    found = []
+    for row in told:
+        if row["state"] == "silent":
+            since = row["last_page"] or row["last_power"]
+            when = f"since {since}" if since else "at the end"
+            found.append(
+                f"{row['node']}: nothing was scraped from it {when}, before the job was seen to "
+                "end there; what it drew afterwards is not in these figures"
+            )
+        if not row["ledger_known"]:
+            found.append(
+                f"{row['node']}: it shows no ledger_info, so that a new ledger could not be told "
+                "from the old one"
+            )
+    return found
+
+
+def _not_there(told: Sequence[dict[str, Any]], expected: Iterable[str]) -> list[str]:
+    there = {_host(row["node"]) for row in told}
+    short = {host.partition(".")[0] for host in there}
+    lacking = [
+        name
+        for name in dict.fromkeys(expected)
+        if _host(name) not in there and (_host(name).partition(".")[0] not in short)
+    ]
+    return [f"{name}: nothing of this job was scraped from it" for name in lacking]
+
+
+def _host(node: str) -> str:
+    """The host of an `instance`: without its port, in lower case."""
+    host, _, port = node.rpartition(":")
+    has_port = port.isdigit() and not host.endswith(":")
+    return (host if has_port else node).strip("[]").lower()
+
+
+def _not_scraped(whole: Families) -> list[str]:
+    return [
+        f"wattledger_{metric} was not scraped"
+        for metric in COUNTERS
+        if metric not in MAY_LACK and whole.get(metric) is None
+    ]
+
+
+def _before(fleet: Fleet) -> str:
+    return (
+        f"it ran already at {_iso(fleet.span.since_s)}: counters carry on from before, but for "
+        "nodes whose ledger was begun anew before; --since names an earlier time"
+    )
+
+
+def _kwh(row: dict[str, Any]) -> float:
+    energy = row["totals"]["energy_kwh"]
+    return float(energy["total"]) if energy else 0.0
+
+
+def _joules(whole: Families) -> float:
+    return whole.energy_kwh * 3.6e6
+
+
+def _iso(at_s: float) -> str | None:
+    return iso(round(at_s) * NS_PER_S)

@@ -1,0 +1,269 @@
+"""The jobs of all nodes: what `/api/v1/jobs` answers on one, a row for each job."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from wattledger.errors import ConfigError, WattledgerError
+from wattledger.fleet import promql
+from wattledger.fleet.amounts import Families, totals
+from wattledger.fleet.books import Fleet, Span
+from wattledger.fleet.job import COUNTERS, ENERGY, MAY_LACK, provenance
+from wattledger.fleet.labels import Job, Known, job_of, labels_of
+from wattledger.fleet.reply import courses, samples
+from wattledger.model.jobbooks import JobQuery
+from wattledger.model.jobs import OTHER_JOBS
+from wattledger.units import NS_PER_S
+from wattledger_exporters.when import iso
+
+_COARSE_STEPS = 500
+_STEPS = 11_000
+_BY_JOB = "manager, job_id"
+
+
+class Times(NamedTuple):
+    """When a job was first and last seen to draw power (Unix seconds)."""
+
+    first_s: float
+    last_s: float
+
+
+def span_of(query: JobQuery, now_s: int, given: Mapping[str, str]) -> tuple[Span, JobQuery]:
+    """The span to ask about; with a cursor, that of the first page.
+
+    Raises:
+        ConfigError: the cursor is none of ours, or the span is empty.
+    """
+    since_s, asked_s = query.since_ns // NS_PER_S, now_s
+    if "cursor" in given:
+        since_s, asked_s, offset = _read_cursor(given["cursor"])
+        query = query._replace(after=(offset, 0))
+    if since_s >= asked_s or query.since_ns >= query.until_ns:
+        raise ConfigError([("--since", "lies after --until or in the future")])
+    return Span(since_s, asked_s), query
+
+
+def jobs(fleet: Fleet, query: JobQuery, *, every: bool = False) -> dict[str, Any]:
+    """The answer: one row for each job, all its runs on all its nodes together.
+
+    Args:
+        fleet: where; its span ends now, so that totals are those of now.
+        query: what is asked for; `after` holds the offset of the page.
+        every: all of them, whatever `limit` says.
+
+    Raises:
+        WattledgerError: a filter needs a label that no job shows.
+    """
+    matchers = [promql.equal("manager", query.manager)] if query.manager else []
+    matchers.append(promql.equal("manager", OTHER_JOBS.manager).replace("=", "!=", 1))
+    found = _counters(fleet, matchers)
+    known = labels_of(fleet, matchers)
+    _check_filters(query, known)
+    power = promql.selector("job_power_watts", [*fleet.match, *matchers])
+    rows = samples(fleet.door.query(f"count by ({_BY_JOB}) ({power})", fleet.span.until_s))
+    running = {job_of(row.labels) for row in rows}
+    chosen = [
+        job
+        for job in found
+        if _fits(known.get(job, {}), query)
+        and (not query.state or (query.state == "running") == (job in running))
+    ]
+    until_s = query.until_ns // NS_PER_S
+    coarse: dict[Job, Times] = {}
+    if query.sort == "start" or until_s < fleet.span.until_s:
+        coarse = _coarse_times(fleet, matchers)
+        chosen = [job for job in chosen if job not in coarse or coarse[job].first_s < until_s]
+    chosen.sort(key=lambda job: (_rank(query, found[job], coarse.get(job)), job))
+    if not query.ascending:
+        chosen.reverse()
+    offset = query.after[0] if query.after else 0
+    page = chosen[offset:] if every else chosen[offset : offset + query.limit]
+    more = offset + len(page) < len(chosen)
+    times = coarse | _fine_times(fleet, page)
+    others = _unlisted(fleet)
+    return {
+        "jobs": [
+            _row(fleet, job, found[job], known.get(job, {}), times.get(job), job in running)
+            for job in page
+        ],
+        "next_cursor": _cursor(fleet.span, offset + len(page)) if more else None,
+        "restricted_to_uid": None,
+        "missing": [*_lacking(found.values()), *others, *fleet.notes],
+        **provenance(fleet),
+    }
+
+
+def _counters(fleet: Fleet, matchers: Sequence[str]) -> dict[Job, Families]:
+    found: dict[Job, Families] = {}
+    for metric, label in COUNTERS.items():
+        own = ("manager", "job_id", *([label] if label else []))
+        for key, value in fleet.sums(metric, matchers, own).items():
+            job = key[0], key[1]
+            found.setdefault(job, Families()).add(metric, key[2] if label else "", value)
+    return {job: families for job, families in found.items() if families.get(ENERGY) is not None}
+
+
+def _lacking(found: Iterable[Families]) -> list[str]:
+    everything = list(found)
+    return [
+        f"wattledger_{metric} was not scraped"
+        for metric in COUNTERS
+        if metric not in MAY_LACK
+        and everything
+        and all(families.get(metric) is None for families in everything)
+    ]
+
+
+def _unlisted(fleet: Fleet) -> list[str]:
+    """Jobs that have no series of their own are named, if not by name."""
+    matchers = [promql.equal("manager", OTHER_JOBS.manager)]
+    sums = fleet.sums(ENERGY, matchers, ("manager",))
+    kwh = sum(sums.values())
+    if not kwh:
+        return []
+    text = (
+        f"{kwh:,.3f} kWh are of jobs beyond jobs.max_series, which have no series of their own "
+        '(job_id="(other)"): their nodes know them'
+    )
+    return [text]
+
+
+# ── filters ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_filters(query: JobQuery, known: Known) -> None:
+    """Refuse what the metrics cannot tell."""
+    for name in ("user", "account", "name"):
+        asked = getattr(query, name)
+        if asked and not any(name in labels for labels in known.values()):
+            hint = f'add "{name}" to jobs.labels on the nodes, or ask a node itself'
+            raise WattledgerError(f"no job in this span shows its {name}", hint)
+    if query.user.isdigit() and not any(
+        labels.get("user") == query.user for labels in known.values()
+    ):
+        raise WattledgerError(
+            f"no job shows the user {query.user}", "metrics know users by name, not by uid"
+        )
+
+
+def _fits(labels: Mapping[str, str], query: JobQuery) -> bool:
+    return (
+        (not query.user or labels.get("user") == query.user)
+        and (not query.account or labels.get("account") == query.account)
+        and (not query.name or fnmatchcase(labels.get("name", ""), query.name))
+    )
+
+
+def _rank(query: JobQuery, found: Families, times: Times | None) -> float:
+    if query.sort == "start":
+        return times.first_s if times else 0.0
+    metric = {
+        "energy": ENERGY,
+        "co2e": "job_co2e_grams_total",
+        "held_idle": "job_held_idle_joules_total",
+    }[query.sort]
+    return sum((found.get(metric) or {}).values())
+
+
+# ── times ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _coarse_times(fleet: Fleet, matchers: Sequence[str]) -> dict[Job, Times]:
+    """When each job was seen, to a five-hundredth of the span; none that was scraped is missed."""
+    span = fleet.span
+    step_s = max(1, span.window_ms // 1000 // _COARSE_STEPS)
+    inner = promql.selector("job_power_watts", [*fleet.match, *matchers], step_s * 1000)
+    asked = f"count by ({_BY_JOB}) (count_over_time({inner}))"
+    rows = courses(
+        fleet.door.query_range(asked, span.since_s + step_s, span.until_s + step_s - 1, step_s)
+    )
+    return {
+        job_of(row.labels): Times(
+            max(span.since_s, row.points[0][0] - step_s), min(span.until_s, row.points[-1][0])
+        )
+        for row in rows
+        if row.points
+    }
+
+
+def _fine_times(fleet: Fleet, page: Sequence[Job]) -> dict[Job, Times]:
+    """The same for a page of jobs, to a scrape, or to 4 minutes of 30 days."""
+    span = fleet.span
+    step_s = max(1, span.window_ms // 1000 // _STEPS)
+    window = f"[{promql.duration(span.window_ms)}:{step_s}s]"
+    wanted, first_s, last_s = set(page), dict[Job, float](), dict[Job, float]()
+    for ids in _chunks(sorted({job_id for _, job_id in page})):
+        power = promql.selector("job_power_watts", [*fleet.match, promql.one_of("job_id", ids)])
+        for of, seen in (("min", first_s), ("max", last_s)):
+            asked = f"{of} by ({_BY_JOB}) ({of}_over_time(timestamp({power}){window}))"
+            for row in samples(fleet.door.query(asked, span.until_s)):
+                seen[job_of(row.labels)] = row.value
+    return {
+        job: Times(first_s[job], last_s[job]) for job in wanted & first_s.keys() & last_s.keys()
+    }
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    """As many ids at a time as a URL holds."""
+    chunk: list[str] = []
+    for job_id in ids:
+        if chunk and not _fits_url([*chunk, job_id]):
+            yield chunk
+            chunk = []
+        chunk.append(job_id)
+    if chunk:
+        yield chunk
+
+
+def _fits_url(ids: Sequence[str]) -> bool:
+    return sum(len(promql.quoted(job_id).encode()) * 2 + 3 for job_id in ids) < 4000
+
+
+# ── rows ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _row(
+    fleet: Fleet,
+    job: Job,
+    found: Families,
+    labels: Mapping[str, str],
+    times: Times | None,
+    is_running: bool,
+) -> dict[str, Any]:
+    return {
+        "manager": job[0],
+        "job_id": job[1],
+        "state": "running" if is_running else "ended",
+        "start": None if times is None else iso(round(times.first_s) * NS_PER_S),
+        "end": None if times is None or is_running else iso(round(times.last_s) * NS_PER_S),
+        "duration_s": None
+        if times is None
+        else (fleet.span.until_s if is_running else times.last_s) - times.first_s,
+        "uid": None,
+        "labels": dict(labels),
+        "totals": totals(found),
+        "costs": [],
+        "cost": None,
+        "market_co2e_g": None,
+        "embodied_co2e_g": None,
+    }
+
+
+def _cursor(span: Span, offset: int) -> str:
+    text = f"{span.since_s}.{span.until_s}.{offset}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _read_cursor(text: str) -> tuple[int, int, int]:
+    try:
+        plain = base64.urlsafe_b64decode(text[:256].encode()).decode("ascii")
+        since_s, until_s, offset = (int(part) for part in plain.split("."))
+    except (ValueError, binascii.Error):
+        since_s = until_s = offset = -1
+    if not 0 <= since_s < until_s < 2**34 or not 0 <= offset < 2**32:
+        raise ConfigError([("--cursor", "is not one that this command gave")])
+    return since_s, until_s, offset
