@@ -1,14 +1,45 @@
 #!/bin/sh
-# Removes what prolog_slurmctld.sh wrote: slurmctld's EpilogSlurmctld, run as SlurmUser.
+# Removes what prolog_slurmctld.sh wrote, and where AdminComment is wanted notes that the job has
+# ended: slurmctld's EpilogSlurmctld, run as SlurmUser.
+#
+# It writes one small file at the most, and asks nobody: slurmctld waits for it. The rest is done by
+# wattledger-admin-comments.service, which makes that directory when it is enabled.
 
-directory=${WATTLEDGER_NAMES_DIR:-/run/wattledger-names}
+names=${WATTLEDGER_NAMES_DIR:-/run/wattledger-names}
+ended=${WATTLEDGER_ENDED_DIR:-/run/wattledger-ended}
 
 trap 'exit 0' EXIT HUP INT TERM
 PATH=/usr/bin:/bin LC_ALL=C
 export PATH LC_ALL
+umask 022
 
-case $SLURM_JOB_ID in
-    '' | 0* | *[!0-9]* | ???????????*) ;;
-    *) [ ! -L "$directory" ] && [ -O "$directory" ] && rm -f "$directory/$SLURM_JOB_ID" ;;
-esac </dev/null >/dev/null 2>&1
+ours() { # directory
+    [ ! -L "$1" ] && [ -d "$1" ] && [ -O "$1" ]
+}
+
+note() {
+    # An array's last task has the array's number: its AdminComment would become that of all tasks.
+    called=$SLURM_JOB_ID
+    if [ "$SLURM_ARRAY_JOB_ID" = "$SLURM_JOB_ID" ]; then
+        case $SLURM_ARRAY_TASK_ID in
+            '' | *[!0-9]* | ???????????*) ;;
+            *) called=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID ;;
+        esac
+    fi
+    [ ${#SLURM_JOB_NODELIST} -lt 65536 ] || return
+    new=$ended/.new.$SLURM_JOB_ID.$$
+    if printf '%s\n%s\nend\n' "$called" "$SLURM_JOB_NODELIST" >"$new" &&
+        mv -f "$new" "$ended/$SLURM_JOB_ID"; then
+        return
+    fi
+    rm -f "$new"
+}
+
+main() {
+    case $SLURM_JOB_ID in '' | 0* | *[!0-9]* | ???????????*) return ;; esac
+    ! ours "$names" || rm -f "$names/$SLURM_JOB_ID"
+    ! ours "$ended" || note
+}
+
+main </dev/null >/dev/null 2>&1
 exit 0

@@ -16,7 +16,7 @@ from fakes import FakeClock
 from wattledger.jobs.claims import GpuBy, JobNames, SlurmHooks
 
 HOOKS = Path(__file__).parents[2] / "deploy" / "slurm"
-SCRIPTS = sorted(HOOKS.glob("*.sh"))
+SCRIPTS = sorted(HOOKS.glob("[pe]*log*.sh"))  # what Slurm waits for
 SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 ME = {os.getuid()}

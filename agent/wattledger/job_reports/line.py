@@ -1,0 +1,83 @@
+"""A job's receipt as one line: for the end of a job's output, or Slurm's AdminComment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wattledger_exporters.wording import co2e, energy, escaped, number, percent, printable, water
+
+MISSING = "; missing: "
+"""What stands before the names of nodes without figures; deploy/slurm looks for it."""
+_NAMES_SHOWN = 20
+
+
+def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: str = "") -> str:
+    """What a job has cost, in a line of printable characters that begins with `wattledger: `.
+
+    Args:
+        answer: of `/api/v1/jobs/{manager}/{job_id}`, of one node or, with `nodes`, of many.
+        expected: the nodes that it ran on, by name.
+        here: the node that answered, where it is one.
+    """
+    totals = answer["totals"]
+    kwh, grams, liters = totals["energy_kwh"], totals["co2e_g"], totals["water_l"]
+    told = [
+        "energy unknown" if kwh is None else energy(kwh["total"]),
+        *([] if kwh is None or not kwh["gpu"] else [f"GPUs {energy(kwh['gpu'])}"]),
+        "CO2e unknown" if grams is None else f"{co2e(grams)} CO2e",
+        "water unknown" if liters is None else f"{water(liters['total'])} of water",
+        *_held(totals),
+    ]
+    head = f"wattledger: {answer['manager']}/{escaped(answer['job_id'])}"
+    so_far = "" if answer["state"] == "ended" else " so far"
+    lacking = lacking_nodes(answer, expected, here)
+    nodes = ""
+    if expected:
+        there = len(dict.fromkeys(expected)) - len(lacking)
+        nodes = f" on {there} of {len(dict.fromkeys(expected))} nodes"
+    line = f"{head}{nodes}{so_far}: {', '.join(told)}"
+    if lacking:
+        names = ", ".join(lacking[:_NAMES_SHOWN])
+        more = f" and {len(lacking) - _NAMES_SHOWN} more" if len(lacking) > _NAMES_SHOWN else ""
+        line += f"{MISSING}{names}{more}"
+    return printable(line)
+
+
+def lacking_nodes(
+    answer: Mapping[str, Any], expected: Sequence[str], here: str = ""
+) -> tuple[str, ...]:
+    """Those of the expected nodes of which no figures are in an answer, or not up to its end.
+
+    Names are compared without domain and port, since Slurm and Prometheus call nodes by either.
+
+    Args:
+        answer: as of `receipt_line`.
+        expected: names of nodes.
+        here: the node that answered, where it is one.
+    """
+    rows = answer.get("nodes")
+    known = (
+        {_host(here)}
+        if rows is None
+        else {_host(row["node"]) for row in rows if row["state"] != "silent"}
+    )
+    return tuple(name for name in dict.fromkeys(expected) if _host(name) not in known)
+
+
+def _held(totals: Mapping[str, Any]) -> list[str]:
+    held_h, idle_h = totals["held_device_hours"], totals["held_idle_device_hours"]
+    if not held_h:
+        return []
+    idle = "" if idle_h is None else f", {percent(idle_h / held_h)} of it idle"
+    return [f"{number(held_h)} GPU h held{idle}"]
+
+
+def _host(node: str) -> str:
+    """`gpu01` of `gpu01`, `gpu01:19400`, `GPU01.lab.example.org`; an address as it is."""
+    host, colon, port = node.rpartition(":")
+    if colon and port.isdigit() and (host.startswith("[") or ":" not in host):
+        node = host.strip("[]")
+    if not node.replace(".", "").isdigit():
+        node = node.partition(".")[0] if ":" not in node else node
+    return node.lower()

@@ -1,0 +1,27 @@
+"""Ends with 0 while the daemon's books are kept, for a container's HEALTHCHECK: asks /readyz."""
+
+import http.client
+import os
+import socket
+import sys
+
+SOCKET = os.environ.get("RUNTIME_DIRECTORY", "/run/wattledger") + "/wattledger.sock"
+
+
+def is_ready(path: str, timeout_s: float = 4.0) -> bool:
+    """Whether the daemon that listens at a Unix socket says so."""
+    connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(timeout_s)
+    try:
+        connection.sock.connect(path)
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if is_ready(SOCKET) else 1)

@@ -1,0 +1,267 @@
+#!/bin/sh
+# Installs wattledger's hooks for Slurm, or takes them away; may be run again and again.
+#
+#   deploy/slurm/install.sh                  the node's: prolog, epilog, tmpfiles.d, receipts
+#   deploy/slurm/install.sh --controller     the controller's: names of jobs, AdminComment
+#   deploy/slurm/install.sh --check          installs nothing: are the lines of slurm.conf there?
+#   deploy/slurm/install.sh --uninstall      takes away what it has installed
+#
+#   --destdir DIR       below this directory, for packages; $DESTDIR does the same
+#   --slurm-conf FILE   else $SLURM_CONF, else where Slurm looks for it
+#
+# slurm.conf is read and never written: the lines that are missing are printed, as they have to be.
+# It ends with 0 when all is well, 3 when lines are missing (or, before files go, still there), and
+# 1 or 2 when it could not do its work.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+role=node action=install destdir=${DESTDIR:-} conf=
+
+fail() {
+    echo "install.sh: $1" >&2
+    exit "${2:-1}"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --controller) role=controller ;;
+        --node) role=node ;;
+        --check) action=check ;;
+        --uninstall) action=uninstall ;;
+        --destdir | --slurm-conf)
+            [ $# -gt 1 ] || fail "$1 needs a value" 2
+            case $1 in --destdir) destdir=$2 ;; *) conf=$2 ;; esac
+            shift
+            ;;
+        --help | -h)
+            sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'
+            exit 0
+            ;;
+        *) fail "$1 is no option of mine; --help lists them" 2 ;;
+    esac
+    shift
+done
+
+# ── what is installed where ─────────────────────────────────────────────────────────────────────
+
+# "SOURCE TARGET MODE", without DESTDIR.
+files() {
+    case $role in
+        node)
+            echo "prolog.sh /etc/slurm/prolog.d/50-wattledger.sh 755"
+            echo "epilog.sh /etc/slurm/epilog.d/50-wattledger.sh 755"
+            echo "task_epilog.sh /etc/slurm/wattledger-task-epilog.sh 755"
+            echo "wattledger-jobs.conf /etc/tmpfiles.d/wattledger-jobs.conf 644"
+            ;;
+        controller)
+            echo "prolog_slurmctld.sh /etc/slurm/wattledger-prolog-slurmctld.sh 755"
+            echo "epilog_slurmctld.sh /etc/slurm/wattledger-epilog-slurmctld.sh 755"
+            echo "admin_comments.sh /usr/lib/wattledger/slurm/admin-comments 755"
+            echo "wattledger-names.conf /etc/tmpfiles.d/wattledger-names.conf 644"
+            echo "wattledger-admin-comments.service" \
+                "/etc/systemd/system/wattledger-admin-comments.service 644"
+            echo "wattledger-admin-comments.timer" \
+                "/etc/systemd/system/wattledger-admin-comments.timer 644"
+            ;;
+    esac
+}
+
+put() { # source target mode
+    to=$destdir$2
+    if [ -f "$to" ] && [ ! -L "$to" ] && cmp -s "$here/$1" "$to"; then
+        chmod "$3" "$to"
+        echo "unchanged  $to"
+        return
+    fi
+    mkdir -p "$(dirname "$to")"
+    # In one step: Slurm may be about to run the old one.
+    cp "$here/$1" "$to.new.$$"
+    chmod "$3" "$to.new.$$"
+    mv -f "$to.new.$$" "$to"
+    echo "installed  $to"
+}
+
+take_away() { # source target mode
+    [ -e "$destdir$2" ] || [ -L "$destdir$2" ] || return 0
+    rm -f "$destdir$2"
+    echo "removed    $destdir$2"
+    case $2 in
+        # Only where nobody else has put anything there.
+        *.d/50-wattledger.sh | /usr/lib/wattledger/slurm/*)
+            rmdir "$(dirname "$destdir$2")" 2>/dev/null || :
+            ;;
+    esac
+}
+
+# ── what slurm.conf says ────────────────────────────────────────────────────────────────────────
+
+find_conf() {
+    for candidate in "$conf" "${SLURM_CONF:-}" "$destdir/etc/slurm/slurm.conf" \
+        "$destdir/etc/slurm-llnl/slurm.conf" "$destdir/run/slurm/conf/slurm.conf" \
+        "$destdir/var/spool/slurmd/conf-cache/slurm.conf"; do
+        [ -n "$candidate" ] && [ -r "$candidate" ] && echo "$candidate" && return
+    done
+    [ -z "$conf" ] || fail "$conf cannot be read" 2
+}
+
+# Comments go, lines that end in a backslash go on, included files stand where they are named.
+# https://slurm.schedmd.com/slurm.conf.html: keywords have no case, the later line holds.
+flattened() { # file depth
+    [ "$2" -lt 8 ] || fail "files include each other without end: $1"
+    [ -r "$1" ] || return 0
+    sed -e :a -e '/\\$/N; s/\\\n//; ta' "$1" | sed 's/#.*//' | while read -r line; do
+        case $line in
+            [Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:space:]]*)
+                name=$(echo "${line#???????}" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
+                case $name in /*) ;; *) name=$(dirname "$1")/$name ;; esac
+                flattened "$name" $(($2 + 1))
+                ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done
+}
+
+value_of() { # keyword
+    printf '%s\n' "$flat" | awk -v want="$1" '
+        BEGIN { want = tolower(want) }
+        tolower($0) ~ /^[[:space:]]*(node|partition|down|frontend|nodeset)[a-z]*=/ { next }
+        {
+            for (i = 1; i <= NF; i++) {
+                at = index($i, "=")
+                if (at && tolower(substr($i, 1, at - 1)) == want) {
+                    found = substr($i, at + 1)
+                    gsub(/"/, "", found)
+                }
+            }
+        }
+        END { print found }'
+}
+
+missing=
+want() { # line to be there
+    missing="$missing$1
+"
+}
+
+# Whether a Prolog= runs a file: by its name, by a pattern that matches it, or from a script of the
+# site's that names it.
+runs() { # value target
+    for part in $(set -f; IFS=' ,'; printf '%s\n' $1); do
+        # A pattern is what is wanted here.
+        # shellcheck disable=SC2254
+        case $2 in $part) return 0 ;; esac
+        [ -f "$destdir$part" ] && grep -v '^[[:space:]]*#' "$destdir$part" 2>/dev/null |
+            grep -q -F -- "$2" && return 0
+    done
+    return 1
+}
+
+hook() { # keyword target pattern-or-target for an empty value
+    value=$(value_of "$1")
+    case $value in
+        '' | '(null)') want "$1=$3" ;;
+        *)
+            runs "$value" "$2" ||
+                want "# $1=$value is the site's own: in it, before its last line:
+$2 || :"
+            ;;
+    esac
+}
+
+check_node() {
+    value=$(value_of ProctrackType)
+    [ "$value" = proctrack/cgroup ] || want "ProctrackType=proctrack/cgroup${value:+  # now $value}"
+    hook Prolog /etc/slurm/prolog.d/50-wattledger.sh '/etc/slurm/prolog.d/*'
+    hook Epilog /etc/slurm/epilog.d/50-wattledger.sh '/etc/slurm/epilog.d/*'
+    value=$(value_of PrologFlags)
+    flags=$value
+    for flag in Alloc Contain; do
+        case ,$(printf %s "$value" | tr '[:upper:]' '[:lower:]'), in
+            *,contain,*) ;; # it means Alloc, too
+            *,alloc,*) [ "$flag" = Alloc ] || flags=${flags:+$flags,}$flag ;;
+            *) flags=${flags:+$flags,}$flag ;;
+        esac
+    done
+    [ "$flags" = "$value" ] || want "PrologFlags=$flags"
+    value=$(value_of JobAcctGatherType)
+    if [ "$value" != jobacct_gather/cgroup ] && uses_cgroup_v1; then
+        want "JobAcctGatherType=jobacct_gather/cgroup${value:+  # now $value}"
+    fi
+}
+
+uses_cgroup_v1() {
+    plugin=
+    beside=$(dirname "$conf")/cgroup.conf
+    if [ -r "$beside" ]; then
+        plugin=$(sed 's/#.*//' "$beside" | tr -d '" \t' | tr '[:upper:]' '[:lower:]' |
+            sed -n 's/^cgroupplugin=//p' | tail -n 1)
+    fi
+    case $plugin in
+        cgroup/v1) return 0 ;;
+        cgroup/v2 | disabled) return 1 ;;
+    esac
+    [ ! -e /sys/fs/cgroup/cgroup.controllers ]
+}
+
+check_controller() {
+    hook PrologSlurmctld /etc/slurm/wattledger-prolog-slurmctld.sh \
+        /etc/slurm/wattledger-prolog-slurmctld.sh
+    hook EpilogSlurmctld /etc/slurm/wattledger-epilog-slurmctld.sh \
+        /etc/slurm/wattledger-epilog-slurmctld.sh
+}
+
+# Keywords that name a file of ours itself, and not through a pattern or `… || :` in a script: Slurm
+# drains nodes and requeues jobs when such a file is gone.
+named_directly() {
+    for keyword in Prolog Epilog TaskEpilog PrologSlurmctld EpilogSlurmctld; do
+        value=$(value_of "$keyword")
+        files | while read -r _ target _; do
+            case ,$value, in *,"$target",*) echo "$keyword=$value" ;; esac
+        done
+    done
+}
+
+# ── doing it ────────────────────────────────────────────────────────────────────────────────────
+
+conf=$(find_conf)
+flat=
+[ -z "$conf" ] || flat=$(flattened "$conf" 0)
+
+if [ "$action" = uninstall ]; then
+    named=$(named_directly)
+    if [ -n "$named" ]; then
+        echo "$conf still names what would go. Slurm drains nodes whose prolog or epilog is missing."
+        echo "Take out, \`scontrol reconfigure\`, and run this again:"
+        echo
+        echo "$named"
+        exit 3
+    fi
+    files | while read -r source target mode; do take_away "$source" "$target" "$mode"; done
+    exit 0
+fi
+
+if [ "$action" = install ]; then
+    files | while read -r source target mode; do put "$source" "$target" "$mode"; done
+    if [ -z "$destdir" ] && command -v systemd-tmpfiles >/dev/null; then
+        case $role in
+            node) systemd-tmpfiles --create wattledger-jobs.conf || : ;;
+            # It names SlurmUser's directories; where that is not "slurm", edit it first.
+            controller) systemd-tmpfiles --create wattledger-names.conf || : ;;
+        esac
+    fi
+fi
+
+if [ "$role" = node ]; then check_node; else check_controller; fi
+if [ -z "$conf" ]; then
+    echo "No slurm.conf was found here (--slurm-conf FILE); it needs:"
+elif [ -n "$missing" ]; then
+    echo "$conf lacks:"
+else
+    echo "$conf has all that is needed."
+    exit 0
+fi
+echo
+printf '%s' "$missing"
+echo
+echo "Then: scontrol reconfigure"
+exit 3
