@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types imports unit e2e bench fix clean
+.PHONY: run demo test lint types imports unit e2e bench fix install uninstall deb clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -45,6 +45,19 @@ bench: $(READY) ## the figures of the README, measured again
 fix: $(READY) ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Without the .venv of the checkout: only python3, python3-venv and the package registry.
+export DESTDIR PREFIX SYSCONFDIR EXTRAS OUT
+SYSTEM_PYTHON ?= /usr/bin/python3
+
+install: ## into PREFIX (/usr/local) below DESTDIR: program, units, settings
+	PYTHON=$(SYSTEM_PYTHON) sh deploy/install.sh
+
+uninstall: ## what `install` put there, save settings and books
+	sh deploy/uninstall.sh
+
+deb: ## dist/wattledger_VERSION_ARCHITECTURE.deb, for this machine's release
+	PYTHON=$(SYSTEM_PYTHON) sh deploy/debian/build.sh
 
 clean:
 	rm -rf $(VENV) build dist

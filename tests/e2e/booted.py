@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import site
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +19,8 @@ from e2e.page import Page
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy/systemd"
 UNIT = "wattledger.service"
-PROGRAM = "/opt/wattledger/bin/wattledger"
+PROGRAM = "/usr/bin/wattledger"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,util-linux"
-WRAPPER = """#!/opt/wattledger/bin/python3
-import sys
-from wattledger.cli import main
-sys.exit(main())
-"""
 
 
 class Machine:
@@ -39,8 +32,7 @@ class Machine:
         self._nspawn = subprocess.Popen(
             [
                 "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
-                "--keep-unit", "--link-journal=no", "--private-network", "--console=pipe",
-                f"--bind-ro={site.getsitepackages()[0]}:/srv/libraries", "--boot",
+                "--keep-unit", "--link-journal=no", "--private-network", "--console=pipe", "--boot",
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -63,16 +55,26 @@ class Machine:
     def run(
         self, *command: str, check: bool = True, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        started = self.start(*command)
+        try:
+            out, err = started.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.communicate()
+            raise
+        assert not check or started.returncode == 0, f"{command}: {out}{err}"
+        return subprocess.CompletedProcess(command, started.returncode, out, err)
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """The same, without waiting for its end."""
+        return subprocess.Popen(
             ["nsenter", "-t", str(self.leader), "-m", "-p", "-u", "-n", "-i", "-C", "--", *command],
-            capture_output=True,
-            text=True,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-            timeout=timeout_s,
         )
-        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done
 
     def show(self, name: str) -> str:
         return self.run("systemctl", "show", UNIT, f"--property={name}", "--value").stdout.strip()
@@ -132,29 +134,17 @@ def make_root(root: Path) -> None:
     assert made.returncode == 0, made.stderr
 
 
-def install(root: Path, wheels: Path) -> None:
-    """The program from its wheel in /opt/wattledger, the unit and its settings."""
-    built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels),
-         str(REPOSITORY)],
+def install(root: Path) -> None:
+    """`make install` into the root, and the unit where an administrator may change it."""
+    made = subprocess.run(
+        ["make", "--silent", "install", f"DESTDIR={root}", "PREFIX=/usr"],
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=200,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
-    (wheel,) = wheels.glob("wattledger-*.whl")
-    chroot = ["chroot", str(root), "python3"]
-    subprocess.run([*chroot, "-m", "venv", "--without-pip", "/opt/wattledger"], check=True)
-    (packages,) = (root / "opt/wattledger/lib").glob("python3.*/site-packages")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-    subprocess.run([*pip, str(packages), str(wheel)], check=True, timeout=200)
-    (packages / "libraries.pth").write_text("/srv/libraries\n")
-    program = root / "opt/wattledger/bin/wattledger"
-    program.write_text(WRAPPER)
-    program.chmod(0o755)
-    folder = root / "etc/systemd/system"
-    (folder / UNIT).write_text((DEPLOY / UNIT).read_text())
-    (root / "etc/wattledger").mkdir()
+        timeout=300,
+    )
+    assert made.returncode == 0, made.stderr
+    (root / "etc/wattledger/wattledger.toml").unlink()  # each test writes its own
 
 
 def copied(root: Path, to: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.booted import install, make_root
+from e2e.booted import copied, install, make_root
 from e2e.daemon import Daemon
 
 Start = Callable[..., Daemon]
@@ -56,14 +56,21 @@ def daemon(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def debian_root(
+def bare_debian(
     tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None], as_root: None
 ) -> Path:
-    """A Debian with the program, not to be changed; see `booted`."""
-    need("systemd-nspawn", "mmdebstrap", "nsenter", "chroot")
+    """A Debian without the program, not to be changed; see `booted`."""
+    need("systemd-nspawn", "mmdebstrap", "nsenter", "make")
     if not Path("/etc/debian_version").exists():
         lacking("the container's Debian is made from the host's")
-    folder = tmp_path_factory.mktemp("debian")
-    make_root(folder / "root")
-    install(folder / "root", folder / "wheels")
-    return folder / "root"
+    root = tmp_path_factory.mktemp("debian") / "root"
+    make_root(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def debian_root(bare_debian: Path) -> Path:
+    """A Debian with the program, not to be changed."""
+    root = copied(bare_debian, bare_debian.with_name("installed"))
+    install(root)
+    return root

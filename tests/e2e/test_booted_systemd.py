@@ -93,7 +93,7 @@ def test_it_is_confined(machine: Machine) -> None:
     books = machine.run("stat", "-Lc", "%a", "/var/lib/wattledger").stdout.strip()
     assert books == "700"
     inside = ["nsenter", "-t", pid, "-m", "--"]
-    for place in ("/etc/x", "/opt/wattledger/x", "/sys/x", "/home/x"):
+    for place in ("/etc/x", "/usr/lib/wattledger/x", "/sys/x", "/home/x"):
         assert machine.run(*inside, "touch", place, check=False).returncode != 0, place
 
 

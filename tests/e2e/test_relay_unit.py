@@ -15,7 +15,7 @@ from wattledger.relay.places import places_of
 
 UNIT = DEPLOY / "wattledger-grid.service"
 EXAMPLE = DEPLOY.parents[1] / "configs/relay.toml"
-PROGRAM = "/opt/wattledger/bin/wattledger"
+PROGRAM = "/usr/lib/wattledger/bin/wattledger"
 
 
 def test_the_unit_is_sound_and_well_confined(tmp_path: Path, need: Callable[..., None]) -> None:
