@@ -8,6 +8,7 @@ cpu controller is on (kernel: Documentation/admin-guide/cgroup-v2.rst). v1: `cpu
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,14 +141,28 @@ def owner_uid(layout: Layout, procfs: Path, cgroup: str) -> int | None:
     return None
 
 
-def process_cgroups(procfs: Path, pid: int) -> tuple[str, ...]:
-    """The cgroups that a process is in, v1's first; none where it is gone or may not be seen."""
+def process_cgroups(procfs: Path, pid: int, locate: Callable[[str], str | None]) -> tuple[str, ...]:
+    """The cgroups that a process is in, v1's first; none where it is gone or may not be seen.
+
+    Args:
+        procfs: where it is mounted.
+        pid: of the process.
+        locate: of `Paths`: where in the whole tree a path of v2 is.
+    """
     text = _read(f"{procfs}/{pid}/cgroup")
     if text is None:
         return ()
-    paths = (line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2)
-    # A path that leads out of the reader's own namespace ("/../..") tells nothing.
-    return tuple(dict.fromkeys(p for p in paths if p.startswith("/") and "/.." not in p))
+    found: dict[str, None] = {}
+    for line in text.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon and path.startswith("/"):
+            unified = number == "0" and not controllers
+            # A path that leads out of the reader's own namespace ("/../..") tells nothing.
+            place = locate(path) if unified else path if "/.." not in path else None
+            if place is not None:
+                found[place] = None
+    return tuple(found)
 
 
 def _read(path: str) -> str | None:

@@ -115,7 +115,7 @@ class Locator:
         return found
 
     def _find(self, process: Process) -> Place | Nobody:
-        cgroups = process_cgroups(self._procfs, process.pid)
+        cgroups = process_cgroups(self._procfs, process.pid, self._paths.locate)
         # After its cgroups, so that an id that was used again in between is found out.
         now_ticks = start_ticks(self._procfs, process.pid) if process.start_ticks else 0
         if now_ticks != process.start_ticks:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from wattledger.jobs.namespaces import from_top
 from wattledger.model.jobs import DOCKER, MANAGERS, POD, PODMAN, SLURM, UNIT, USER
 
 CONTAINERS = (DOCKER, PODMAN)
@@ -133,6 +134,7 @@ class Paths:
         managers: Sequence[str] = MANAGERS,
         units: Sequence[str] = (),
         slurm_roots: Sequence[str] = (),
+        own_root: str = "",
     ) -> None:
         """Patterns for one node.
 
@@ -141,7 +143,9 @@ class Paths:
             units: shell patterns of the names of systemd units that are jobs.
             slurm_roots: cgroups below which a slurmd of its own makes its tree, as in a pod;
                 `*` stands for one part of the path.
+            own_root: of `namespaces.own_root`.
         """
+        self._own_root = own_root
         self._managers = frozenset(managers)
         self._rootless = not self._managers.isdisjoint(CONTAINERS)
         self._units = tuple(units)
@@ -164,6 +168,10 @@ class Paths:
         if unit is not None and (any_unit or self._is_named(unit.job_id)):
             found.append(unit)
         return sorted(found, key=lambda place: place.rank)
+
+    def locate(self, path: str) -> str | None:
+        """Where in the whole tree a path of /proc/PID/cgroup is; None: that cannot be told."""
+        return from_top(path, self._own_root)
 
     def at(self, path: str) -> Place | None:
         """The job whose cgroup is exactly this one."""

@@ -32,7 +32,7 @@ class Where(NamedTuple):
 
 def where_is(procfs: Path, paths: Paths, pid: int) -> Where:
     """In which cgroups, and so of which job, a process is."""
-    cgroups = process_cgroups(procfs, pid)
+    cgroups = process_cgroups(procfs, pid, paths.locate)
     places = [place for path in cgroups for place in paths.places(path)[:1]]
     return Where(cgroups, min(places, key=lambda place: place.rank, default=None))
 
