@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types imports unit e2e bench fix install uninstall deb clean
+.PHONY: run demo test lint types imports unit e2e bench dashboards fix install uninstall deb clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,9 @@ e2e: $(READY) ## end to end; .ci/run installs the Debian packages it needs
 
 bench: $(READY) ## the figures of the README, measured again
 	$(BIN)/python -m tests.bench
+
+dashboards: $(READY) ## deploy/grafana/dashboards, made of their code again
+	$(BIN)/python deploy/grafana/build.py
 
 fix: $(READY) ## format, and mend what the linter can
 	$(BIN)/ruff format .

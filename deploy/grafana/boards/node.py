@@ -1,0 +1,165 @@
+"""One node: its devices, its payees, its jobs, and its books beside other meters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana_foundation_sdk.builders import dashboard as build
+
+from boards import kit, shared, variables
+from boards.queries import CARDS, GPUS, HOST, increase, metric, rate, summed
+
+
+def _devices() -> Any:
+    info = f"max by (instance, device, kind, index, model, meter) ({metric('device_info')})"
+    keys = ("instance", "device")
+    return kit.grid(
+        "Devices",
+        "What is metered, by which meter, what it draws now and what it used in the range shown. "
+        "A device that left stays with its totals and `present` 0.",
+        {
+            "instance": ("Node", ""),
+            "device": ("Device", ""),
+            "kind": ("Kind", ""),
+            "index": ("Index", ""),
+            "model": ("Model", ""),
+            "meter": ("Meter", ""),
+            "Value #B": ("Power now", kit.WATT),
+            "Value #C": ("Energy", kit.KWH),
+            "Value #D": ("Held", kit.SHARE),
+            "Value #E": ("Present", kit.NUMBER),
+            "Value #F": ("Unobserved", kit.SECONDS),
+        },
+        kit.row_of(info, "A"),
+        kit.row_of(summed(metric("power_watts"), *keys), "B"),
+        kit.row_of(summed(increase("energy_kwh_total"), *keys), "C"),
+        kit.row_of(summed(metric("job_device_info"), *keys), "D"),
+        kit.row_of(summed(metric("device_present"), *keys), "E"),
+        kit.row_of(summed(increase("unobserved_seconds_total"), *keys), "F"),
+        links={"Node": kit.to_node()},
+        limits={
+            "Present": ((None, kit.RED), (1, kit.GREEN)),
+            "Unobserved": ((None, kit.GREEN), (60, kit.YELLOW), (600, kit.RED)),
+        },
+        drop=("Value #A",),
+        height=9,
+    )
+
+
+def _gpus() -> Any:
+    books = summed(rate("energy_joules_total", GPUS))
+    dcgm = f"sum(DCGM_FI_DEV_POWER_USAGE{{{HOST}}})"
+    panel = kit.lines(
+        "GPUs: books beside DCGM",
+        "The GPUs' power by the books (differences of the energy counter) beside what "
+        "dcgm-exporter reads of the power sensor, and the first less the second. It needs a "
+        "dcgm-exporter on the node.",
+        kit.WATT,
+        kit.series(books, "books"),
+        kit.series(dcgm, "DCGM"),
+        kit.series(f"{books} - {dcgm}", "residual"),
+        minimum=None,
+        span=16,
+    )
+    return kit.line_over(panel, "residual", kit.YELLOW, dashed=True)
+
+
+def board() -> build.Dashboard:
+    """Builds the dashboard."""
+    made = shared.frame(
+        "node",
+        "node",
+        "One node or a few: devices, payees, jobs, and the books beside the BMC and DCGM.",
+        variables.instance(),
+        variables.host(),
+        events=shared.jobs_come_and_go(),
+    )
+    shared.add(
+        made,
+        "At a glance",
+        kit.figure(
+            "IT power",
+            "What the devices draw now, without PUE.",
+            kit.WATT,
+            kit.now(summed(metric("power_watts"))),
+        ),
+        kit.figure(
+            "IT energy",
+            "Energy of the devices in the range shown.",
+            kit.KWH,
+            kit.now(shared.energy_in_range()),
+        ),
+        kit.figure(
+            "CO2e",
+            "Operational emissions of facility energy in the range shown.",
+            kit.GRAM,
+            kit.now(summed(increase("co2e_grams_total"))),
+        ),
+        kit.figure(
+            "Jobs on the node",
+            "Jobs that run on the nodes chosen: those that have a power now.",
+            kit.COUNT,
+            kit.now(f"count({metric('job_power_watts')})"),
+        ),
+        kit.figure(
+            "GPUs that nobody holds",
+            "GPUs present less the shares that jobs hold.",
+            kit.COUNT,
+            kit.now(f"sum({metric('device_present', CARDS)}) - sum({metric('job_device_info')})"),
+            limits=((None, kit.GREEN), (1, kit.YELLOW), (4, kit.RED)),
+            decimals=1,
+        ),
+        kit.figure(
+            "Unobserved time",
+            "Seconds in the range shown in which nothing measured some device, the longest of "
+            "the devices. No energy is booked for it.",
+            kit.SECONDS,
+            kit.now(f"max({increase('unobserved_seconds_total')})"),
+            limits=((None, kit.GREEN), (60, kit.YELLOW), (600, kit.RED)),
+        ),
+    )
+    shared.add(
+        made,
+        "The books against the wall",
+        shared.books_against_the_wall(),
+        *shared.balance_figures(),
+    )
+    devices = kit.lines(
+        "Power by device",
+        "IT power of each device, mean of the last commit window.",
+        kit.WATT,
+        kit.series(summed(metric("power_watts"), "instance", "device"), "{{device}}"),
+        stacked=True,
+        height=10,
+        calcs=("lastNotNull",),
+    )
+    jobs = kit.lines(
+        "Power by job",
+        "IT power of each job on the node, with its part of CPUs, memory and the rest.",
+        kit.WATT,
+        kit.series(
+            summed(metric("job_power_watts"), "manager", "job_id"), "{{manager}} {{job_id}}"
+        ),
+        stacked=True,
+        height=10,
+        links=[
+            kit.link(
+                "Show the job",
+                f"/d/wattledger-job?{kit.KEEP}&var-manager=${{__field.labels.manager}}"
+                "&var-job_id=${__field.labels.job_id}",
+            )
+        ],
+    )
+    shared.add(made, "Devices and jobs", devices, jobs, _devices(), shared.job_table())
+    quality = kit.lines(
+        "How the energy was found",
+        "metered: differences of an energy counter. integrated: a power sensor over time. "
+        "estimated: a model or a constant. recovered: a counter moved while nobody read it, as "
+        "over a restart.",
+        kit.WATT,
+        kit.series(summed(rate("energy_quality_joules_total"), "quality"), "{{quality}}"),
+        stacked=True,
+        span=8,
+    )
+    shared.add(made, "How well it is known", _gpus(), quality)
+    return made
