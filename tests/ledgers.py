@@ -120,6 +120,7 @@ def opened(
     steps: Sequence[str] | None = None,
     linger_ns: int = 900 * NS_PER_S,
     max_series: int = 1000,
+    exporters: tuple[str, ...] = (),
 ) -> SqliteLedger:
     """A ledger with the real footprint."""
     return open_ledger(
@@ -133,6 +134,7 @@ def opened(
         steps=steps,
         linger_ns=linger_ns,
         max_series=max_series,
+        exporters=exporters,
     )
 
 
@@ -233,6 +235,7 @@ SCHEMA_5 = (
 
 def take_back_schema_5(connection: sqlite3.Connection) -> None:
     """Leaves a ledger as schema 4 had it."""
+    connection.execute("DROP TABLE run_export")  # which schema 6 added
     for name in SCHEMA_5:
         connection.execute(f"DROP TABLE {name}")
     connection.execute("DROP INDEX price_found")

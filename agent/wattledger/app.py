@@ -21,6 +21,7 @@ from wattledger.clock import SystemClock, TickGrid
 from wattledger.config import Config
 from wattledger.config.site_market import embodied
 from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
+from wattledger.exporter_build import build_exporters
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs.claiming import GpuClaims
 from wattledger.ledger import LedgerReader
@@ -28,6 +29,7 @@ from wattledger.meters.nvml.meter import NvmlMeter
 from wattledger.model import Snapshot
 from wattledger.model.measuring import GpuNames
 from wattledger.model.running import RunRequest, RunResult, RunTicket
+from wattledger.outbox import DeliveringLedger
 from wattledger.payroll import known_runs, remembered_runs
 from wattledger.run_desk import RunDesk
 from wattledger.sampler import SITE_NOTE, Sampler
@@ -37,14 +39,14 @@ from wattledger.settling_ledger import SettlingLedger
 from wattledger.site_build import site_feed
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
-from wattledger_exporters.http import HttpServer, PageStore, inherited_sockets
-from wattledger_exporters.prometheus import Renderer
+from wattledger_exporters.http import HttpServer, inherited_sockets
 
 log = logging.getLogger(__name__)
 
 FIRST_TURN_S = 0.6  # the first page waits this long for meters that are slow to open
 FIRST_CLAIMS_S = 0.5  # and for a kubelet that is slow to answer
 LAST_TURN_S = 0.8  # and the end for their last turn
+LAST_PUSH_S = 0.5  # and for the exporters' last delivery
 REST_S = 1.0  # what waits for jobs looks as often whether it is to end
 RELEASE_WAIT_S = 10.0
 RESTART_EXIT = 75  # EX_TEMPFAIL of sysexits.h: systemd's Restart=on-failure starts it again
@@ -83,7 +85,8 @@ class App(BooksDoor):
         self._snapshot: Snapshot | None = None
 
         path = build.ledger_path(config)
-        self._ledger = SettlingLedger(build.ledger(config, self._clock))
+        self._deliveries = DeliveringLedger(build.ledger(config, self._clock))
+        self._ledger = SettlingLedger(self._deliveries)
         try:
             self._reader = LedgerReader(path)
             self._settling = SettleDesk(
@@ -146,11 +149,12 @@ class App(BooksDoor):
                 self._ask_commit,
                 self._sampler.read_at_ns,
             )
-            self._renderer = Renderer()
-            self._pages = PageStore(self._clock, int(config.sampling.commit_interval))
+            self._exporters, page = build_exporters(
+                config, self._clock, self._deliveries, self._reader.another()
+            )
             self._http = HttpServer(
                 self,
-                self._pages,
+                page.pages,
                 listen=config.http.listen,
                 web_config=Path(config.http.web_config) if config.http.web_config else None,
                 socket=build.socket_path(config),
@@ -251,6 +255,7 @@ class App(BooksDoor):
         self._sampler.tick()
         self._newcomers.start()
         self._settling.start()
+        self._exporters.start()
         self._commit()
         self._http.welcome()
         self._say_ready()
@@ -299,14 +304,13 @@ class App(BooksDoor):
                     self._stop.set()
 
     def _commit(self) -> None:
-        snapshot = replace(self._sampler.commit(), claim_faults=self._bindings.faults())
-        self._snapshot = snapshot
-        created = self._config.http.created_timestamps
-        rendered_ns = self._clock.now().monotonic_ns
-        labels = self._config.jobs.labels
-        self._pages.publish(
-            self._renderer.render(snapshot, rendered_ns, created=created, labels=labels)
+        snapshot = replace(
+            self._sampler.commit(),
+            claim_faults=self._bindings.faults(),
+            exporters=self._exporters.statuses(),
         )
+        self._snapshot = snapshot
+        self._exporters.take(snapshot)
         with self._committed:
             self._commits += 1
             self._committed.notify_all()
@@ -328,6 +332,9 @@ class App(BooksDoor):
                 log.warning("meter %s does not come to an end; leaving without it", meter.name)
         self._sampler.tick()
         self._commit()
+        self._exporters.stop(LAST_PUSH_S)
+        if self._deliveries.is_behind:  # what a receiver has acknowledged does not come again
+            self._sampler.commit()
         self._http.stop(0.3)
         self._reader.close()
         self._ledger.close()
@@ -381,7 +388,7 @@ class App(BooksDoor):
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name
-                for name in ("sampling", "meters", "jobs", "path", "ledger", "http")
+                for name in ("sampling", "meters", "jobs", "path", "ledger", "http", "exporters")
                 if getattr(config, name) != getattr(self._config, name)
             ]
             self._config = replace(self._config, site=config.site, grid=config.grid, log=config.log)

@@ -15,6 +15,7 @@ from wattledger.config.site_market import market
 from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.footprint import footprint
 from wattledger.errors import LedgerError
+from wattledger.exporter_build import run_exporters
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
 from wattledger.grid.feed import Feed
@@ -32,6 +33,7 @@ from wattledger.jobs.claims import (
     PodUids,
     SlurmHooks,
 )
+from wattledger.jobs.namespaces import own_root
 from wattledger.jobs.paths import Paths
 from wattledger.jobs.runs import RunRegistry, WithRuns, where_is
 from wattledger.jobs.runs.registry import BURST, ClaimGpus
@@ -198,7 +200,8 @@ def run_registry(
 def job_paths(config: Config) -> Paths:
     """Which cgroups are jobs', as the settings say."""
     wanted = config.jobs
-    return Paths(wanted.managers, wanted.units, wanted.slurm.roots)
+    own = own_root(Path(config.path.sysfs))
+    return Paths(wanted.managers, wanted.units, wanted.slurm.roots, own)
 
 
 def job_watch(
@@ -356,6 +359,7 @@ def ledger(config: Config, clock: Clock) -> SqliteLedger:
         procfs=Path(config.path.procfs),
         linger_ns=int(config.jobs.linger),
         max_series=config.jobs.max_series,
+        exporters=run_exporters(config),
     )
 
 

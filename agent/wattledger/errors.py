@@ -9,7 +9,8 @@ WattledgerError                 every error that a person may see: a sentence an
 │   └── LedgerLocked            another process keeps them
 ├── CommitFailed                this commit was not written; nothing is lost, it is tried again
 ├── ListenError                 the address, the socket or the web configuration cannot be served
-└── DaemonUnreachable           the command line found no daemon to ask
+├── DaemonUnreachable           the command line found no daemon to ask
+└── ExportFailed                this exporter could not deliver now; it is tried again
 
 Programming errors are none of these: they crash, and systemd starts the daemon again.
 """
@@ -99,6 +100,22 @@ class ListenError(WattledgerError):
 
 class DaemonUnreachable(WattledgerError):
     """No daemon answers where the command line looked."""
+
+
+class ExportFailed(WattledgerError):
+    """An exporter that could not deliver.
+
+    Attributes:
+        reason: lower-case words with underscores, a label of `wattledger_exporter_errors_total`.
+        retry_after_s: how long to leave it alone; None: longer each time it fails.
+    """
+
+    def __init__(
+        self, reason: str, message: str, hint: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class RunRefused(WattledgerError):

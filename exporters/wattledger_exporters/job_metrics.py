@@ -9,7 +9,7 @@ from wattledger import units
 from wattledger.model import Amounts, Basis, Kind, Snapshot
 from wattledger.model.jobbooks import Cells, JobBooks, PastRuns, RunBook, UserKey, sum_of
 from wattledger.model.jobs import OTHER_JOBS, Holding, JobKey
-from wattledger_exporters.lines import Families
+from wattledger_exporters.lines import Samples
 
 USER_LABEL = "user"
 NO_PAST = PastRuns()
@@ -25,7 +25,7 @@ def job_runs(books: JobBooks) -> dict[JobKey, list[RunBook]]:
     return jobs
 
 
-def add_jobs(page: Families, snapshot: Snapshot, labels: Sequence[str]) -> None:
+def add_jobs(page: Samples, snapshot: Snapshot, labels: Sequence[str]) -> None:
     """The series of jobs and users.
 
     Args:
@@ -50,7 +50,7 @@ def add_jobs(page: Families, snapshot: Snapshot, labels: Sequence[str]) -> None:
 
 
 def _job(
-    page: Families,
+    page: Samples,
     key: JobKey,
     runs: Sequence[RunBook],
     past: PastRuns,
@@ -71,7 +71,7 @@ def _job(
     page.add_info("job_info", {"manager": key.manager, "job_id": key.job_id, **known})
 
 
-def _users(page: Families, books: JobBooks, *, by_account: bool) -> None:
+def _users(page: Samples, books: JobBooks, *, by_account: bool) -> None:
     sums: dict[UserKey, Amounts] = {}
     for key, amounts in books.users.items():
         if not by_account:  # nobody asked for it
@@ -84,7 +84,7 @@ def _users(page: Families, books: JobBooks, *, by_account: bool) -> None:
         page.add("user_water_liters_total", units.liters(sums[key].water_grid_ul), *key, "grid")
 
 
-def _totals(page: Families, key: JobKey, cells: Cells, first_ns: int) -> None:
+def _totals(page: Samples, key: JobKey, cells: Cells, first_ns: int) -> None:
     if not cells:
         return
     # Plain sums: with a hundred jobs, tuples made on the way are half of what the page costs.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest as text_page
@@ -192,6 +192,22 @@ class _Family:
     def lengths(self) -> tuple[int, int, int]:
         """How many lines there are of each sort."""
         return len(self.all), len(self.plain), len(self.created)
+
+
+class Samples(Protocol):
+    """What a snapshot's samples are put into; a page is one, see `Families`."""
+
+    def add(self, name: str, value: float, *labels: str, created_ns: int = 0) -> None:
+        """One sample of the catalogue's metric `name`; `created_ns`: first booked, 0: unknown."""
+        ...
+
+    def add_info(self, name: str, labels: Mapping[str, str]) -> None:
+        """One sample of an info family with more labels than the catalogue names."""
+        ...
+
+    def group(self, key: Hashable, state: tuple[object, ...], fill: Callable[[], None]) -> None:
+        """The samples of something that often stands still; see `Families.group`."""
+        ...
 
 
 class Families:

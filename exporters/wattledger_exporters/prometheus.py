@@ -21,7 +21,7 @@ from wattledger.model.sums import NO_SUMS, Weighed, read_node
 from wattledger.model.sums import total as total_of
 from wattledger_exporters.bands import bands_now
 from wattledger_exporters.job_metrics import add_jobs
-from wattledger_exporters.lines import Families, Lines
+from wattledger_exporters.lines import Families, Lines, Samples
 
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for a gzip header
 _PROCESS = ProcessCollector(registry=None)
@@ -84,7 +84,7 @@ class _Sums:
         self.kinds = sorted({device.kind for device in self.devices.values()})
 
 
-def _books(page: Families, snapshot: Snapshot) -> None:
+def _books(page: Samples, snapshot: Snapshot) -> None:
     sums = _Sums(snapshot.books)
     bases = defaultdict(set)
     for name, basis in sums.by_basis:
@@ -146,7 +146,7 @@ def _books(page: Families, snapshot: Snapshot) -> None:
     _devices(page, snapshot, sums.devices)
 
 
-def _devices(page: Families, snapshot: Snapshot, devices: dict[str, DeviceInfo]) -> None:
+def _devices(page: Samples, snapshot: Snapshot, devices: dict[str, DeviceInfo]) -> None:
     epoch_ns = snapshot.books.epoch_start_ns
     for name in sorted(devices):
         info = devices[name]
@@ -165,7 +165,7 @@ def _devices(page: Families, snapshot: Snapshot, devices: dict[str, DeviceInfo])
             page.add("counter_resets_total", record.resets, name, created_ns=epoch_ns)
 
 
-def _grid(page: Families, snapshot: Snapshot) -> None:
+def _grid(page: Samples, snapshot: Snapshot) -> None:
     grid, site = snapshot.grid, snapshot.site
     signal = grid.signal
     labels = (signal.zone, signal.source, signal.basis, "true" if grid.estimated else "false")
@@ -207,7 +207,7 @@ def _grid(page: Families, snapshot: Snapshot) -> None:
             page.add("uncertainty_ratio", band.high, quantity, "high")
 
 
-def _beside(page: Families, snapshot: Snapshot) -> None:
+def _beside(page: Samples, snapshot: Snapshot) -> None:
     books, site, rates = snapshot.books, snapshot.site, snapshot.embodied
     node = read_node(books.notes)
     # What is in force now is there from the first page, so that its counter has a 0.
@@ -233,7 +233,7 @@ def _beside(page: Families, snapshot: Snapshot) -> None:
             )
 
 
-def _meters(page: Families, snapshot: Snapshot) -> None:
+def _meters(page: Samples, snapshot: Snapshot) -> None:
     started_ns = snapshot.started_ns
     for meter in snapshot.meters:
         page.add("meter_up", int(meter.up), meter.meter)
@@ -248,7 +248,7 @@ def _meters(page: Families, snapshot: Snapshot) -> None:
         page.add("meter_missed_ticks_total", meter.missed_ticks, meter.meter, created_ns=started_ns)
 
 
-def _ledger(page: Families, snapshot: Snapshot) -> None:
+def _ledger(page: Samples, snapshot: Snapshot) -> None:
     books, ledger = snapshot.books, snapshot.ledger
     page.add("build_info", 1, snapshot.version, snapshot.simulated)
     page.add("ledger_info", 1, books.epoch, ledger.storage)
@@ -262,10 +262,65 @@ def _ledger(page: Families, snapshot: Snapshot) -> None:
     page.add("ledger_size_bytes", ledger.size_bytes)
 
 
+def _exporters(page: Samples, snapshot: Snapshot) -> None:
+    started_ns = snapshot.started_ns
+    for exporter in snapshot.exporters:
+        name = exporter.exporter
+        page.add("exporter_up", int(exporter.up), name)
+        if exporter.last_success_ns:
+            page.add(
+                "exporter_last_success_timestamp_seconds",
+                units.seconds(exporter.last_success_ns),
+                name,
+            )
+        for reason, count in sorted(exporter.errors.items()):
+            page.add("exporter_errors_total", count, name, reason, created_ns=started_ns)
+        if exporter.delivered_runs is not None:
+            page.add(
+                "exporter_runs_delivered_total",
+                exporter.delivered_runs,
+                name,
+                created_ns=started_ns,
+            )
+        if exporter.backlog is not None:
+            page.add("exporter_runs_waiting", exporter.backlog.waiting, name)
+            page.add("exporter_runs_refused", exporter.backlog.refused, name)
+
+
+def fill(page: Samples, snapshot: Snapshot, labels: Sequence[str]) -> None:
+    """Put all of a snapshot's samples into a page.
+
+    Args:
+        page: takes them.
+        snapshot: what to show.
+        labels: `jobs.labels`: what is shown of jobs besides their ids.
+    """
+    for part in (_books, _beside, _grid, _meters, _ledger, _exporters):
+        part(page, snapshot)
+    add_jobs(page, snapshot, labels)
+
+
 def _gzip(body: bytes) -> bytes:
     # Level 1: a thirtieth of the time of level 9, for a page that is a tenth larger.
     packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
     return packer.compress(body) + packer.flush()
+
+
+class TextRenderer:
+    """Renders page after page as text only, without the `process_*` metrics.
+
+    For files that another exporter shows, which has `process_*` metrics of its own: the same name
+    twice would spoil all of its page.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+
+    def render(self, snapshot: Snapshot, labels: Sequence[str] = ()) -> bytes:
+        """The page of a snapshot as Prometheus text; see `Renderer.render`."""
+        page = Families(self._lines)
+        fill(page, snapshot, labels)
+        return page.pages()[0]
 
 
 class Renderer:
@@ -293,8 +348,6 @@ class Renderer:
             labels: `jobs.labels`: what is shown of jobs besides their ids.
         """
         page = Families(self._lines, created=created)
-        for fill in (_books, _beside, _grid, _meters, _ledger):
-            fill(page, snapshot)
-        add_jobs(page, snapshot, labels)
+        fill(page, snapshot, labels)
         text, openmetrics = page.pages(_PROCESS.collect() if process else ())
         return Page(text, _gzip(text), openmetrics, _gzip(openmetrics), rendered_ns)

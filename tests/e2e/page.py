@@ -12,6 +12,8 @@ OF_PROCESS = (
     "meter_errors_total",
     "meter_missed_ticks_total",
     "ledger_commit_errors_total",
+    "exporter_errors_total",
+    "exporter_runs_delivered_total",
 )
 
 Series = tuple[str, tuple[tuple[str, str], ...]]

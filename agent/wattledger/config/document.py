@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from wattledger import setting
 from wattledger.config.grid_settings import GridSettings, GridSource
 from wattledger.config.settings import Config
 from wattledger.config.site_settings import ContractSettings, Site
+from wattledger.exporter_plugins import SHIPPED, find_plugin
 from wattledger.units import NS_PER_S, NS_PER_US, format_duration
 
 _HEAD = """\
@@ -48,6 +50,12 @@ def default_toml() -> str:
             lines += _comment(item.metadata["doc"])
             value = item.metadata["example"] or _toml(item.default, str)
             lines.append(f"# {item.name} = {value}")
+    for name, table in _shipped_exporters():
+        lines += ["", *_comment(_exporter_doc(table)), f"# [exporters.{name}]"]
+        for item in fields(table):
+            lines += _comment(item.metadata["doc"])
+            value = item.metadata["example"] or _toml(item.default, _kind(table(), item))
+            lines.append(f"# {item.name} = {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +83,15 @@ def effective_toml(config: Config) -> str:
                 value = getattr(one, item.name)
                 if value is not None:
                     lines.append(f"{item.name} = {_toml(value, _kind(one, item))}")
+    for name, settings in config.exporters:
+        lines += ["", f"[exporters.{name}]"]
+        for item in fields(settings):
+            value = getattr(settings, item.name)
+            lines.append(
+                f"# {item.name} is not set"
+                if value is None
+                else f"{item.name} = {_toml(value, _kind(settings, item))}"
+            )
     return "\n".join(lines).lstrip() + "\n"
 
 
@@ -83,7 +100,9 @@ def reference_markdown() -> str:
     parts: list[str] = []
     listed = [(f"[{name}]", table()) for name, table, _ in _LISTS]
     docs = {f"[{name}]": _list_doc(name, owner) for name, _, owner in _LISTS}
-    for table, instance in [*_tables(Config()), *listed]:
+    exporters = [(f"exporters.{name}", table()) for name, table in _shipped_exporters()]
+    docs |= {f"exporters.{name}": _exporter_doc(table) for name, table in _shipped_exporters()}
+    for table, instance in [*_tables(Config()), *listed, *exporters]:
         parts += ["", f"### `[{table}]`", ""]
         parts += [docs[table], ""] if table in docs else []
         parts += ["| key | default | meaning |", "| --- | --- | --- |"]
@@ -98,7 +117,11 @@ def reference_markdown() -> str:
 
 def _tables(config: Config) -> Iterator[tuple[str, Any]]:
     """Every table with at least one value of its own, by its dotted name."""
-    pending: list[tuple[str, Any]] = [(f.name, getattr(config, f.name)) for f in fields(config)]
+    pending: list[tuple[str, Any]] = [
+        (f.name, getattr(config, f.name))
+        for f in fields(config)
+        if is_dataclass(getattr(config, f.name))
+    ]
     while pending:
         name, instance = pending.pop(0)
         nested = [
@@ -109,6 +132,18 @@ def _tables(config: Config) -> Iterator[tuple[str, Any]]:
         if len(nested) < len(fields(instance)):
             yield name, instance
         pending = nested + pending
+
+
+def _shipped_exporters() -> Iterator[tuple[str, Any]]:
+    """Our exporters that have settings: name, and what those are."""
+    for name in sorted(SHIPPED):
+        table = find_plugin(name).settings
+        if fields(table):
+            yield name, table
+
+
+def _exporter_doc(table: Any) -> str:
+    return f"{inspect.cleandoc(table.__doc__ or '')} With the table the exporter is on."
 
 
 def _list_doc(name: str, owner: Any) -> str:

@@ -13,6 +13,7 @@ import cattrs
 from wattledger import setting
 from wattledger.config import structure
 from wattledger.config.check import semantic_faults
+from wattledger.config.exporter_tables import EXPORTERS, exporter_faults, read_exporters
 from wattledger.config.settings import Config
 from wattledger.config.structure import Fault
 from wattledger.errors import ConfigError
@@ -57,6 +58,8 @@ def parse_config(text: str, source: str = "configuration") -> Config:
         for path, text in semantic_faults(config)
         if path not in known and not (renumbered and path.startswith("grid.source["))
     ]
+    if not faults:
+        faults += exporter_faults(config.exporters)
     if faults:
         raise ConfigError(sorted(faults), source)
     return config
@@ -69,6 +72,9 @@ def _structure(tree: dict[str, Any], faults: list[Fault]) -> Config:
     for key, value in tree.items():
         if key not in hints:
             faults.append((key, structure.unknown(key, list(hints))))
+            continue
+        if key == EXPORTERS:
+            sections[key] = read_exporters(value, _CONVERTER, faults)
             continue
         try:
             sections[key] = _CONVERTER.structure(value, hints[key])

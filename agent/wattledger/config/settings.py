@@ -7,7 +7,7 @@ generated from it. Times are ns inside, written as "5s" or "1h30m" in the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from wattledger.config.embodied_settings import EmbodiedSettings
 from wattledger.config.grid_settings import GridSettings
@@ -289,6 +289,18 @@ class Log:
     )
 
 
+class ExporterTable(NamedTuple):
+    """A table `[exporters.NAME]`.
+
+    Attributes:
+        name: of the exporter.
+        settings: of the class that its plugin names.
+    """
+
+    name: str
+    settings: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings."""
@@ -303,3 +315,4 @@ class Config:
     ledger: LedgerSettings = setting(LedgerSettings, "")
     http: Http = setting(Http, "")
     log: Log = setting(Log, "")
+    exporters: tuple[ExporterTable, ...] = setting((), "")

@@ -96,7 +96,8 @@ def unknown(key: str, known: Sequence[str]) -> str:
     import difflib  # a daemon whose settings are right keeps no memory for it
 
     near = difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
+    those = f"the keys here are {', '.join(known)}" if known else "there are no keys here"
+    remedy = f"did you mean {near[0]}?" if near else those
     return f"unknown key; {remedy}"
 
 

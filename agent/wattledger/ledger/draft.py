@@ -12,6 +12,7 @@ from wattledger.errors import LedgerError
 from wattledger.ledger import rows
 from wattledger.ledger.job_draft import JobDraft, Read
 from wattledger.ledger.restate import load_restatements, write_corrections
+from wattledger.ledger.run_exports import settle_deliveries
 from wattledger.ledger.settle import load_settled
 from wattledger.model import (
     Amounts,
@@ -173,6 +174,7 @@ class Draft:
         self._write_devices(connection)
         increments = self._write_entries(connection, identities, recent, footprint)
         totals = self._write_totals(connection, identities, increments)
+        settle_deliveries(connection, self._batch.deliveries)
         jobs = self._jobs.write(
             connection,
             lambda payee: identities.payee(connection, payee),
@@ -180,6 +182,7 @@ class Draft:
             self._read,
             sums=self._batch.sums,
             doubtful=self._doubtful is not None,
+            commit=commits,
         )
         batch, old = self._batch, self._old
         settled, restatements = old.settled, old.restatements

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from wattledger.ledger import run_rows
+from wattledger.ledger.run_exports import queue_runs
 from wattledger.ledger.user_draft import count_users
 from wattledger.model import Instant, Payee
 from wattledger.model.jobbooks import (
@@ -40,14 +41,30 @@ class JobDraft:
     """The jobs' part of a commit in the making."""
 
     def __init__(
-        self, old: JobBooks, runs: tuple[JobRun, ...], now: Instant, linger_ns: int, max_series: int
+        self,
+        old: JobBooks,
+        runs: tuple[JobRun, ...],
+        now: Instant,
+        linger_ns: int,
+        max_series: int,
+        exporters: tuple[str, ...] = (),
     ) -> None:
-        """Args as for `Draft`, and how long an ended job stays, and how many have a series."""
+        """A draft that has written nothing.
+
+        Args:
+            old: the committed state.
+            runs: as in `Batch`.
+            now: when.
+            linger_ns: how long an ended job stays.
+            max_series: how many have a series.
+            exporters: those that deliver ended runs.
+        """
         self._old = old
         self._runs = {run.payee: run for run in runs}
         self._now = now
         self._linger_ns = linger_ns
         self._max_series = max_series
+        self._exporters = exporters
 
     def write(
         self,
@@ -58,6 +75,7 @@ class JobDraft:
         *,
         sums: Mapping[Payee, Sums],
         doubtful: bool,
+        commit: int,
     ) -> JobBooks:
         """Writes the rows; returns the books once they are committed.
 
@@ -68,12 +86,14 @@ class JobDraft:
             read: what earlier tries of this commit read; added to.
             sums: run → what its sums beside the amounts grow by.
             doubtful: an earlier try may have reached the file.
+            commit: its number.
         """
         touched = dict.fromkeys((*self._runs, *grown, *sums))
         if doubtful:
             touched.update(dict.fromkeys((*self._old.runs, *read.runs)))
         books = dict(self._old.runs)
         changed: dict[Payee, RunBook] = {}
+        ended: list[Payee] = []
         for payee in touched:
             before = self._before(connection, payee, read)
             after = self._after(
@@ -82,6 +102,8 @@ class JobDraft:
             books[payee] = after
             if doubtful or _differs(before, after) or payee not in self._old.runs:
                 changed[payee] = after
+            if after.run.end_ns and _differs(before, after):
+                ended.append(payee)
         past, unlisted = self._admit(connection, books, read)
         rows = [(payee_id(payee), book) for payee, book in changed.items()]
         connection.executemany(
@@ -99,6 +121,7 @@ class JobDraft:
             run_rows.UPSERT_RUN_SUMS,
             ((number, to_text(book.sums)) for number, book in rows if book.sums != NO_SUMS),
         )
+        queue_runs(connection, self._exporters, [payee_id(payee) for payee in ended], commit)
         new = unlisted - self._old.unlisted
         marked = new if not doubtful else unlisted
         connection.executemany(

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 # changed. One after which an older program must not write sets meta.writable_since to its own
 # number; new columns that older programs do not know have defaults.
 SCRIPTS: tuple[Path, ...] = tuple(
-    HERE / f"schema{number}.sql" for number in ("", "2", "3", "4", "5")
+    HERE / f"schema{number}.sql" for number in ("", "2", "3", "4", "5", "6")
 )
 
 SETTLED = 5  # the first version with corrections

@@ -37,6 +37,7 @@ def open_ledger(
     max_series: int = MAX_SERIES,
     factory: type[sqlite3.Connection] = database.Connection,
     steps: Sequence[str] | None = None,
+    exporters: tuple[str, ...] = (),
 ) -> SqliteLedger:
     """Opens the ledger to write, made anew where there is none.
 
@@ -53,6 +54,7 @@ def open_ledger(
         max_series: how many jobs have totals of their own there at a time.
         factory: the connection's class; for tests that make statements fail.
         steps: the migrations' texts; for tests of upgrades.
+        exporters: those that deliver ended runs: each run comes to wait for them.
 
     Raises:
         LedgerLocked: another process keeps it.
@@ -89,6 +91,7 @@ def open_ledger(
             factory=factory,
             linger_ns=linger_ns,
             max_series=max_series,
+            exporters=exporters,
         )
     except (*SQL_ERRORS, Damaged) as error:
         lock.release()

@@ -24,11 +24,13 @@ from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
 from wattledger.ledger.job_queries import find_job, list_jobs
 from wattledger.ledger.restate import find_stale, load_restatements
+from wattledger.ledger.run_exports import count_backlog, waiting_runs
 from wattledger.ledger.settle import priced_slots
 from wattledger.ledger.storage import Lock, check_file
 from wattledger.ledger.totals import find_totals, first_slot_s
 from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import TotalsRow
+from wattledger.model.exporting import Backlog, EndedRun
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.restating import Restatement, Stale
 from wattledger.model.settling import PricedSlot
@@ -135,6 +137,22 @@ class LedgerReader:
         """
         span = first_slot_s(since_ns), first_slot_s(until_ns)
         return self._ask(lambda connection: audit_page(connection, *span, after, most))
+
+    def ended_runs(self, exporter: str, most: int, now_ns: int) -> list[EndedRun]:
+        """Ended runs that an exporter is to deliver next; see `waiting_runs`.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        return self._ask(lambda connection: waiting_runs(connection, exporter, most, now_ns))
+
+    def backlog(self, exporter: str) -> Backlog:
+        """How many ended runs an exporter has not delivered.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        return self._ask(lambda connection: count_backlog(connection, exporter))
 
     def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with self._one_at_a_time:

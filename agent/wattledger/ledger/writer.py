@@ -49,6 +49,7 @@ class SqliteLedger:
         factory: type[sqlite3.Connection],
         linger_ns: int,
         max_series: int,
+        exporters: tuple[str, ...] = (),
     ) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = connection
@@ -67,6 +68,7 @@ class SqliteLedger:
         self._read = Read()
         self._linger_ns = linger_ns
         self._max_series = max_series
+        self._exporters = exporters
         self._roll_up = RollUp(keep_days)
 
     @property
@@ -87,7 +89,8 @@ class SqliteLedger:
             ValueError: the batch is not one: an energy of 0 or less, an unknown device.
         """
         begun_ns = self._clock.now().monotonic_ns
-        jobs = JobDraft(self._books.jobs, batch.runs, now, self._linger_ns, self._max_series)
+        limits = self._linger_ns, self._max_series
+        jobs = JobDraft(self._books.jobs, batch.runs, now, *limits, self._exporters)
         if self._doubtful is None:
             self._read = Read()
         draft = Draft(self._books, batch, now, self._doubtful, jobs, self._read)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from wattledger.model.amounts import Amounts
+from wattledger.model.exporting import Delivery
 from wattledger.model.jobbooks import JobBooks
 from wattledger.model.jobs import Held, JobRun
 from wattledger.model.measuring import CounterReading, DeviceInfo, Quality
@@ -83,6 +84,7 @@ class Batch:
         restatements: factors of the past, as somebody says since; likewise.
         stale: what the restatements in force are still to be applied to.
         sums: job's run → what its sums beside the amounts grow by.
+        deliveries: what became of ended runs that exporters had to deliver.
     """
 
     energy_uj: Mapping[EntryKey, int]
@@ -99,6 +101,7 @@ class Batch:
     restatements: tuple[Restatement, ...] = ()
     stale: tuple[Stale, ...] = ()
     sums: Mapping[Payee, Sums] = field(default_factory=lambda: MappingProxyType({}))
+    deliveries: tuple[Delivery, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

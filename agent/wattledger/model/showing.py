@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from wattledger.model.books import Books, LedgerStatus
 from wattledger.model.embodied import NO_RATES, Rates
+from wattledger.model.exporting import ExporterStatus
 from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import Fault, MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
@@ -36,6 +37,7 @@ class Snapshot:
         claim_faults: what is wrong with the word of those that say who holds which GPU.
         site_sources: health of whoever tells the site's factors (weather, PUE).
         embodied: what the time of the hardware weighs.
+        exporters: health of each exporter that has had a turn.
     """
 
     at_ns: int
@@ -56,3 +58,4 @@ class Snapshot:
     claim_faults: tuple[Fault, ...] = ()
     site_sources: tuple[SourceStatus, ...] = ()
     embodied: Rates = NO_RATES
+    exporters: tuple[ExporterStatus, ...] = ()

@@ -164,4 +164,43 @@ PROGRAM: list[MetricSpec] = [
             "Size of the ledger's file.",
         ),
     ),
+    *section(
+        "Exporters",
+        (
+            "exporter_up",
+            "gauge",
+            ("exporter",),
+            "1 while the exporter's turns succeed, 0 while they fail or hang; the log says why.",
+        ),
+        (
+            "exporter_last_success_timestamp_seconds",
+            "gauge",
+            ("exporter",),
+            "Unix time of the exporter's last turn that succeeded; absent: there was none.",
+        ),
+        (
+            "exporter_errors_total",
+            "counter",
+            ("exporter", "reason"),
+            "Turns of the exporter that failed, by reason, since the start of the process.",
+        ),
+        (
+            "exporter_runs_delivered_total",
+            "counter",
+            ("exporter",),
+            "Ended runs whose record its receiver acknowledged, since the start of the process.",
+        ),
+        (
+            "exporter_runs_waiting",
+            "gauge",
+            ("exporter",),
+            "Ended runs whose record waits in the ledger to be delivered.",
+        ),
+        (
+            "exporter_runs_refused",
+            "gauge",
+            ("exporter",),
+            "Ended runs whose record its receiver refused; they are kept and tried again daily.",
+        ),
+    ),
 ]

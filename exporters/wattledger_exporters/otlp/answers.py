@@ -1,0 +1,157 @@
+"""What receivers answer: a session that holds a deadline and remembers the last answer.
+
+The exporters of OpenTelemetry tell success or failure only. Which records a receiver will never
+take, when it wants to be asked again, and what it rejected of an accepted request is in its answer
+(https://opentelemetry.io/docs/specs/otlp/#otlphttp-response).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from socket import SHUT_RDWR
+from typing import Any
+from weakref import WeakSet
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+MAX_BODY_BYTES = 65_536
+LONGEST_WAIT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receiver's answer, or why there is none.
+
+    Attributes:
+        status: of HTTP; 0: there was no answer.
+        body: its first bytes.
+        media_type: what it says that is.
+        retry_after_s: when it wants to be asked again; None: it did not say.
+        problem: why there was no answer; empty: there was.
+        timed_out: it was not complete in time.
+    """
+
+    status: int = 0
+    body: bytes = b""
+    media_type: str = ""
+    retry_after_s: float | None = None
+    problem: str = ""
+    timed_out: bool = False
+
+
+class _Open:
+    """The connections that are open, so that a deadline can end what waits for them."""
+
+    def __init__(self) -> None:
+        self._connections: WeakSet[HTTPConnection] = WeakSet()
+        self.was_cut = False
+
+    def add(self, connection: HTTPConnection) -> None:
+        self._connections.add(connection)
+
+    def cut(self) -> None:
+        """End all of them, whatever is being waited for: no drop of a byte now and then helps."""
+        self.was_cut = True
+        for connection in list(self._connections):
+            sock = connection.sock
+            if sock is not None:
+                try:
+                    sock.shutdown(SHUT_RDWR)
+                except OSError:
+                    continue
+
+
+def _adapter(opened: _Open) -> HTTPAdapter:
+    class Plain(HTTPConnection):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            opened.add(self)
+
+    class Secure(HTTPSConnection):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            opened.add(self)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    adapter = HTTPAdapter(pool_connections=2, pool_maxsize=1)
+    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return adapter
+
+
+class Session(requests.Session):
+    """A session whose requests end in time, the last byte of the answer included.
+
+    Attributes:
+        answer: to the last request.
+    """
+
+    def __init__(self, proxy: str = "") -> None:
+        """Args: proxy: to ask through; empty: none, whatever the environment says."""
+        super().__init__()
+        self.trust_env = False
+        self.answer = Answer()
+        self._opened = _Open()
+        adapter = _adapter(self._opened)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+        if proxy:
+            self.proxies = {"http": proxy, "https": proxy}
+
+    def request(self, *args: Any, **more: Any) -> requests.Response:
+        """One request; its answer is read here, as far as it is of use."""
+        more["stream"] = True
+        more["allow_redirects"] = False
+        given_s = more.get("timeout")
+        timeout_s = float(given_s) if isinstance(given_s, int | float) else 10.0
+        more["timeout"] = timeout_s
+        self.answer = Answer()
+        self._opened.was_cut = False
+        deadline = threading.Timer(timeout_s, self._opened.cut)
+        deadline.daemon = True
+        deadline.start()
+        try:
+            response = super().request(*args, **more)
+            with response:
+                body = response.raw.read(MAX_BODY_BYTES, decode_content=True)
+                if self._opened.was_cut:
+                    raise requests.Timeout("the answer was not complete in time")
+        except Exception as error:
+            late = self._opened.was_cut or isinstance(error, requests.Timeout)
+            self.answer = Answer(problem=str(error) or repr(error), timed_out=late)
+            if late:
+                # Not tried again at once: the deadline is over.
+                raise requests.Timeout("the answer was not complete in time") from error
+            raise
+        finally:
+            deadline.cancel()
+        headers = response.headers
+        self.answer = Answer(
+            response.status_code,
+            bytes(body),
+            headers.get("content-type", "").partition(";")[0].strip().lower(),
+            _seconds(headers.get("retry-after", "")),
+        )
+        return response
+
+
+def _seconds(text: str) -> float | None:
+    """`Retry-After`: seconds or a date (RFC 9110, 10.2.3); None: it says nothing of use."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), LONGEST_WAIT_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    return min(max(0.0, moment.timestamp() - time.time()), LONGEST_WAIT_S)

@@ -1,0 +1,295 @@
+"""What is pushed when, and what a receiver's answer means for what is pushed next.
+
+Metrics are cumulative: a push that fails loses resolution and no energy. Ended runs wait in the
+ledger until they are acknowledged, and are sent in batches. Where a receiver refuses a batch (400,
+413, or a partial success), halves of it are sent, until the record that it refuses stands alone:
+that one is kept in the ledger, counted, and tried again in a day, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from wattledger.errors import ExportFailed
+from wattledger.model import Snapshot
+from wattledger.model.exporting import EndedRun
+from wattledger.ports import ExporterTools
+from wattledger.units import seconds
+from wattledger_exporters.otlp import records
+from wattledger_exporters.otlp.answers import Answer, Session
+from wattledger_exporters.otlp.headers import read_headers
+from wattledger_exporters.otlp.points import Points
+from wattledger_exporters.otlp.settings import OtlpSettings
+from wattledger_exporters.prometheus import fill
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+BATCHES_PER_TURN = 20
+LAST_PUSH_S = 0.2  # each of two, at the end
+SERVICE = "wattledger"
+REFUSES_CONTENT = frozenset({400, 413, 422})
+BUSY = frozenset({429, 502, 503, 504})
+
+
+class _Refused(Exception):
+    """The receiver will never take what was sent; the text is its reason."""
+
+
+class OtlpExporter:
+    """Pushes metrics and ended runs; implements `ports.Exporter`."""
+
+    def __init__(self, settings: OtlpSettings, tools: ExporterTools) -> None:
+        """Args: settings: of the table. tools: what the daemon gives it."""
+        # It logs each failure; ours are said when they begin and when they end.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        self._settings = settings
+        self._tools = tools
+        self._base = settings.endpoint.rstrip("/")
+        self._timeout_s = seconds(settings.timeout)
+        self._compression = Compression(settings.compression)
+        self._session = Session(settings.proxy)
+        self._scope = InstrumentationScope(SERVICE)
+        self._resource: Resource | None = None
+        self._batch = BATCH
+        self._refusing = False
+        self._metrics_due_ns = 0
+
+    # ── turns ───────────────────────────────────────────────────────────────────────────────────
+
+    def export(self, snapshot: Snapshot) -> float:
+        """Push what is due.
+
+        Raises:
+            ExportFailed: the receiver did not take all of it; the rest is pushed again.
+        """
+        failure: ExportFailed | None = None
+        more = False
+        try:
+            self._push_metrics(snapshot)
+        except ExportFailed as error:
+            if error.reason != "refused":
+                raise  # whoever does not answer is not asked twice
+            failure = error
+        if self._settings.runs:
+            more = self._push_runs(snapshot)
+        if failure is not None:
+            raise failure
+        return 0.01 if more else 0.0
+
+    def close(self, last: Snapshot | None) -> None:
+        """What ended last, and the last state, where the receiver is quick to take it."""
+        self._timeout_s = min(self._timeout_s, LAST_PUSH_S)
+        try:
+            if last is not None:
+                self._resource = self._resource or self._resource_of(last)
+                if self._settings.runs:
+                    self._push_batch(last)
+                if self._settings.metrics:
+                    self._send_metrics(last)
+        except ExportFailed as error:
+            log.info("exporter otlp: not all was pushed at the end: %s", error)
+        finally:
+            self._session.close()
+
+    # ── metrics ─────────────────────────────────────────────────────────────────────────────────
+
+    def _push_metrics(self, snapshot: Snapshot) -> None:
+        now_ns = self._tools.clock.now().monotonic_ns
+        self._resource = self._resource or self._resource_of(snapshot)
+        if not self._settings.metrics or now_ns < self._metrics_due_ns:
+            return
+        self._send_metrics(snapshot)
+        # A commit comes a moment before or after the interval is over.
+        half_ns = self._tools.commit_interval_ns // 2
+        self._metrics_due_ns = now_ns + max(0, self._settings.interval - half_ns)
+
+    def _send_metrics(self, snapshot: Snapshot) -> None:
+        points = Points(snapshot.at_ns, snapshot.books.epoch_start_ns)
+        fill(points, snapshot, self._tools.job_labels)
+        scope = ScopeMetrics(self._scope, points.metrics(), "")
+        resource = ResourceMetrics(self._known_resource(), [scope], "")
+        exporter = OTLPMetricExporter(
+            endpoint=f"{self._base}/v1/metrics",
+            headers=self._headers(),
+            timeout=self._timeout_s,
+            compression=self._compression,
+            certificate_file=self._settings.ca_file or None,
+            client_certificate_file=self._settings.client_certificate_file or None,
+            client_key_file=self._settings.client_key_file or None,
+            session=self._session,
+        )
+        exporter.export(MetricsData([resource]), self._timeout_s * 1000)
+        try:
+            body = self._taken("/v1/metrics")
+            answer = ExportMetricsServiceResponse.FromString(body).partial_success
+            if answer.rejected_data_points:
+                raise _Refused(f"{answer.rejected_data_points} data points: {answer.error_message}")
+        except _Refused as error:
+            raise ExportFailed(
+                "refused", f"{self._base} refuses metrics: {error}", retry_after_s=60.0
+            ) from error
+
+    # ── ended runs ──────────────────────────────────────────────────────────────────────────────
+
+    def _push_runs(self, snapshot: Snapshot) -> bool:
+        """Push ended runs, some batches at most. Returns whether more may be waiting."""
+        return all(self._push_batch(snapshot) for _ in range(BATCHES_PER_TURN))
+
+    def _push_batch(self, snapshot: Snapshot) -> bool:
+        """Push one batch. Returns whether another one may be waiting."""
+        outbox = self._tools.runs
+        runs = outbox.waiting(self._batch)
+        if not runs:
+            return False
+        try:
+            self._send_runs(runs, snapshot)
+        except _Refused as error:
+            if len(runs) > 1:
+                self._batch = len(runs) // 2
+                return True
+            outbox.refused(runs)
+            if not self._refusing:
+                self._refusing = True
+                payee = runs[0].book.run.payee
+                log.warning(
+                    "exporter otlp: %s refuses the record of %s/%s: %s; such records are kept and "
+                    "tried again in a day",
+                    self._base,
+                    payee.manager,
+                    payee.job_id,
+                    error,
+                )
+            return True
+        outbox.delivered(runs)
+        if self._refusing and self._batch >= BATCH:
+            self._refusing = False
+            log.info("exporter otlp: %s takes records again", self._base)
+        self._batch = min(BATCH, self._batch * 2)
+        return True
+
+    def _send_runs(self, runs: Sequence[EndedRun], snapshot: Snapshot) -> None:
+        """Send records.
+
+        Raises:
+            _Refused: they will not be taken, or not all of them.
+            ExportFailed: they could not be sent now.
+        """
+        labels, resource = self._tools.job_labels, self._known_resource()
+        exporter = OTLPLogExporter(
+            endpoint=f"{self._base}/v1/logs",
+            headers=self._headers(),
+            timeout=self._timeout_s,
+            compression=self._compression,
+            certificate_file=self._settings.ca_file or None,
+            client_certificate_file=self._settings.client_certificate_file or None,
+            client_key_file=self._settings.client_key_file or None,
+            session=self._session,
+        )
+        exporter.export(
+            [
+                ReadableLogRecord(
+                    LogRecord(
+                        timestamp=run.book.run.end_ns,
+                        observed_timestamp=snapshot.at_ns,
+                        severity_number=SeverityNumber.INFO,
+                        severity_text="INFO",
+                        body=records.sentence(run),
+                        attributes=records.attributes(run, labels),
+                        event_name=records.EVENT,
+                    ),
+                    resource,
+                    self._scope,
+                )
+                for run in runs
+            ]
+        )
+        answer = ExportLogsServiceResponse.FromString(self._taken("/v1/logs")).partial_success
+        if answer.rejected_log_records:
+            raise _Refused(f"{answer.rejected_log_records} records: {answer.error_message}")
+
+    # ── the receiver ────────────────────────────────────────────────────────────────────────────
+
+    def _headers(self) -> dict[str, str]:
+        file = self._settings.headers_file
+        return read_headers(file) if file else {}
+
+    def _taken(self, path: str) -> bytes:
+        """The body of the answer to a request that was taken, a message of OTLP's.
+
+        Raises:
+            _Refused: it will never be taken.
+            ExportFailed: it was not taken now.
+        """
+        answer, where = self._session.answer, f"{self._base}{path}"
+        if 200 <= answer.status < 300:
+            return _message(answer, where)
+        if not answer.status:
+            reason = "timeout" if answer.timed_out else "unreachable"
+            raise ExportFailed(
+                reason,
+                f"{where} does not answer: {answer.problem or 'nothing could be sent'}",
+                "look whether the receiver runs, and whether this machine may reach it",
+            )
+        if answer.status in REFUSES_CONTENT:
+            raise _Refused(f"HTTP {answer.status}")
+        if answer.status in BUSY:
+            raise ExportFailed(
+                "busy", f"{where} is busy (HTTP {answer.status})", "", answer.retry_after_s
+            )
+        hint = {
+            401: "give a token with headers_file",
+            403: "give a token with headers_file that may write",
+            404: "endpoint is the address without /v1/metrics or /v1/logs",
+        }.get(answer.status, "endpoint must be that of an OTLP receiver over HTTP")
+        raise ExportFailed(f"http_{answer.status}", f"{where} answers HTTP {answer.status}", hint)
+
+    def _known_resource(self) -> Resource:
+        return self._resource or Resource.get_empty()
+
+    def _resource_of(self, snapshot: Snapshot) -> Resource:
+        """Who speaks; OTEL_RESOURCE_ATTRIBUTES of the environment adds to it."""
+        host = platform.node()
+        return Resource.create(
+            {
+                "service.name": SERVICE,
+                "service.version": snapshot.version,
+                "service.instance.id": self._settings.instance_id or host,
+                "host.name": host,
+            }
+        )
+
+
+def _message(answer: Answer, where: str) -> bytes:
+    """The body, where it is a message of OTLP's; empty where the receiver says nothing of use.
+
+    Raises:
+        ExportFailed: a page for people: whoever answers is no receiver, and has taken nothing.
+    """
+    if answer.media_type in ("text/html", "application/xhtml+xml"):
+        raise ExportFailed(
+            "no_receiver",
+            f"{where} answers with a page for people",
+            "endpoint must be that of an OTLP receiver over HTTP",
+        )
+    try:
+        ExportLogsServiceResponse.FromString(answer.body)
+    except DecodeError:
+        return b""
+    return answer.body
