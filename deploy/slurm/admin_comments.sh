@@ -44,7 +44,7 @@ settle() { # file age_s
         *) return 1 ;;
     esac
     case $line in
-        *'; missing: '*) [ "$2" -ge "$give_up_s" ] || return 1 ;;
+        *'; missing: '* | *'; cut short: '* | *' so far: '*) [ "$2" -ge "$give_up_s" ] || return 1 ;;
     esac
     there=$(comment_of "$called")
     case $there in

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattledger.job_reports.line import MISSING, lacking_nodes, receipt_line
+from wattledger.job_reports.line import CUT_SHORT, MISSING, lacking_nodes, receipt_line
 
 TOTALS = {
     "energy_kwh": {"gpu": 1.0, "cpu": 0.25, "dram": 0.0, "other": 0.0, "total": 1.25},
@@ -37,8 +37,8 @@ def test_a_job_of_one_node() -> None:
 def test_missing_nodes_are_named_and_counted() -> None:
     nodes = [("gpu01:19400", "ended"), ("gpu02.lab.example.org", "silent")]
     line = receipt_line(answer(nodes), ["gpu01", "gpu02", "gpu03"])
-    assert " on 1 of 3 nodes: " in line
-    assert line.endswith(f"{MISSING}gpu02, gpu03")
+    assert " on 2 of 3 nodes: " in line
+    assert line.endswith(f"{MISSING}gpu03{CUT_SHORT}gpu02")
     many = [f"n{number}" for number in range(30)]
     assert receipt_line(answer([]), many).endswith("n18, n19 and 10 more")
 

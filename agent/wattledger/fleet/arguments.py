@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wattledger.fleet.door import Door
 
 DEFAULT_SINCE = "30d"
-_BESIDE = ("tenant", "token_file", "basic_auth_file", "ca_file", "match", "deadline", "nodes")
+_BESIDE = ("tenant", "token_file", "basic_auth_file", "ca_file", "match", "deadline")
 
 
 def add_from_options(parser: argparse.ArgumentParser, *, nodes: bool = False) -> None:
@@ -69,6 +69,8 @@ def check_from(options: argparse.Namespace) -> bool:
         return True
     beside = (*_BESIDE, "since") if hasattr(options, "nodes") else _BESIDE
     given = [name for name in beside if getattr(options, name, None)]
+    if getattr(options, "format", "") == "line" and "nodes" in given:
+        given.remove("nodes")  # one node's line names the others, too
     if given:
         flag = f"--{given[0].replace('_', '-')}"
         raise ConfigError([(flag, "goes with --from URL")])

@@ -78,7 +78,7 @@ def _add_job(
     )
     job.add_argument("job_id", metavar="ID", help="4711, or with its manager: slurm/4711")
     job.add_argument("--manager", choices=MANAGERS, default="")
-    _add_forms(job, csv=False)
+    _add_forms(job, csv=False, line=True)
     add_from_options(job, nodes=True)
 
     def run(options: argparse.Namespace) -> int:
@@ -87,9 +87,12 @@ def _add_job(
 
             fleet.print_job(options)
             return 0
-        from wattledger.job_reports import asking, receipt
+        from wattledger.job_reports import asking, line, receipt
 
         found = asking.read_job(options, lambda: settings(options), daemon(options))
+        if options.format == "line":
+            line.print_line(found[0], options.nodes)
+            return 0
         receipt.print_job(found, options.format)
         return 0
 
@@ -121,8 +124,12 @@ def _add_waste(
     waste.set_defaults(run=run, format="table")
 
 
-def _add_forms(parser: argparse.ArgumentParser, *, csv: bool) -> None:
+def _add_forms(parser: argparse.ArgumentParser, *, csv: bool, line: bool = False) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
     if csv:
         form.add_argument("--csv", dest="format", action="store_const", const="csv")
+    if line:
+        form.add_argument(
+            "--line", dest="format", action="store_const", const="line", help="one line of text"
+        )

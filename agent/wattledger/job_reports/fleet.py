@@ -13,6 +13,7 @@ from wattledger.fleet.arguments import DEFAULT_SINCE
 from wattledger.fleet.asking import read_job
 from wattledger.job_reports import timeline
 from wattledger.job_reports.asking import candidates
+from wattledger.job_reports.line import print_line
 from wattledger.job_reports.receipt import LABELS, WIDTH, title, wrapped
 from wattledger.job_reports.tables import missing
 from wattledger.printing import print_json, printable
@@ -40,6 +41,9 @@ def print_job(options: argparse.Namespace) -> None:
         )
     if options.format == "json":
         print_json(answer)
+        return
+    if options.format == "line":
+        print_line(answer, options.nodes)
         return
     shown = [printable(line) for line in receipt(answer)]
     if others:

@@ -1,7 +1,10 @@
-"""A job's receipt as one line: for the end of a job's output, or Slurm's AdminComment. Pure."""
+"""A job's receipt as one line: for the end of a job's output, or Slurm's AdminComment."""
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +12,8 @@ from wattledger_exporters.wording import co2e, energy, escaped, number, percent,
 
 MISSING = "; missing: "
 """What stands before the names of nodes without figures; deploy/slurm looks for it."""
+CUT_SHORT = "; cut short: "
+"""What stands before those that fell silent before the job's end; likewise."""
 _NAMES_SHOWN = 20
 
 
@@ -36,18 +41,27 @@ def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: 
     if expected:
         there = len(dict.fromkeys(expected)) - len(lacking)
         nodes = f" on {there} of {len(dict.fromkeys(expected))} nodes"
+    silent = [_host(row["node"]) for row in answer.get("nodes", ()) if row["state"] == "silent"]
     line = f"{head}{nodes}{so_far}: {', '.join(told)}"
-    if lacking:
-        names = ", ".join(lacking[:_NAMES_SHOWN])
-        more = f" and {len(lacking) - _NAMES_SHOWN} more" if len(lacking) > _NAMES_SHOWN else ""
-        line += f"{MISSING}{names}{more}"
-    return printable(line)
+    return printable(line + _named(MISSING, lacking) + _named(CUT_SHORT, silent))
+
+
+def print_line(answer: Mapping[str, Any], nodes: str) -> None:
+    """To standard output.
+
+    Args:
+        answer: as of `receipt_line`.
+        nodes: names of the nodes that the job ran on, separated by commas.
+    """
+    expected = [name.strip() for name in nodes.split(",") if name.strip()]
+    here = os.environ.get("SLURMD_NODENAME") or platform.node()
+    sys.stdout.write(receipt_line(answer, expected, here) + "\n")
 
 
 def lacking_nodes(
     answer: Mapping[str, Any], expected: Sequence[str], here: str = ""
 ) -> tuple[str, ...]:
-    """Those of the expected nodes of which no figures are in an answer, or not up to its end.
+    """Those of the expected nodes of which no figures are in an answer.
 
     Names are compared without domain and port, since Slurm and Prometheus call nodes by either.
 
@@ -57,12 +71,15 @@ def lacking_nodes(
         here: the node that answered, where it is one.
     """
     rows = answer.get("nodes")
-    known = (
-        {_host(here)}
-        if rows is None
-        else {_host(row["node"]) for row in rows if row["state"] != "silent"}
-    )
+    known = {_host(here)} if rows is None else {_host(row["node"]) for row in rows}
     return tuple(name for name in dict.fromkeys(expected) if _host(name) not in known)
+
+
+def _named(head: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{head}{', '.join(names[:_NAMES_SHOWN])}{more}"
 
 
 def _held(totals: Mapping[str, Any]) -> list[str]:
