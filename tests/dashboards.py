@@ -88,3 +88,13 @@ def label_values(query: str) -> tuple[str, str]:
     found = re.fullmatch(r"label_values\((.*), (\w+)\)", query)
     assert found, query
     return found[1], found[2]
+
+
+def recorded() -> set[str]:
+    """The series of recording rules that the dashboards ask for."""
+    return {
+        name
+        for board in NAMES
+        for target in targets(load(board))
+        for name in re.findall(r"[a-z_0-9]+:[a-z_0-9]+:[a-z_0-9]+", target.expr)
+    }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+import dashboards
 from e2e.booted import copied, install, make_root
 from e2e.daemon import Daemon
+from e2e.fleet_history import serve
+from e2e.history import Prometheus
 
 Start = Callable[..., Daemon]
 
@@ -74,3 +77,27 @@ def debian_root(bare_debian: Path) -> Path:
     root = copied(bare_debian, bare_debian.with_name("installed"))
     install(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def played_fleet(
+    tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None]
+) -> Iterator[tuple[Prometheus, Mapping[str, float]]]:
+    """A Prometheus that holds hours of a small fleet, and what its hardware drew."""
+    need("prometheus", "promtool")
+    rules = sorted((dashboards.GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))
+    prometheus, truth = serve(tmp_path_factory.mktemp("fleet"), rules, dashboards.recorded())
+    yield prometheus, truth
+    prometheus.stop()
+
+
+@pytest.fixture(scope="session")
+def fleet_prometheus(played_fleet: tuple[Prometheus, Mapping[str, float]]) -> Prometheus:
+    """See `played_fleet`."""
+    return played_fleet[0]
+
+
+@pytest.fixture(scope="session")
+def fleet_truth(played_fleet: tuple[Prometheus, Mapping[str, float]]) -> Mapping[str, float]:
+    """See `played_fleet`."""
+    return played_fleet[1]
