@@ -36,6 +36,18 @@ waveform = { kind = "square", low_w = 100, high_w = 600, period_s = 3 }
 # The watchdog of the unit waits for 30 s; a test needs not wait as long.
 QUICK = "[Service]\nWatchdogSec=3\n"
 
+# Stops one thread of a process and nothing else of it, until the process is killed (ptrace(2)).
+HOLD = """
+import ctypes, os, sys
+SEIZE, INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+libc, thread = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+for request in (SEIZE, INTERRUPT):
+    if libc.ptrace(request, thread, None, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+while os.WIFSTOPPED(os.waitpid(thread, WALL)[1]):
+    print("held", flush=True)
+"""
+
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -138,6 +150,22 @@ def test_the_watchdog_ends_one_that_hangs(machine: Machine) -> None:
     # One that works is left alone for longer than the watchdog waits.
     time.sleep(4)
     assert machine.show("NRestarts") == "2"
+
+
+def test_the_watchdog_ends_one_whose_sampling_hangs(machine: Machine) -> None:
+    """The thread that samples stands still, as in a disk that hangs; all others go on."""
+    before = machine.scrape()
+    pid = machine.show("MainPID")
+    restarts = int(machine.show("NRestarts"))
+    holder = machine.start("python3", "-c", HOLD, pid)  # the first thread has the process's number
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n", holder.communicate(timeout=10)
+    machine.scrape()  # what a watchdog that HTTP feeds would see
+    wait_until(lambda: machine.show("NRestarts") == str(restarts + 1), 30, "the watchdog")
+    assert holder.wait(10) == 0
+    wait_until(lambda: machine.show("ActiveState") == "active", 15, "ready")
+    assert machine.show("MainPID") != pid
+    machine.scrape().assert_not_below(before)
 
 
 def test_reload(machine: Machine) -> None:

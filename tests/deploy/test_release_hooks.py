@@ -1,0 +1,161 @@
+"""The hooks that let the GPUs go: what they ask for, when, and that they are in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+HOOK = DEPLOY / "systemd/wattledger-release"
+PROGRAM = "/usr/lib/wattledger/bin/wattledger"
+SCRIPTS = [
+    file
+    for file in sorted(DEPLOY.rglob("*"))
+    if file.is_file() and file.read_bytes().startswith(b"#!/bin/sh\n")
+]
+# What apt writes for `DPkg::Pre-Install-Pkgs` in version 3 (apt.conf(5)).
+HEAD = "VERSION 3\nAPT::Architecture=amd64\nDir::Log=var/log/nvidia-lists\n\n"
+
+
+class Node:
+    """The hook beside a program that writes down how it is called."""
+
+    def __init__(self, home: Path) -> None:
+        self.asked_file, self.flag = home / "asked", home / "flag"
+        program, self.hook = home / "wattledger", home / "hook"
+        program.write_text(f'#!/bin/sh\necho "$*" >>{self.asked_file}\nexec 2>&1\n{self.body}\n')
+        program.chmod(0o755)
+        text = HOOK.read_text()
+        assert text.count(f"{PROGRAM} release") == 1
+        self.hook.write_text(text.replace(PROGRAM, str(program)))
+        self.socket = home / "s"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.socket))
+
+    body = "exit 0"
+
+    def run(self, *words: str, given: str = "") -> str:
+        """Its output; it must end with 0, and read all that it is given."""
+        done = subprocess.run(
+            ["sh", str(self.hook), *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                "PATH": os.environ["PATH"],
+                "WATTLEDGER_SOCKET": str(self.socket),
+                "WATTLEDGER_RELEASE_FLAG": str(self.flag),
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def asked(self) -> list[str]:
+        """How the program was called since the last time."""
+        if not self.asked_file.exists():
+            return []
+        lines = self.asked_file.read_text().splitlines()
+        self.asked_file.unlink()
+        return [line.replace(f" --socket {self.socket}", "") for line in lines]
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+class RefusingNode(Node):
+    body = "echo 'wattledger: a driver call has not returned'; exit 1"
+
+
+@pytest.fixture(params=[Node, RefusingNode])
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    with tempfile.TemporaryDirectory(prefix="wl") as folder:  # a short path, for the socket
+        made = request.param(Path(folder))
+        yield made
+        made.close()
+
+
+def test_begin_and_end(node: Node) -> None:
+    node.run("begin")
+    node.run("begin", "45m")
+    node.run("end")
+    assert node.asked() == ["release --for 15m", "release --for 45m", "release --end"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nvidia-kernel-dkms 535.1 amd64 none < 550.1 amd64 none /var/cache/x.deb",
+        "libnvidia-compute-550:amd64 550.1 amd64 same > - - none **REMOVE**",
+        "linux-modules-nvidia-550-open-6.8.0-1-generic - - none < 1 amd64 none **CONFIGURE**",
+        "firmware-nvidia-gsp - - none < 535.1 amd64 none /x.deb",
+        "libcuda1 535.1 amd64 same < 550.1 amd64 same /x.deb",
+        "cuda-drivers - - none < 550 amd64 none /x.deb",
+    ],
+)
+def test_apt_and_the_driver(node: Node, line: str) -> None:
+    other = "bash 5.2 amd64 none < 5.3 amd64 none /var/cache/bash.deb\n"
+    node.run("apt", given=HEAD + other + line + "\n")
+    assert node.asked() == ["release --for 30m"]
+    node.run("apt-done")
+    assert node.asked() == ["release --end"]
+    node.run("apt-done")  # the next run of apt, which is not ours
+    assert node.asked() == []
+
+
+def test_apt_and_all_else(node: Node) -> None:
+    lines = "".join(
+        f"{name} 1 amd64 none < 2 amd64 none /var/cache/{name}.deb\n"
+        for name in ("bash", "xnvidia", "libcudart12", "python3-nvidia-ml-py")
+    )
+    # More than a pipe holds: who stops reading breaks apt's.
+    node.run("apt", given=HEAD + lines * 3000)
+    node.run("apt", given="")
+    node.run("apt-done")
+    assert node.asked() == []
+
+
+def test_why_it_could_not_is_said(node: Node) -> None:
+    told = node.run("begin")
+    assert ("has not returned" in told) is isinstance(node, RefusingNode)
+
+
+def test_without_a_daemon_nothing_is_asked(node: Node) -> None:
+    node.socket.unlink()
+    assert "no daemon runs" in node.run("begin")
+    assert node.asked() == []
+
+
+def test_what_it_does_not_know_is_no_failure(node: Node) -> None:
+    assert "usage:" in node.run("bigin")
+    assert "usage:" in node.run()
+    assert node.asked() == []
+
+
+def test_the_hooks_of_mig_parted() -> None:
+    """Its format: for each stage a list of commands with arguments and a directory."""
+    hooks = yaml.safe_load((DEPLOY / "systemd/mig-parted-hooks.yaml").read_text())
+    assert hooks["version"] == "v1"
+    calls = {
+        stage: [(step["command"], *step["args"], step["workdir"]) for step in steps]
+        for stage, steps in hooks["hooks"].items()
+    }
+    hook = f"{PROGRAM}-release"
+    assert calls == {
+        "pre-apply-mode": [(hook, "begin", "/")],
+        "pre-apply-config": [(hook, "begin", "/")],
+        "apply-exit": [(hook, "end", "/")],
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_can_be_read_by_sh(script: Path) -> None:
+    done = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
