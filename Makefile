@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types imports unit e2e bench dashboards fix install uninstall deb clean
+.PHONY: run demo test lint types imports unit e2e bench dashboards fix install uninstall install-slurm deb clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -58,6 +58,9 @@ install: ## into PREFIX (/usr/local) below DESTDIR: program, units, settings
 
 uninstall: ## what `install` put there, save settings and books
 	sh deploy/uninstall.sh
+
+install-slurm: ## Slurm's hooks below DESTDIR; prints what slurm.conf lacks (deploy/slurm/README.md)
+	sh deploy/slurm/install.sh
 
 deb: ## dist/wattledger_VERSION_ARCHITECTURE.deb, for this machine's release
 	PYTHON=$(SYSTEM_PYTHON) sh deploy/debian/build.sh

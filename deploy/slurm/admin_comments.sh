@@ -17,7 +17,8 @@ give_up_s=${WATTLEDGER_RECEIPTS_GIVE_UP_S:-600}
 at_once=200 # jobs of one run; the next comes half a minute later
 
 set -u
-PATH=/usr/bin:/bin:/usr/local/bin:/opt/wattledger/bin LC_ALL=C.UTF-8
+PATH=${WATTLEDGER_SLURM_BIN:+$WATTLEDGER_SLURM_BIN:}/usr/bin:/bin:/usr/local/bin:/opt/wattledger/bin
+LC_ALL=C.UTF-8
 export PATH LC_ALL
 program=${WATTLEDGER_PROGRAM:-wattledger}
 

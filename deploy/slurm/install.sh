@@ -10,8 +10,8 @@
 #   --slurm-conf FILE   else $SLURM_CONF, else where Slurm looks for it
 #
 # slurm.conf is read and never written: the lines that are missing are printed, as they have to be.
-# It ends with 0 when all is well, 3 when lines are missing (or, before files go, still there), and
-# 1 or 2 when it could not do its work.
+# It ends with 0; with 3 when --check finds lines missing, or --uninstall finds them still there; and
+# with 1 or 2 when it could not do its work.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -264,4 +264,4 @@ echo
 printf '%s' "$missing"
 echo
 echo "Then: scontrol reconfigure"
-exit 3
+[ "$action" = install ] || exit 3

@@ -96,15 +96,14 @@ def printed_lines(told: str) -> str:
 def test_files_come_stay_and_go(node: Node, role: str, shell: str) -> None:
     files = NODE_FILES if role == "--node" else CONTROLLER_FILES
     node.says(COMPLETE)
-    rc = DONE if role == "--node" else LACKING
-    first = node.run(role, rc=rc, shell=shell)
+    first = node.run(role, rc=DONE, shell=shell)
     assert first.count("installed  ") == len(files)
     assert node.files() == {*files, "etc/slurm/slurm.conf"}
     for target, (source, mode) in files.items():
         assert (node.root / target).read_bytes() == (SLURM / source).read_bytes()
         assert stat.S_IMODE((node.root / target).stat().st_mode) == mode
 
-    again = node.run(role, rc=rc, shell=shell)
+    again = node.run(role, rc=DONE, shell=shell)
     assert again.count("unchanged  ") == len(files)
     assert "installed" not in again
 
@@ -140,7 +139,7 @@ def test_destdir_of_the_environment_is_taken(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == LACKING
+    assert done.returncode == DONE
     assert (tmp_path / "etc/slurm/prolog.d/50-wattledger.sh").is_file()
 
 
@@ -168,8 +167,9 @@ LACKS = [
 @pytest.mark.parametrize(("conf", "count"), LACKS)
 def test_what_it_prints_is_what_is_missing(node: Node, conf: str, count: int) -> None:
     node.says(conf).says("CgroupPlugin=cgroup/v1\n", "cgroup.conf")
-    wanted = printed_lines(node.run(rc=LACKING))
+    wanted = printed_lines(node.run("--check", rc=LACKING))
     assert len(wanted.splitlines()) == count
+    assert wanted in node.run(rc=DONE)
     assert node.conf.read_text() == conf  # it has written nothing
     # Its lines, put there as they are, are all that it wanted.
     node.says(f"{conf}\n{wanted}\n")
@@ -231,7 +231,8 @@ def test_a_script_of_the_sites_own_is_asked_to_call_ours(node: Node) -> None:
     own = node.root / "opt" / "site" / "prolog.sh"
     own.parent.mkdir(parents=True)
     own.write_text("#!/bin/sh\n# /etc/slurm/prolog.d/50-wattledger.sh, one day\nexit 0\n")
-    wanted = printed_lines(node.run(rc=LACKING))
+    wanted = printed_lines(node.run("--check", rc=LACKING))
+    node.run(rc=DONE)
     said, call = wanted.splitlines()
     assert "Prolog=/opt/site/prolog.sh is the site's own" in said
     assert call == "/etc/slurm/prolog.d/50-wattledger.sh || :"
@@ -243,7 +244,8 @@ def test_a_script_of_the_sites_own_is_asked_to_call_ours(node: Node) -> None:
 
 def test_the_controller_has_lines_of_its_own(node: Node) -> None:
     node.says(COMPLETE)
-    wanted = printed_lines(node.run("--controller", rc=LACKING))
+    node.run("--controller", rc=DONE)
+    wanted = printed_lines(node.run("--controller", "--check", rc=LACKING))
     assert wanted.splitlines() == [
         "PrologSlurmctld=/etc/slurm/wattledger-prolog-slurmctld.sh",
         "EpilogSlurmctld=/etc/slurm/wattledger-epilog-slurmctld.sh",
@@ -260,6 +262,6 @@ def test_the_controller_has_lines_of_its_own(node: Node) -> None:
 
 
 def test_without_a_slurm_conf_it_says_all_that_is_needed(node: Node) -> None:
-    told = node.run(rc=LACKING)
+    told = node.run("--check", rc=LACKING)
     assert "No slurm.conf was found here" in told
-    assert "PrologFlags=Alloc,Contain" in printed_lines(told.partition("\n")[2] or told)
+    assert "PrologFlags=Alloc,Contain" in printed_lines(told)

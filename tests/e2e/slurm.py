@@ -1,10 +1,10 @@
-"""A real Slurm of one node: munged, slurmctld and slurmd of Debian, in a directory of their own.
+"""A real Slurm of one node or several: Debian's munged, slurmctld and slurmd, in a directory.
 
     with Slurm({"h100": 4}) as slurm:
         job = slurm.submit(user, "#!/bin/sh\nsleep 1\n", "--gres=gpu:1")
         slurm.job(job)["JobState"]
 
-Its ports are on loopback, its node has a name of its own (and so have its cgroups), its hooks are
+Its ports are on loopback, each node has a name of its own (and so have its cgroups), its hooks are
 those of `deploy/slurm`, writing elsewhere. Its GPUs are device files that nobody opens. It ends
 with everything that it started, and removes what it made.
 
@@ -36,16 +36,15 @@ CONFIG = """
 ClusterName=wattledger
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 AuthType=auth/munge
 AuthInfo=socket={home}/munge/socket,cred_expire=5
 SlurmUser={user}
 SlurmdUser=root
 StateSaveLocation={home}/state
-SlurmdSpoolDir={home}/spool
+SlurmdSpoolDir={home}/spool/%n
 SlurmctldPidFile={home}/state/slurmctld.pid
-SlurmdPidFile={home}/spool/slurmd.pid
+SlurmdPidFile={home}/spool/%n.pid
 ProctrackType=proctrack/cgroup
 TaskPlugin=task/cgroup
 JobAcctGatherType=jobacct_gather/cgroup
@@ -66,10 +65,13 @@ Epilog={home}/hooks/epilog
 PrologSlurmctld={home}/hooks/prolog_slurmctld
 EpilogSlurmctld={home}/hooks/epilog_slurmctld
 GresTypes=gpu
-NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=8000 Gres={gres}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=10 DefMemPerCPU=100 State=UP OverSubscribe=NO
 """
 
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=16 RealMemory=8000 "
+    "Gres={gres}\n"
+)
 
 CGROUP_CONFIG = """
 CgroupPlugin=cgroup/v1
@@ -81,17 +83,23 @@ ConstrainRAMSpace=yes
 
 
 class Slurm:
-    """A cluster of one node.
+    """A cluster of one node, or of several on this machine.
 
     Args:
-        gpus: type → how many the node has of it; their numbers go on from type to type.
+        gpus: type → how many a node has of it; their numbers go on from type to type.
+        nodes: how many. Each has a directory of its own for its hooks, `jobs_dir_of`.
+        settings: more lines of slurm.conf; `{home}` is filled in.
     """
 
-    def __init__(self, gpus: Mapping[str, int]) -> None:
+    def __init__(self, gpus: Mapping[str, int], nodes: int = 1, settings: str = "") -> None:
         # Not below pytest's own directory, which other users may not enter.
         self.home = Path(tempfile.mkdtemp(prefix="wattledger-slurm-", dir="/tmp"))
         self.home.chmod(0o755)
         self.node = f"wl{os.getpid()}"
+        self.nodes = (
+            [f"{self.node}{chr(97 + n)}" for n in range(nodes)] if nodes > 1 else [self.node]
+        )
+        self._settings = settings
         self.jobs_dir = self.home / "run" / "jobs"
         self.names_dir = self.home / "run" / "names"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -126,28 +134,31 @@ class Slurm:
             shutil.copy(script, self.home / "hooks")
             wrapper = self.home / "hooks" / script.stem
             wrapper.write_text(
-                f"#!/bin/sh\nWATTLEDGER_JOBS_DIR={self.jobs_dir}\n"
+                f"#!/bin/sh\nWATTLEDGER_JOBS_DIR={self.jobs_dir_of('$SLURMD_NODENAME')}\n"
                 f"WATTLEDGER_NAMES_DIR={self.names_dir}\n"
-                "export WATTLEDGER_JOBS_DIR WATTLEDGER_NAMES_DIR\n"
+                f"WATTLEDGER_ENDED_DIR={self.home}/run/ended\n"
+                f"WATTLEDGER_RECEIPTS_FROM={self.home}/receipts-from\n"
+                f"WATTLEDGER_PROGRAM={self.home}/wattledger\n"
+                "export WATTLEDGER_JOBS_DIR WATTLEDGER_NAMES_DIR WATTLEDGER_ENDED_DIR\n"
+                "export WATTLEDGER_RECEIPTS_FROM WATTLEDGER_PROGRAM\n"
                 f"exec {self.home}/hooks/{script.name}\n"
             )
             wrapper.chmod(0o755)
-        (self.home / "slurm.conf").write_text(
-            CONFIG.format(
-                home=self.home,
-                host=socket.gethostname().partition(".")[0],
-                node=self.node,
-                user=USER,
-                gres=",".join(f"gpu:{kind}:{count}" for kind, count in gpus.items()),
-                controller_port=free_port(),
-                node_port=free_port(),
-            )
-        )
+        host = socket.gethostname().partition(".")[0]
+        gres = ",".join(f"gpu:{kind}:{count}" for kind, count in gpus.items())
+        config = CONFIG.format(
+            home=self.home, host=host, user=USER, controller_port=free_port()
+        ) + self._settings.format(home=self.home)
+        for node in self.nodes:
+            (self.home / "spool" / node).mkdir()
+            config += NODE.format(name=node, host=host, port=free_port(), gres=gres)
+        (self.home / "slurm.conf").write_text(config)
         (self.home / "cgroup.conf").write_text(CGROUP_CONFIG)
         kinds = [kind for kind, count in gpus.items() for _ in range(count)]
         (self.home / "gres.conf").write_text(
             "".join(
-                f"NodeName={self.node} Name=gpu Type={kind} File={self.home}/dev/nvidia{number}\n"
+                f"NodeName={node} Name=gpu Type={kind} File={self.home}/dev/nvidia{number}\n"
+                for node in self.nodes
                 for number, kind in zip(numbers, kinds, strict=True)
             )
         )
@@ -166,7 +177,8 @@ class Slurm:
             )
             wait_until((munge / "socket").exists, 10, "munged listens")
             self._spawn("slurmctld", "-D", "-c", user="root")
-            self._spawn("slurmd", "-D", "-N", self.node, user="root")
+            for node in self.nodes:
+                self._spawn("slurmd", "-D", "-N", node, user="root")
             wait_until(self._is_idle, 30, "the node is idle")
         except BaseException as error:
             error.add_note(self.log())
@@ -202,8 +214,11 @@ class Slurm:
 
     def close(self) -> None:
         """End the jobs, the daemons and what is left of both."""
-        if len(self._processes) == 3 and not any(p.poll() is not None for p in self._processes):
-            self._run("scancel", f"--nodelist={self.node}")
+        if len(self._processes) == 2 + len(self.nodes) and not any(
+            p.poll() is not None for p in self._processes
+        ):
+            for node in self.nodes:
+                self._run("scancel", f"--nodelist={node}")
             wait_until(lambda: not self._run("squeue", "--noheader").stdout.strip(), 20, "no jobs")
         for process in reversed(self._processes):
             process.terminate()
@@ -214,9 +229,14 @@ class Slurm:
                 process.wait(10)
         self._processes.clear()
         for hierarchy in CGROUPS.iterdir():
-            for directory, _, _ in os.walk(hierarchy / f"slurm_{self.node}", topdown=False):
-                Path(directory).rmdir()
+            for node in self.nodes:
+                for directory, _, _ in os.walk(hierarchy / f"slurm_{node}", topdown=False):
+                    Path(directory).rmdir()
         shutil.rmtree(self.home)
+
+    def jobs_dir_of(self, node: str) -> Path:
+        """Where a node's prolog writes."""
+        return self.jobs_dir if len(self.nodes) == 1 else self.home / "run" / f"jobs-{node}"
 
     def log(self) -> str:
         """What the daemons said."""
