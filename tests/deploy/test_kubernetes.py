@@ -192,7 +192,7 @@ def test_probes_service_monitor_and_policy_mean_the_same_port() -> None:
     assert [one["port"] for one in rule["ports"]] == ["http"]
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [probe["port"] for probe in probes] == ["http"] * 3
-    assert [probe["path"] for probe in probes] == ["/readyz", "/healthz", "/readyz"]
+    assert [probe["path"] for probe in probes] == ["/readyz", "/livez", "/readyz"]
     labels = by_kind["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
     for selector in (
         by_kind["DaemonSet"]["spec"]["selector"]["matchLabels"],

@@ -73,6 +73,8 @@ def test_the_page_goes_stale() -> None:
         assert "1m1s old" in answer.json["error"]
         assert it.tcp.request("/readyz").status == 503
         assert it.tcp.request("/healthz").status == 200
+        hung = it.tcp.request("/livez")
+        assert (hung.status, hung.json["error"]) == (503, answer.json["error"])
         it.pages.publish(page_of(snapshots.snapshot(), it.clock))
         assert it.tcp.request("/metrics").status == 200
 
@@ -89,6 +91,7 @@ def test_before_the_first_commit() -> None:
     with serving(ready=False) as it:
         assert it.tcp.request("/healthz").status == 200
         assert it.tcp.request("/-/healthy").status == 200
+        assert it.tcp.request("/livez").status == 200
         for path in ("/readyz", "/-/ready", "/metrics", "/api/v1/status"):
             answer = it.tcp.request(path)
             assert (answer.status, answer.headers["retry-after"]) == (503, "5"), path
@@ -105,6 +108,7 @@ def test_ready_says_why_not() -> None:
             snapshot.ledger, last_commit_ns=0, message="The disk is full.", hint="make room"
         )
         it.daemon.state = replace(snapshot, ledger=ledger)
+        assert it.tcp.request("/livez").status == 200  # a restart makes no room on a disk
         answer = it.tcp.request("/readyz")
         assert (answer.status, answer.json) == (
             503,

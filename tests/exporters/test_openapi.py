@@ -20,6 +20,7 @@ METHODS = {"get", "post"}
 ANSWERS = (
     ("/healthz", "/healthz"),
     ("/-/healthy", "/-/healthy"),
+    ("/livez", "/livez"),
     ("/readyz", "/readyz"),
     ("/-/ready", "/-/ready"),
     ("/api/v1/openapi.json", "/api/v1/openapi.json"),

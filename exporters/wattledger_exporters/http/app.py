@@ -86,6 +86,7 @@ class App(Application):
             "/metrics": (READ, self._get_metrics),
             "/healthz": (READ, self._get_health),
             "/-/healthy": (READ, self._get_health),
+            "/livez": (READ, self._get_live),
             "/readyz": (READ, self._get_ready),
             "/-/ready": (READ, self._get_ready),
             "/": (READ, self._get_page),
@@ -143,6 +144,12 @@ class App(Application):
 
     async def _get_health(self, _scope: Scope) -> Response:
         return answer(200, {"status": "ok"})
+
+    async def _get_live(self, _scope: Scope) -> Response:
+        # What a supervisor without sd_notify's watchdog should look at: only this is mended by a
+        # restart. Books that are not written (a full disk) would lose by it what memory keeps.
+        hang = self._pages.hang()
+        return refusal(503, hang, *RETRY) if hang else answer(200, {"status": "ok"})
 
     async def _get_ready(self, _scope: Scope) -> Response:
         snapshot = self._daemon.snapshot()

@@ -92,6 +92,7 @@ def document(version: str) -> dict[str, Any]:
 
 def _pages() -> dict[str, Any]:
     healthy = operation("The process serves.", _JSON, ref("Health"))
+    live = operation("The sampling loop turns.", _JSON, ref("Health"), errors=("503",))
     ready = operation(
         "The books are kept and the page is fresh.", _JSON, ref("Ready"), errors=("503",)
     )
@@ -107,6 +108,7 @@ def _pages() -> dict[str, Any]:
         },
         "/healthz": {"get": healthy},
         "/-/healthy": {"get": healthy},
+        "/livez": {"get": live},
         "/readyz": {"get": ready},
         "/-/ready": {"get": ready},
         "/api/v1/openapi.json": {"get": operation("This document.", _JSON, {"type": "object"})},

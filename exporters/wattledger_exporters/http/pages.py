@@ -34,11 +34,22 @@ class PageStore:
         page = self._page
         if page is None:
             return None, "The daemon is starting: the first page comes with its first commit."
+        hang = self.hang()
+        return (None, hang) if hang else (page, "")
+
+    def hang(self) -> str:
+        """That the sampling loop hangs, as a sentence; empty: it turns, or is about to.
+
+        A page is rendered by every turn, whether or not its commit succeeds.
+        """
+        page = self._page
+        if page is None:
+            return ""
         age_ns = self._clock.now().monotonic_ns - page.rendered_ns
         if age_ns > self.stale_after_ns:
             age = format_duration(age_ns // NS_PER_S * NS_PER_S)
-            return None, (
+            return (
                 f"The last page is {age} old: the daemon's sampling hangs. Its log says why; "
                 "/api/v1/status shows the last state that is known."
             )
-        return page, ""
+        return ""
