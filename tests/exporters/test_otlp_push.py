@@ -19,9 +19,10 @@ from wattledger.model.exporting import EndedRun
 from wattledger.setting import DurationNs, FilePath, Url
 from wattledger.units import NS_PER_S
 from wattledger_exporters.metrics import CATALOGUE
-from wattledger_exporters.otlp import PLUGIN, OtlpPlugin, OtlpSettings, records
+from wattledger_exporters.otlp import PLUGIN, OtlpPlugin, records
 from wattledger_exporters.otlp.exporter import OtlpExporter
 from wattledger_exporters.otlp.points import otel_name, otel_unit
+from wattledger_exporters.otlp.settings import OtlpSettings
 from wattledger_exporters.prometheus import Renderer
 
 
@@ -291,7 +292,7 @@ def test_headers_come_from_a_file_that_is_read_anew(receiver: Receiver, tmp_path
     file = tmp_path / "headers"
     file.write_text("# of the site\nAuthorization: Bearer abc def\nX-Scope: 7\n")
     file.chmod(0o600)
-    exporter, outbox, tools = made(receiver, headers_file=FilePath(str(file)))
+    exporter, _, tools = made(receiver, headers_file=FilePath(str(file)))
     exporter.export(snapshot())
     assert receiver.got[0].headers["authorization"] == "Bearer abc def"
     assert receiver.got[0].headers["x-scope"] == "7"
