@@ -17,10 +17,13 @@ from typing import NamedTuple
 
 from wattledger.fleet import promql
 from wattledger.fleet.door import Door
-from wattledger.fleet.reply import Labels, Sample, courses, samples
+from wattledger.fleet.reply import Course, Labels, Sample, courses, samples
 
-_OF_LEDGER = ("__name__", "epoch", "storage")
-_STEPS = 11_000  # of a subquery: as many points as Prometheus itself gives at most
+OF_LEDGER = ("__name__", "epoch", "storage")
+_BUCKETS = 2000
+TAIL_S = 60
+"""The end of a span is not asked by a range query: there VictoriaMetrics repeats the values of 30 s
+ago (its -search.latencyOffset), whatever came since."""
 _MOST_ODD = 150  # instances that are named in one query
 
 Target = frozenset[tuple[str, str]]
@@ -45,6 +48,26 @@ class Segment(NamedTuple):
     epoch: str
     since_ms: int
     until_ms: int
+
+
+class Buckets(NamedTuple):
+    """In which parts of a span series had samples.
+
+    Attributes:
+        step_s: how long each part is, but for the last.
+        until_s: where the last part ends.
+        tail_s: how long it is.
+        rows: of each series the ends of such parts, and how many samples there were.
+    """
+
+    step_s: int
+    until_s: int
+    tail_s: int
+    rows: list[Course]
+
+    def length_s(self, at_s: float) -> int:
+        """How long the part is that ends at an instant."""
+        return self.tail_s if at_s == self.until_s else self.step_s
 
 
 class Entry(NamedTuple):
@@ -80,7 +103,7 @@ class Fleet:
         self._epochs: dict[Target, set[str]] = {}
         for row in samples(self.ask_last("ledger_info")):
             epoch = row.labels.get("epoch", "")
-            self._epochs.setdefault(target_of(row.labels, _OF_LEDGER), set()).add(epoch)
+            self._epochs.setdefault(target_of(row.labels, OF_LEDGER), set()).add(epoch)
         self._nodes = _components(self._epochs)
         self._segments: dict[Target, list[Segment]] = {}
         self._unknown: dict[Target, int] = {}
@@ -189,69 +212,78 @@ class Fleet:
 
     def _segments_of(self, target: Target) -> list[Segment]:
         """When the target showed which epoch; the last goes on to the end of the span."""
-        known = self._segments.get(target)
-        if known is not None:
-            return known
+        if target in self._segments:
+            return self._segments[target]
         all_of = promql.all_equal(dict(target))
-        step_s = max(1, self.span.window_ms // 1000 // _STEPS)
-        window = f"[{promql.duration(self.span.window_ms)}:{step_s}s]"
-        seen = {
-            name: {
-                row.labels.get("epoch", ""): row.value
-                for row in samples(
-                    self.door.query(
-                        f"{name}(timestamp({promql.selector('ledger_info', all_of)}){window})",
-                        self.span.until_s,
-                    )
-                )
-            }
-            for name in ("min_over_time", "max_over_time")
-        }
-        first_s, last_s = seen["min_over_time"], seen["max_over_time"]
-        where = node_name(target)
-        if self._epochs[target] - last_s.keys():
-            self._note(f"{where}: an epoch of its ledger was too short to be told from the next")
-        order = sorted(last_s, key=lambda epoch: last_s[epoch])
+        seen = self.buckets("ledger_info", all_of)
+        lives: list[tuple[int, int, str]] = []  # last ms, first ms, epoch
+        for row in seen.rows:
+            those = [*all_of, promql.equal("epoch", row.labels.get("epoch", ""))]
+            first_s, last_s = row.points[0][0], row.points[-1][0]
+            for edge in self.raw("ledger_info", those, seen, first_s)[:1]:
+                first_s = edge.points[0][0]
+            for edge in self.raw("ledger_info", those, seen, last_s)[:1]:
+                last_s = edge.points[-1][0]
+            lives.append((round(last_s * 1000), round(first_s * 1000), row.labels.get("epoch", "")))
         found: list[Segment] = []
         since_ms = self.span.since_s * 1000
-        for before, epoch in zip(["", *order], order, strict=False):
-            if before and first_s[epoch] < last_s[before]:
-                self._note(f"{where}: two ledgers are scraped under the same labels")
-            is_last = epoch == order[-1]
-            until_ms = self.span.until_s * 1000
-            if not is_last:
-                until_ms = self._last_ms(all_of, epoch, last_s[epoch], step_s)
-            found.append(Segment(epoch, since_ms, until_ms))
-            since_ms = until_ms
+        for last_ms, first_ms, epoch in sorted(lives):
+            if found and first_ms < since_ms:
+                text = f"{node_name(target)}: two ledgers are scraped under the same labels"
+                self.notes[text] = None
+            found.append(Segment(epoch, since_ms, last_ms))
+            since_ms = last_ms
+        # What the last one showed after its ledger_info is its own as well.
+        found[-1:] = [found[-1]._replace(until_ms=self.span.until_s * 1000)] if found else []
         self._segments[target] = found
         return found
 
-    def last_page_s(self, target: Target) -> float | None:
-        """When a label set that shows nothing any more was last scraped (Unix seconds)."""
-        all_of = promql.all_equal(dict(target))
-        step_s = max(1, self.span.window_ms // 1000 // _STEPS)
-        window = f"[{promql.duration(self.span.window_ms)}:{step_s}s]"
-        asked = f"timestamp({promql.selector('ledger_info', all_of)})"
-        rows = samples(self.door.query(f"max_over_time({asked}{window})", self.span.until_s))
-        if not rows:
-            return None
-        about_s = max(row.value for row in rows)
-        return self._last_ms(all_of, None, about_s, step_s) / 1000
+    # ── over time ───────────────────────────────────────────────────────────────────────────────
 
-    def _last_ms(
-        self, all_of: Sequence[str], epoch: str | None, about_s: float, step_s: int
-    ) -> int:
-        """When an epoch, or any, was last scraped; it was seen at `about_s`, to a step."""
-        those = [*all_of, *([] if epoch is None else [promql.equal("epoch", epoch)])]
-        window = promql.selector("ledger_info", those, (2 * step_s + 2) * 1000)
-        rows = courses(self.door.query(window, about_s + step_s + 1))
-        return max(
-            (round(row.points[-1][0] * 1000) for row in rows if row.points),
-            default=round(about_s * 1000),
-        )
+    def buckets(self, metric: str, matchers: Iterable[str], by: str = "") -> Buckets:
+        """In which parts of the span there were samples; none of them is missed.
 
-    def _note(self, text: str) -> None:
-        self.notes[text] = None
+        Args:
+            metric: without the prefix.
+            matchers: besides those of every question.
+            by: labels to sum up by; empty: each series for itself.
+        """
+        since_s, until_s = self.span
+        step_s = max(1, (until_s - since_s) // _BUCKETS)
+        tail_s = min(until_s - since_s, TAIL_S + (until_s - since_s - TAIL_S) % step_s)
+        points: dict[Target, tuple[Labels, list[tuple[float, float]]]] = {}
+
+        def count(window_s: int) -> str:
+            inner = promql.selector(metric, [*self.match, *matchers], window_s * 1000)
+            asked = f"count_over_time({inner})"
+            return f"sum by ({by}) ({asked})" if by else asked
+
+        if since_s + step_s <= until_s - tail_s:
+            first_s, last_s = since_s + step_s, until_s - tail_s
+            for row in courses(self.door.query_range(count(step_s), first_s, last_s, step_s)):
+                points[target_of(row.labels, ())] = row.labels, list(row.points)
+        for end in samples(self.door.query(count(tail_s), until_s)):
+            key = target_of(end.labels, ())
+            points.setdefault(key, (end.labels, []))[1].append((until_s, end.value))
+        rows = [Course(labels, tuple(found)) for labels, found in points.values() if found]
+        return Buckets(step_s, until_s, tail_s, rows)
+
+    def raw(
+        self, metric: str, matchers: Iterable[str], parts: Buckets, at_s: float
+    ) -> list[Course]:
+        """The samples of a metric as they were scraped, around a part of the span.
+
+        A step more on either side: servers differ in whether a window's first instant is in it.
+
+        Args:
+            metric: without the prefix.
+            matchers: besides those of every question.
+            parts: of `buckets`.
+            at_s: the part's end.
+        """
+        window_s = parts.length_s(at_s) + 2 * parts.step_s
+        inner = promql.selector(metric, [*self.match, *matchers], window_s * 1000)
+        return [row for row in courses(self.door.query(inner, at_s + parts.step_s)) if row.points]
 
 
 def target_of(labels: Labels, own: Iterable[str]) -> Target:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from wattledger.fleet import promql
 from wattledger.fleet.amounts import Families, totals
-from wattledger.fleet.books import Fleet, Target, node_name, target_of
+from wattledger.fleet.books import OF_LEDGER, Fleet, Target, node_name, target_of
 from wattledger.fleet.labels import labels_of
-from wattledger.fleet.presence import NO_TIMELINE, Presence, clipped, presence, timeline
+from wattledger.fleet.presence import ENERGY, NO_TIMELINE, Presence, clipped, presence, timeline
 from wattledger.fleet.reply import samples
 from wattledger.model.jobs import MANAGERS
 from wattledger.units import NS_PER_S
@@ -26,7 +26,7 @@ COUNTERS = {
 """A job's counters, and the label of each that is not the job's."""
 MAY_LACK = ("job_held_seconds_total", "job_held_idle_joules_total", "job_held_idle_seconds_total")
 """Those that a job without GPUs has not."""
-ENERGY = "job_energy_kwh_total"
+_MOST_SILENT = 50  # that are asked one by one
 UNKNOWN = (
     *("cost", "costs", "held_idle_cost", "held_idle_costs", "uncertainty", "settled", "quality"),
     *("estimated_share", "grid", "market_co2e_g", "market_energy_share", "embodied_co2e_g"),
@@ -75,14 +75,15 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     matchers = [promql.equal("manager", manager), promql.equal("job_id", job_id)]
     nodes, whole = _nodes(fleet, matchers)
     seen = presence(fleet, matchers)
-    pages = _last_pages(fleet, nodes, seen)
-    told = [_told_node(fleet, node, whole, seen, pages) for node in nodes.values()]
+    targets = {target for node in nodes.values() for target in node.targets}
+    silent = _silent_targets(fleet, targets, seen)
+    told = [_told_node(fleet, node, whole, seen, silent) for node in nodes.values()]
     told.sort(key=lambda row: (-_kwh(row), row["node"]))
     sums = totals(whole)
     begin_s, end_s = seen.begin_s, seen.end_s
     before = begin_s is not None and clipped(fleet.span, begin_s)
     course = NO_TIMELINE
-    simple = all(fleet.is_simple(target) for node in nodes.values() for target in node.targets)
+    simple = all(fleet.is_simple(target) for target in targets)
     if begin_s is not None and end_s is not None and simple and not before:
         course = timeline(fleet, matchers, begin_s, end_s)
     states = {row["state"] for row in told}
@@ -145,15 +146,14 @@ def _nodes(fleet: Fleet, matchers: Sequence[str]) -> tuple[dict[int, _Node], Fam
 
 
 def _told_node(
-    fleet: Fleet, node: _Node, whole: Families, seen: Presence, pages: dict[Target, float]
+    fleet: Fleet, node: _Node, whole: Families, seen: Presence, silent: set[Target]
 ) -> dict[str, Any]:
     last_s = {target: seen.last_s.get(target, 0.0) for target in node.targets}
     newest = max(sorted(node.targets, key=sorted), key=lambda target: last_s[target])
     power_s = max(last_s.values()) or None
-    page_s = max((pages[target] for target in node.targets if target in pages), default=None)
     if any(target in seen.now for target in node.targets):
         state = "running"
-    elif page_s is None or (power_s is not None and page_s <= power_s):
+    elif newest in silent:
         state = "silent"
     else:
         state = "ended"
@@ -165,27 +165,41 @@ def _told_node(
         "state": state,
         "start": _iso(min((s for t, s in seen.first_s.items() if t in node.targets), default=0)),
         "last_power": _iso(power_s or 0),
-        "last_page": _iso(page_s or 0),
         "share": energy["total"] * 3.6e6 / _joules(whole) if energy and _joules(whole) else None,
         "ledger_known": all(fleet.knows(target) for target in node.targets),
         "totals": sums,
     }
 
 
-def _last_pages(fleet: Fleet, nodes: dict[int, _Node], seen: Presence) -> dict[Target, float]:
-    """When each label set's page was last scraped, as far as it is known; now, where it goes on."""
-    targets = {target for node in nodes.values() for target in node.targets}
+def _silent_targets(fleet: Fleet, targets: set[Target], seen: Presence) -> set[Target]:
+    """The label sets that showed nothing any more after they last showed that the job drew power.
+
+    Where it was never seen to draw power, its counters came after its end.
+    """
     until_s = fleet.span.until_s
-    asked = promql.selector("ledger_info", fleet.match)
-    alive = {
-        target_of(row.labels, ("__name__", "epoch", "storage"))
-        for row in samples(fleet.door.query(asked, until_s))
-    }
-    pages = {target: float(until_s) for target in targets & alive}
-    for target in sorted(targets - alive - seen.now, key=sorted):
-        if fleet.knows(target) and (last_s := fleet.last_page_s(target)) is not None:
-            pages[target] = last_s
-    return pages
+    shows = promql.selector("ledger_info", fleet.match)
+    quiet = {target for target in targets if target in seen.last_s and fleet.knows(target)}
+    quiet -= _targets(fleet.door.query(shows, until_s)) | seen.now
+    if not quiet:
+        return set()
+    quiet -= _shown_after(fleet, max(seen.last_s[target] for target in quiet), ())
+    for target in sorted(quiet, key=sorted)[:_MOST_SILENT]:
+        if _shown_after(fleet, seen.last_s[target], promql.all_equal(dict(target))):
+            quiet.discard(target)
+    return quiet
+
+
+def _shown_after(fleet: Fleet, at_s: float, matchers: Iterable[str]) -> set[Target]:
+    """The label sets whose page was scraped after an instant."""
+    window_ms = round((fleet.span.until_s - at_s) * 1000) - 1
+    if window_ms < 1:
+        return set()
+    inner = promql.selector("ledger_info", [*fleet.match, *matchers], window_ms)
+    return _targets(fleet.door.query(f"count_over_time({inner})", fleet.span.until_s))
+
+
+def _targets(data: Any) -> set[Target]:
+    return {target_of(row.labels, OF_LEDGER) for row in samples(data)}
 
 
 # ── what is missing, in sentences ───────────────────────────────────────────────────────────────
@@ -195,11 +209,9 @@ def _silent(told: Sequence[dict[str, Any]]) -> list[str]:
     found = []
     for row in told:
         if row["state"] == "silent":
-            since = row["last_page"] or row["last_power"]
-            when = f"since {since}" if since else "at the end"
             found.append(
-                f"{row['node']}: nothing was scraped from it {when}, before the job was seen to "
-                "end there; what it drew afterwards is not in these figures"
+                f"{row['node']}: nothing was scraped from it since {row['last_power']}, while the "
+                "job ran there; what it drew afterwards is not in these figures"
             )
         if not row["ledger_known"]:
             found.append(

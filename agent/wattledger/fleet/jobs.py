@@ -12,15 +12,15 @@ from wattledger.errors import ConfigError, WattledgerError
 from wattledger.fleet import promql
 from wattledger.fleet.amounts import Families, totals
 from wattledger.fleet.books import Fleet, Span
-from wattledger.fleet.job import COUNTERS, ENERGY, MAY_LACK, provenance
+from wattledger.fleet.job import COUNTERS, MAY_LACK, provenance
 from wattledger.fleet.labels import Job, Known, job_of, labels_of
-from wattledger.fleet.reply import courses, samples
+from wattledger.fleet.presence import ENERGY
+from wattledger.fleet.reply import samples
 from wattledger.model.jobbooks import JobQuery
 from wattledger.model.jobs import OTHER_JOBS
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
-_COARSE_STEPS = 500
 _STEPS = 11_000
 _BY_JOB = "manager, job_id"
 
@@ -73,9 +73,8 @@ def jobs(fleet: Fleet, query: JobQuery, *, every: bool = False) -> dict[str, Any
         and (not query.state or (query.state == "running") == (job in running))
     ]
     until_s = query.until_ns // NS_PER_S
-    coarse: dict[Job, Times] = {}
-    if query.sort == "start" or until_s < fleet.span.until_s:
-        coarse = _coarse_times(fleet, matchers)
+    coarse = _coarse_times(fleet, matchers)
+    if until_s < fleet.span.until_s:
         chosen = [job for job in chosen if job not in coarse or coarse[job].first_s < until_s]
     chosen.sort(key=lambda job: (_rank(query, found[job], coarse.get(job)), job))
     if not query.ascending:
@@ -83,11 +82,12 @@ def jobs(fleet: Fleet, query: JobQuery, *, every: bool = False) -> dict[str, Any
     offset = query.after[0] if query.after else 0
     page = chosen[offset:] if every else chosen[offset : offset + query.limit]
     more = offset + len(page) < len(chosen)
-    times = coarse | _fine_times(fleet, page)
+    fine = _fine_times(fleet, page, coarse)
     others = _unlisted(fleet)
     return {
         "jobs": [
-            _row(fleet, job, found[job], known.get(job, {}), times.get(job), job in running)
+            _row(fleet, job, found[job], known.get(job, {}), fine.get(job), job in running)
+            | _about(fine.get(job), coarse.get(job))
             for job in page
         ],
         "next_cursor": _cursor(fleet.span, offset + len(page)) if more else None,
@@ -173,38 +173,37 @@ def _rank(query: JobQuery, found: Families, times: Times | None) -> float:
 
 
 def _coarse_times(fleet: Fleet, matchers: Sequence[str]) -> dict[Job, Times]:
-    """When each job was seen, to a five-hundredth of the span; none that was scraped is missed."""
-    span = fleet.span
-    step_s = max(1, span.window_ms // 1000 // _COARSE_STEPS)
-    inner = promql.selector("job_power_watts", [*fleet.match, *matchers], step_s * 1000)
-    asked = f"count by ({_BY_JOB}) (count_over_time({inner}))"
-    rows = courses(
-        fleet.door.query_range(asked, span.since_s + step_s, span.until_s + step_s - 1, step_s)
-    )
+    """When each job was seen, to a part of the span; none that was scraped is missed."""
+    seen = fleet.buckets("job_power_watts", matchers, _BY_JOB)
     return {
         job_of(row.labels): Times(
-            max(span.since_s, row.points[0][0] - step_s), min(span.until_s, row.points[-1][0])
+            row.points[0][0] - seen.length_s(row.points[0][0]), row.points[-1][0]
         )
-        for row in rows
-        if row.points
+        for row in seen.rows
     }
 
 
-def _fine_times(fleet: Fleet, page: Sequence[Job]) -> dict[Job, Times]:
-    """The same for a page of jobs, to a scrape, or to 4 minutes of 30 days."""
-    span = fleet.span
-    step_s = max(1, span.window_ms // 1000 // _STEPS)
-    window = f"[{promql.duration(span.window_ms)}:{step_s}s]"
-    wanted, first_s, last_s = set(page), dict[Job, float](), dict[Job, float]()
+def _fine_times(fleet: Fleet, page: Sequence[Job], coarse: Mapping[Job, Times]) -> dict[Job, Times]:
+    """The same for a page of jobs, to a scrape, or to a step where they lie far apart.
+
+    Jobs that are shorter than such a step may not be among them.
+    """
+    there = [coarse[job] for job in page if job in coarse]
+    if not there:
+        return {}
+    begin_s = min(times.first_s for times in there)
+    end_s = min(fleet.span.until_s, max(times.last_s for times in there))
+    window_s = max(1, round(end_s - begin_s))
+    window = f"[{window_s}s:{max(1, window_s // _STEPS)}s]"
+    first_s, last_s = dict[Job, float](), dict[Job, float]()
     for ids in _chunks(sorted({job_id for _, job_id in page})):
         power = promql.selector("job_power_watts", [*fleet.match, promql.one_of("job_id", ids)])
         for of, seen in (("min", first_s), ("max", last_s)):
             asked = f"{of} by ({_BY_JOB}) ({of}_over_time(timestamp({power}){window}))"
-            for row in samples(fleet.door.query(asked, span.until_s)):
+            for row in samples(fleet.door.query(asked, end_s)):
                 seen[job_of(row.labels)] = row.value
-    return {
-        job: Times(first_s[job], last_s[job]) for job in wanted & first_s.keys() & last_s.keys()
-    }
+    seen_jobs = set(page) & first_s.keys() & last_s.keys()
+    return {job: Times(first_s[job], last_s[job]) for job in seen_jobs}
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
@@ -251,6 +250,13 @@ def _row(
         "market_co2e_g": None,
         "embodied_co2e_g": None,
     }
+
+
+def _about(fine: Times | None, coarse: Times | None) -> dict[str, Any]:
+    """When a job began that was too short for more: to a part of the span, and not how long."""
+    if fine is not None or coarse is None:
+        return {}
+    return {"start": iso(round(coarse.first_s) * NS_PER_S)}
 
 
 def _cursor(span: Span, offset: int) -> str:

@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 
 from wattledger import units
 from wattledger.fleet import promql
-from wattledger.fleet.books import Fleet, Span, Target, target_of
-from wattledger.fleet.reply import courses, samples
+from wattledger.fleet.books import TAIL_S, Fleet, Span, Target, target_of
+from wattledger.fleet.reply import Course, courses, samples
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
+ENERGY = "job_energy_kwh_total"
 _OWN = ("__name__", "manager", "job_id")
-_COARSE_STEPS = 500
-_FINE_STEPS = 5000
+_STEPS = 5000
+_MOST_PARTS = 8  # nodes that began or ended at other times than these are told less exactly
 _BUCKETS = 64
 _LEAST_GRAIN_S = 60
+_EDGE_S = 120.0  # scrapes are seldom further apart
 
 
 class Presence(NamedTuple):
@@ -46,36 +48,37 @@ class Presence(NamedTuple):
 
 
 def presence(fleet: Fleet, matchers: Sequence[str]) -> Presence:
-    """When a job ran: first in coarse steps over the whole span, then in fine ones over its time.
+    """When a job ran: in parts of the whole span first, then by the samples at their edges.
 
     Args:
         fleet: where.
         matchers: that select one job.
     """
     span, door = fleet.span, fleet.door
-    all_of = [*fleet.match, *matchers]
-    power = promql.selector("job_power_watts", all_of)
+    power = promql.selector("job_power_watts", [*fleet.match, *matchers])
     now = frozenset(target_of(row.labels, _OWN) for row in samples(door.query(power, span.until_s)))
-    step_s = max(1, span.window_ms // 1000 // _COARSE_STEPS)
-    counted = f"count_over_time({promql.selector('job_power_watts', all_of, step_s * 1000)})"
-    rows = courses(
-        door.query_range(counted, span.since_s + step_s, span.until_s + step_s - 1, step_s)
-    )
-    seen_s = [at_s for row in rows for at_s, _ in row.points]
-    if not seen_s:
+    seen = fleet.buckets("job_power_watts", matchers)
+    if not seen.rows:
         return Presence({}, {}, 0.0, now)
-    begin_s, end_s = max(span.since_s, min(seen_s) - step_s), min(span.until_s, max(seen_s))
+    # The end of a part of the span is not yet an instant: the samples in it tell.
+    first_s = {target_of(row.labels, _OWN): row.points[0][0] for row in seen.rows}
+    last_s = {target_of(row.labels, _OWN): row.points[-1][0] for row in seen.rows}
+    for at_s in sorted(set(first_s.values()))[:_MOST_PARTS]:
+        for row in fleet.raw("job_power_watts", matchers, seen, at_s):
+            target = target_of(row.labels, _OWN)
+            if first_s.get(target) == at_s:
+                first_s[target] = row.points[0][0]
+    for at_s in sorted(set(last_s.values()), reverse=True)[:_MOST_PARTS]:
+        for row in fleet.raw("job_power_watts", matchers, seen, at_s):
+            target = target_of(row.labels, _OWN)
+            if last_s.get(target) == at_s:
+                last_s[target] = row.points[-1][0]
+    begin_s, end_s = min(first_s.values()), max(last_s.values())
     window_s = max(1, round(end_s - begin_s))
-    fine_s = max(1, window_s // _FINE_STEPS)
-    window = f"[{window_s}s:{fine_s}s]"
-
-    def when(name: str) -> dict[Target, float]:
-        asked = f"{name}(timestamp({power}){window})"
-        return {target_of(row.labels, _OWN): row.value for row in samples(door.query(asked, end_s))}
-
-    ran = samples(door.query(f"count_over_time(count({power}){window})", end_s))
-    ran_s = sum(row.value for row in ran) * fine_s
-    return Presence(when("min_over_time"), when("max_over_time"), ran_s, now)
+    step_s = max(1, window_s // _STEPS)
+    counted = f"count_over_time(count({power})[{window_s}s:{step_s}s])"
+    ran_s = sum(row.value for row in samples(door.query(counted, end_s))) * step_s
+    return Presence(first_s, last_s, ran_s, now)
 
 
 class Timeline(NamedTuple):
@@ -107,19 +110,25 @@ def timeline(fleet: Fleet, matchers: Sequence[str], begin_s: float, end_s: float
     grain_s = -(-max(1, round(end_s - begin_s)) // _BUCKETS)
     grain_s = -(-grain_s // _LEAST_GRAIN_S) * _LEAST_GRAIN_S
     first_s = int(begin_s) // grain_s * grain_s
-    last_s = -(-int(end_s + 1) // grain_s) * grain_s
-    inner = promql.selector("job_energy_kwh_total", [*fleet.match, *matchers], grain_s * 1000)
     # Past the end once more: the last commit's sample may come after the power's.
-    asked = f"last_over_time({inner})"
-    rows = courses(fleet.door.query_range(asked, first_s + grain_s, last_s + grain_s, grain_s))
+    last_s = -(-int(end_s + 1) // grain_s) * grain_s
+    asked_s = min(last_s + grain_s, (fleet.span.until_s - TAIL_S) // grain_s * grain_s)
+    rows: list[Course] = []
+    if first_s + grain_s <= asked_s:
+        inner = promql.selector(ENERGY, [*fleet.match, *matchers], grain_s * 1000)
+        asked = f"last_over_time({inner})"
+        rows = courses(fleet.door.query_range(asked, first_s + grain_s, asked_s, grain_s))
+    known = {target_of(row.labels, ()): row.points for row in rows}
+    ends = samples(fleet.ask_last(ENERGY, matchers))
+    last_at_s = min(last_s, -(-fleet.span.until_s // grain_s) * grain_s)
     kwh: dict[tuple[int, str], float] = {}
-    for row in rows:
+    for end in ends:
         before = 0.0
-        for at_s, value in row.points:
+        for at_s, value in (*known.get(target_of(end.labels, ()), ()), (last_at_s, end.value)):
             moved = value - before if value >= before else value
             before = value
             if moved:
-                key = (min(round(at_s), last_s) - grain_s, row.labels.get("kind", ""))
+                key = (min(round(at_s), last_s) - grain_s, end.labels.get("kind", ""))
                 kwh[key] = kwh.get(key, 0.0) + moved
     return Timeline(
         grain_s,
@@ -137,4 +146,4 @@ def timeline(fleet: Fleet, matchers: Sequence[str], begin_s: float, end_s: float
 
 def clipped(span: Span, at_s: float) -> bool:
     """Whether an instant lies at the very beginning of a span: what came before is not known."""
-    return at_s <= span.since_s + max(60.0, span.window_ms / 1000 / _COARSE_STEPS)
+    return at_s <= span.since_s + _EDGE_S

@@ -131,13 +131,16 @@ def samples(data: Any) -> list[Sample]:
 
 
 def courses(data: Any) -> list[Course]:
-    """The series of a matrix; see `samples`."""
+    """The series of a matrix; see `samples`.
+
+    VictoriaMetrics shows raw samples with its markers of a series' end, which are NaN: no samples.
+    """
     found = []
     for row in _rows(data, "matrix", "series"):
         values = row.get("values")
         if not isinstance(values, list):
             raise BadReply("a series has no values")
-        points = tuple(_point(value) for value in values)
+        points = tuple(_point(value) for value in values if not _is_marker(value))
         if any(b[0] <= a[0] for a, b in pairwise(points)):
             raise BadReply("a series is not in order of time")
         found.append(Course(_labels(row), points))
@@ -173,6 +176,10 @@ def _labels(row: Mapping[str, Any]) -> Labels:
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise BadReply("a series has no labels")
     return labels
+
+
+def _is_marker(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and pair[1] == "NaN"
 
 
 def _point(pair: Any) -> tuple[float, float]:
