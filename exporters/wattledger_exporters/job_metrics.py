@@ -111,7 +111,8 @@ def _totals(page: Samples, key: JobKey, cells: Cells, first_ns: int) -> None:
         liters = units.liters(water_ul)
         page.add("job_water_liters_total", liters, *key, origin, created_ns=first_ns)
     if held_ms:
-        idle_s = units.seconds(idle_ms * units.NS_PER_MS)
+        held_s, idle_s = (units.seconds(ms * units.NS_PER_MS) for ms in (held_ms, idle_ms))
+        page.add("job_held_seconds_total", held_s, *key, created_ns=first_ns)
         page.add("job_held_idle_joules_total", units.joules(idle_uj), *key, created_ns=first_ns)
         page.add("job_held_idle_seconds_total", idle_s, *key, created_ns=first_ns)
 

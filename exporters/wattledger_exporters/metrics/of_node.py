@@ -110,6 +110,12 @@ NODE: list[MetricSpec] = [
             "Water of the job in liters: onsite = IT energy x WUE, grid = facility energy x EWIF.",
         ),
         (
+            "job_held_seconds_total",
+            "counter",
+            ("manager", "job_id"),
+            "Time in seconds that the job held a GPU, times the share held.",
+        ),
+        (
             "job_held_idle_joules_total",
             "counter",
             ("manager", "job_id"),
