@@ -54,9 +54,12 @@ chmod 755 "$venv/bin/wattledger-release"
 
 # ── into place ──────────────────────────────────────────────────────────────────────────────────
 mkdir -p "$DESTDIR$PREFIX/bin" "$DESTDIR$PREFIX/lib/systemd/system" \
-    "$DESTDIR$PREFIX/lib/sysusers.d" "$DESTDIR$share" "$DESTDIR$SYSCONFDIR/wattledger"
-rm -rf "${DESTDIR:?}$lib" "$DESTDIR$share"
-cp -R "$venv" "$DESTDIR$lib"
+    "$DESTDIR$PREFIX/lib/sysusers.d" "$DESTDIR$SYSCONFDIR/wattledger"
+# What else lies there (deploy/slurm/install.sh puts something) is not ours to take away.
+rm -rf "$DESTDIR$lib/bin" "$DESTDIR$lib/lib" "$DESTDIR$share"
+mkdir -p "$DESTDIR$lib" "$DESTDIR$share"
+cp -R "$venv/." "$DESTDIR$lib"
+cp -R deploy/slurm "$DESTDIR$share/slurm"
 ln -sfn ../lib/wattledger/bin/wattledger "$DESTDIR$PREFIX/bin/wattledger"
 put() {
     mkdir -p "$(dirname "$2")"
