@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import pwd
 import zlib
@@ -11,10 +10,12 @@ from pathlib import Path
 
 from wattledger.config import Config
 from wattledger.config.check import source_configs, table_zone
+from wattledger.config.places import SYSTEM_SOCKET as SYSTEM_SOCKET
+from wattledger.config.places import ledger_path as ledger_path
+from wattledger.config.places import socket_path as socket_path
 from wattledger.config.site_market import market
 from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.footprint import footprint
-from wattledger.errors import LedgerError
 from wattledger.exporter_build import run_exporters
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
@@ -52,8 +53,6 @@ from wattledger.model.running import KnownRun
 from wattledger.ports import Clock, Jobs, Meter
 from wattledger.settler import SettleSources
 from wattledger.units import micro
-
-SYSTEM_SOCKET = Path("/run/wattledger/wattledger.sock")  # of the daemon that systemd runs
 
 
 def nvml_driver(config: Config, clock: Clock) -> NvmlDriver:
@@ -361,40 +360,3 @@ def ledger(config: Config, clock: Clock) -> SqliteLedger:
         max_series=config.jobs.max_series,
         exporters=run_exporters(config),
     )
-
-
-def state_directory() -> Path:
-    """Where the books lie by default: systemd's state directory, else the user's.
-
-    Raises:
-        LedgerError: there is neither.
-    """
-    if given := os.environ.get("STATE_DIRECTORY", ""):
-        return Path(given.split(":")[0])
-    try:
-        home = os.environ.get("XDG_STATE_HOME", "") or Path.home() / ".local/state"
-    except RuntimeError:
-        raise LedgerError(
-            "this user has no home directory to keep the books in",
-            "name a place with --ledger FILE or ledger.path",
-        ) from None
-    return Path(home) / "wattledger"
-
-
-def ledger_path(config: Config) -> Path:
-    """The SQLite file. Simulated energy is never written to the real books by default."""
-    if config.ledger.path:
-        return Path(config.ledger.path)
-    simulated = config.meters.nvml.backend == "simulated"
-    return state_directory() / ("simulated.sqlite" if simulated else "ledger.sqlite")
-
-
-def socket_path(config: Config) -> Path | None:
-    """The Unix socket of the command line; None: there is none."""
-    if config.http.socket == "none":
-        return None
-    if config.http.socket:
-        return Path(config.http.socket)
-    if given := os.environ.get("RUNTIME_DIRECTORY", ""):
-        return Path(given.split(":")[0]) / "wattledger.sock"
-    return ledger_path(config).with_suffix(".sock")

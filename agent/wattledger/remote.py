@@ -93,9 +93,6 @@ def remote_of(config: Config, socket: Path | None = None, *, named: bool = False
         config: the settings.
         socket: this one, and no other.
         named: whoever asks has named a ledger or a scenario, and means no other daemon's.
-
-    Raises:
-        LedgerError: there is no place where the books could lie.
     """
     if socket is not None:
         return Remote([socket])
