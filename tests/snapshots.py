@@ -26,6 +26,7 @@ from wattledger.model import (
     TotalsRow,
 )
 from wattledger.model.embodied import Embodied, rates_of
+from wattledger.model.exporting import Backlog, ExporterStatus
 from wattledger.model.jobbooks import Cell, JobBooks, PastRuns, RunBook, UserKey
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
 from wattledger.model.market import Contract, Market
@@ -226,6 +227,19 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
         ),
         version="0.1.0",
         started_ns=NOW_NS - 3_600 * NS_PER_S,
+        exporters=(
+            ExporterStatus("prometheus", True, NOW_NS - 5 * NS_PER_S),
+            ExporterStatus(
+                "otlp",
+                False,
+                NOW_NS - 600 * NS_PER_S,
+                {"unreachable": 12},
+                message="https://collector:4318/v1/logs does not answer: timed out",
+                hint="look whether the receiver runs, and whether this machine may reach it",
+                delivered_runs=41,
+                backlog=Backlog(3, 1),
+            ),
+        ),
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
 

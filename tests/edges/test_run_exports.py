@@ -17,6 +17,7 @@ from ledgers import Disk, batch, key, opened, take_back_schema_5
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed
 from wattledger.ledger import LedgerReader, SqliteLedger
+from wattledger.ledger.migrations import scripts
 from wattledger.ledger.run_exports import PATIENCE_COMMITS, RETRY_REFUSED_NS
 from wattledger.model import Quality
 from wattledger.model.exporting import Backlog, Delivery, EndedRun
@@ -262,6 +263,27 @@ def test_deliveries_are_written_a_part_at_a_time(tmp_path: Path) -> None:
         node.commit()
         left.append(node.outbox.backlog().waiting)
     assert left == [5, 2, 0]
+    node.close()
+
+
+def test_what_comes_next_does_not_wait_for_what_was_said(node: Node) -> None:
+    node.commit(*(run(n, end_s=3) for n in range(8)))
+    node.outbox.delivered(node.outbox.waiting(4))
+    assert node.waiting(4) == ["4", "5", "6", "7"]
+
+
+def test_an_older_program_may_go_on_and_what_ends_then_does_not_leave(tmp_path: Path) -> None:
+    node = Node(tmp_path / "ledger.sqlite")
+    node.commit(run(1, end_s=3), run(2))
+    node.close()
+    node.exporters, node.more = (), {"steps": scripts()[:5]}
+    node.open()
+    node.commit(run(2, end_s=8))
+    node.close()
+    node.exporters, node.more = OTLP, {}
+    node.open()
+    node.commit(run(3, end_s=14), seconds=10)
+    assert node.waiting() == ["1", "3"] and node.reader.check(footprint) == []
     node.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -266,14 +267,43 @@ def test_what_a_partial_success_rejects_is_found_and_kept_apart() -> None:
     assert len(outbox.done) == 8
 
 
-@pytest.mark.parametrize("said", [Said(400), partial_metrics(3)])
-def test_refused_metrics_hold_up_no_run_and_are_told(said: Said) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (Said(400), "refused"),
+        (partial_metrics(3), "refused"),
+        (Said(404), "http_404"),
+        (Said(429), "busy"),
+    ],
+)
+def test_metrics_that_are_not_taken_hold_up_no_run_and_are_told(said: Said, reason: str) -> None:
     with Receiver(lambda got: said if got.path == METRICS else OK) as receiver:
         exporter, outbox, _ = made(receiver, [ended_run(1)], metrics=True)
         with pytest.raises(ExportFailed) as caught:
             exporter.export(snapshot())
-        assert caught.value.reason == "refused"
+        assert caught.value.reason == reason
         assert len(outbox.done) == 1
+
+
+def test_what_cannot_be_written_as_a_message_is_not_taken_for_delivered(
+    receiver: Receiver,
+) -> None:
+    bad = ended_run(3)
+    told = dataclasses.replace(bad.book.run, end_ns=-1)  # no fixed64 holds it
+    bad = bad._replace(book=dataclasses.replace(bad.book, run=told))
+    exporter, outbox, _ = made(receiver, [ended_run(1), ended_run(2), bad, ended_run(4)])
+    drained(exporter)
+    assert outbox.done == [ended_run(n).record_id for n in (1, 2, 4)]
+    assert outbox.refusals == [bad.record_id]
+
+
+def test_names_that_are_no_utf8_are_replaced(receiver: Receiver) -> None:
+    run = ended_run(1)
+    told = dataclasses.replace(run.book.run, labels={"name": "a\udc80b"})
+    run = run._replace(book=dataclasses.replace(run.book, run=told))
+    exporter, outbox, _ = made(receiver, [run])
+    drained(exporter)
+    assert outbox.done and receiver.got[0].records[0]["wattledger.labels.name"] == "a?b"
 
 
 def test_the_end_delivers_what_is_left_and_is_quick(receiver: Receiver) -> None:

@@ -55,9 +55,9 @@ def queue_runs(
         payees: the rows of the runs' payees.
         commit: the commit's number.
     """
-    connection.executemany(
-        _QUEUE, [(exporter, payee, commit) for exporter in exporters for payee in payees]
-    )
+    rows = [(exporter, payee, commit) for exporter in exporters for payee in payees]
+    if rows:
+        connection.executemany(_QUEUE, rows)
 
 
 def settle_deliveries(connection: sqlite3.Connection, deliveries: Iterable[Delivery]) -> None:

@@ -108,6 +108,10 @@ class Session(requests.Session):
         if proxy:
             self.proxies = {"http": proxy, "https": proxy}
 
+    def forget(self) -> None:
+        """A request that is never sent must not be taken for answered."""
+        self.answer = Answer()
+
     def request(self, *args: Any, **more: Any) -> requests.Response:
         """One request; its answer is read here, as far as it is of use."""
         more["stream"] = True

@@ -46,6 +46,7 @@ LAST_PUSH_S = 0.2  # each of two, at the end
 SERVICE = "wattledger"
 REFUSES_CONTENT = frozenset({400, 413, 422})
 BUSY = frozenset({429, 502, 503, 504})
+UNHEARD = frozenset({"unreachable", "timeout", "headers"})
 
 
 class _Refused(Exception):
@@ -84,7 +85,7 @@ class OtlpExporter:
         try:
             self._push_metrics(snapshot)
         except ExportFailed as error:
-            if error.reason != "refused":
+            if error.reason in UNHEARD:
                 raise  # whoever does not answer is not asked twice
             failure = error
         if self._settings.runs:
@@ -135,6 +136,7 @@ class OtlpExporter:
             client_key_file=self._settings.client_key_file or None,
             session=self._session,
         )
+        self._session.forget()
         exporter.export(MetricsData([resource]), self._timeout_s * 1000)
         try:
             body = self._taken("/v1/metrics")
@@ -202,6 +204,7 @@ class OtlpExporter:
             client_key_file=self._settings.client_key_file or None,
             session=self._session,
         )
+        self._session.forget()
         exporter.export(
             [
                 ReadableLogRecord(
@@ -240,11 +243,13 @@ class OtlpExporter:
         answer, where = self._session.answer, f"{self._base}{path}"
         if 200 <= answer.status < 300:
             return _message(answer, where)
+        if not answer.status and not answer.problem:
+            raise _Refused("it could not be written as a message")
         if not answer.status:
             reason = "timeout" if answer.timed_out else "unreachable"
             raise ExportFailed(
                 reason,
-                f"{where} does not answer: {answer.problem or 'nothing could be sent'}",
+                f"{where} does not answer: {answer.problem}",
                 "look whether the receiver runs, and whether this machine may reach it",
             )
         if answer.status in REFUSES_CONTENT:

@@ -66,7 +66,7 @@ def attributes(ended: EndedRun, labels: Sequence[str]) -> dict[str, Attribute]:
 def sentence(ended: EndedRun) -> str:
     """The record's body, for people."""
     payee, whole = ended.book.run.payee, amounts_of(ended.book.cells)
-    return (
+    return _text(
         f"{payee.manager}/{payee.job_id} ended: {units.kwh(whole.energy_uj):.6g} kWh, "
         f"{units.grams(whole.co2e_ug):.6g} g CO2e"
     )
@@ -78,8 +78,15 @@ def _flatten(value: Any, path: str, found: dict[str, Attribute]) -> None:
         for key, below in value.items():
             _flatten(below, f"{path}.{key}", found)
     elif isinstance(value, list | tuple):
-        found[path] = [str(item) for item in value]
-    elif isinstance(value, bool | str | float):
+        found[path] = [_text(str(item)) for item in value]
+    elif isinstance(value, str):
+        found[path] = _text(value)
+    elif isinstance(value, bool | float):
         found[path] = value
     elif isinstance(value, int):
         found[path] = float(value)
+
+
+def _text(text: str) -> str:
+    """What a message can hold: valid UTF-8."""
+    return text.encode("utf-8", "replace").decode()
