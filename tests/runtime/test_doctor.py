@@ -44,6 +44,7 @@ def well() -> dict[str, Any]:
     ]
     told["ledger"] |= {"message": None, "hint": None, "quarantined": None}
     told["simulated"] = None
+    told["exporters"] = told["exporters"][:1]
     return told
 
 
@@ -69,6 +70,21 @@ def test_a_meter_that_is_down_is_a_problem_with_its_remedy(tmp_path: Path) -> No
 
     assert "no permission" in bad.message
     assert bad.hint == "grant it"
+
+
+def test_an_exporter_that_does_not_deliver_is_a_problem_with_what_waits(tmp_path: Path) -> None:
+    told = well()
+    told["exporters"] = status(snapshot(), 1)["exporters"]
+    (bad,) = (f for f in findings(told, tmp_path) if not f.ok)
+    assert bad.area == "exporter" and "otlp does not deliver: https://collector" in bad.message
+    assert "3 ended runs wait" in bad.message and "receiver runs" in bad.hint
+    (note,) = (f for f in findings(told, tmp_path) if "refuses the records of 1" in f.message)
+    assert note.ok
+    told["exporters"][1] |= {"up": True, "runs_refused": 0}
+    found = findings(told, tmp_path)
+    assert problems(found) == [] and any("otlp delivers" in f.message for f in found)
+    del told["exporters"]  # an older daemon
+    assert problems(findings(told, tmp_path)) == []
 
 
 def test_a_release_on_request_is_no_problem(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def examine(config: Config, remote: Remote) -> Iterator[Finding]:
         yield from daemon.of_meters(status, Path(config.path.sysfs))
         yield from _persistence(config, status)
         yield from daemon.of_grid(status)
+        yield from daemon.of_exporters(status)
         yield from site.of_status(status)
         yield from hardware.of_status(status)
         yield from daemon.of_claims(status)

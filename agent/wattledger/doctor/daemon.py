@@ -73,6 +73,25 @@ def of_meters(status: Mapping[str, Any], sysfs: Path) -> Iterator[Finding]:
         yield Finding("meter", "problem", "nothing is metered", ESTIMATED_HINT)
 
 
+def of_exporters(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Which exporters deliver, and which do not."""
+    for exporter in status.get("exporters", ()):  # none is told of by an older daemon
+        name, waiting = exporter["exporter"], exporter["runs_waiting"]
+        if not exporter["up"]:
+            left = f"; {waiting} ended runs wait for it" if waiting else ""
+            said = f"{name} does not deliver: {exporter['message']}{left}"
+            yield Finding("exporter", "problem", said, exporter["hint"] or "")
+        elif name != "prometheus":
+            yield Finding("exporter", "ok", f"{name} delivers, last at {exporter['last_success']}")
+        if exporter["runs_refused"]:
+            yield Finding(
+                "exporter",
+                "note",
+                f"{name}: the receiver refuses the records of {exporter['runs_refused']} runs",
+                "they are kept and tried again daily; its log says why it refuses them",
+            )
+
+
 def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:
     """What it prices with, and how its sources do."""
     grid = status["grid"]

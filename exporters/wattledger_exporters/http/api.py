@@ -16,6 +16,7 @@ from wattledger.model import (
     TotalsRow,
 )
 from wattledger.model.embodied import Rates, grams_per_hour
+from wattledger.model.exporting import ExporterStatus
 from wattledger.model.settling import final_bases, sum_of_settled
 from wattledger.model.sums import read_node
 from wattledger.model.sums import total as total_sums
@@ -105,6 +106,21 @@ def totals(
     }
 
 
+def _exporter(exporter: ExporterStatus) -> dict[str, Any]:
+    backlog = exporter.backlog
+    return {
+        "exporter": exporter.exporter,
+        "up": exporter.up,
+        "last_success": iso(exporter.last_success_ns),
+        "errors": dict(sorted(exporter.errors.items())),
+        "message": exporter.message or None,
+        "hint": exporter.hint or None,
+        "runs_delivered": exporter.delivered_runs,
+        "runs_waiting": None if backlog is None else backlog.waiting,
+        "runs_refused": None if backlog is None else backlog.refused,
+    }
+
+
 def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
     """The answer of `/api/v1/status`."""
     books, ledger, site = snapshot.books, snapshot.ledger, snapshot.site
@@ -133,6 +149,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
             }
             for meter in snapshot.meters
         ],
+        "exporters": [_exporter(exporter) for exporter in snapshot.exporters],
         "grid": {
             **_signal(snapshot.grid.signal, now_ns),
             "estimated": snapshot.grid.estimated,

@@ -86,6 +86,17 @@ def status_schemas() -> dict[str, Schema]:
         "message": maybe(TEXT),
         "hint": maybe(TEXT),
     }
+    exporter = {
+        "exporter": TEXT,
+        "up": TRUTH,
+        "last_success": maybe(INSTANT),
+        "errors": mapping(WHOLE),
+        "message": maybe(TEXT),
+        "hint": maybe(TEXT),
+        "runs_delivered": maybe(WHOLE),
+        "runs_waiting": maybe(WHOLE),
+        "runs_refused": maybe(WHOLE),
+    }
     status = {
         "version": TEXT,
         "simulated": maybe(TEXT),
@@ -97,6 +108,7 @@ def status_schemas() -> dict[str, Schema]:
         "totals": ref("TotalsRow"),
         "devices": listing(thing(device)),
         "meters": listing(thing(meter)),
+        "exporters": listing(thing(exporter)),
         "grid": thing({**signal, "level": WHOLE, "level_name": TEXT}),
         "grid_sources": listing(thing(source)),
         "site_sources": listing(thing(site_source)),
