@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -51,10 +52,12 @@ class FakeApi:
         self.now_s = now_s
         self.warnings: dict[str, None] = {}
         self.asked: list[str] = []
+        self._found: dict[tuple[Any, ...], list[Any]] = {}  # by selector
         self._series: dict[tuple[str, frozenset[tuple[str, str]]], list[tuple[float, float]]] = {}
 
     def write(self, name: str, labels: Labels, points: Iterable[tuple[float, float]]) -> None:
         """Add samples, in order of time; an empty label is none."""
+        self._found.clear()
         key = name, frozenset((k, v) for k, v in labels.items() if v)
         self._series.setdefault(key, []).extend(points)
 
@@ -143,29 +146,37 @@ class FakeApi:
 
     def _window(self, selector: re.Match[str], at_s: float) -> list[Any]:
         window_s = int(selector[3]) / (1000 if selector[4] == "ms" else 1)
-        return [
-            (labels, [p for p in points if at_s - window_s < p[0] <= at_s and p[1] == p[1]])
-            for labels, points in self._matching(selector)
-        ]
+        found = []
+        for labels, times, points in self._matching(selector):
+            those = points[bisect_right(times, at_s - window_s) : bisect_right(times, at_s)]
+            found.append((labels, [p for p in those if p[1] == p[1]]))
+        return found
 
     def _instant(self, selector: re.Match[str], at_s: float) -> list[tuple[Any, float, float]]:
         found = []
-        for labels, points in self._matching(selector):
-            past = [p for p in points if at_s - LOOKBACK_S < p[0] <= at_s]
-            if past and past[-1][1] == past[-1][1]:
-                found.append((labels, past[-1][1], past[-1][0]))
+        for labels, times, points in self._matching(selector):
+            place = bisect_right(times, at_s) - 1
+            if place < 0 or times[place] <= at_s - LOOKBACK_S:
+                continue
+            when, value = points[place]
+            if value == value:
+                found.append((labels, value, when))
         return found
 
-    def _matching(self, selector: re.Match[str]) -> list[tuple[dict[str, str], Any]]:
+    def _matching(self, selector: re.Match[str]) -> list[tuple[dict[str, str], list[float], Any]]:
+        known = self._found.get(selector.group(1, 2))
+        if known is not None:
+            return known
         matchers = [
             (label, how, json.loads(text)) for label, how, text in _MATCHER.findall(selector[2])
         ]
-        return [
-            ({"__name__": f"wattledger_{name}", **dict(labels)}, points)
+        self._found[selector.group(1, 2)] = found = [
+            ({"__name__": f"wattledger_{name}", **dict(labels)}, [t for t, _ in points], points)
             for (name, labels), points in self._series.items()
             if name == selector[1]
             and all(_holds(dict(labels).get(label, ""), how, text) for label, how, text in matchers)
         ]
+        return found
 
 
 def _holds(value: str, how: str, text: str) -> bool:
