@@ -183,6 +183,29 @@ def test_a_job_id_is_quoted_and_matches_nothing_else(
         assert "no job" in err
 
 
+def test_waste_is_what_was_held_in_the_span(
+    server: GridServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ("waste", "--from", server.url)
+    told = json.loads(ask(capsys, *base, "--since", "2h", "--json"))
+    rows = {row["group"]: row for row in told["rows"]}
+    assert list(rows) == ["bob", "ann"], "the most energy first"
+    assert rows["ann"]["held_gpu_hours"] == 8 and rows["ann"]["idle_time_share"] == 0.25
+    assert rows["bob"]["held_kwh"] == 3 and rows["bob"]["held_idle_kwh"] == 3 * 9e4 / 3.6e6
+    assert told["total"]["held_idle_gpu_hours"] == 2.5
+    assert told["idle"] is None
+    # Since it began, job 2 moved by what its counter did; those of the others had ended or not.
+    late = json.loads(ask(capsys, *base, "--since", str(NOW_S - 3600 + 15 * 99), "--json"))
+    rows = {row["group"]: row for row in late["rows"]}
+    assert rows["bob"]["held_kwh"] == pytest.approx(1.5)
+    assert rows["ann"]["held_kwh"] == pytest.approx(0.5)
+    table = ask(capsys, *base, "--since", "2h")
+    assert "bob" in table and "is not known; in no line above" in table
+    assert "no job in this span shows its account" in ask(
+        capsys, *base, "--since", "2h", "--by", "account", code=1
+    )
+
+
 # ── how it asks ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,8 +14,9 @@ from wattledger.fleet.door import Door
 from wattledger.fleet.job import find, job
 from wattledger.fleet.jobs import jobs, span_of
 from wattledger.fleet.reply import BadReply, scalar
+from wattledger.fleet.waste import waste
 from wattledger.units import NS_PER_S
-from wattledger_exporters.http import jobs_api
+from wattledger_exporters.http import jobs_api, waste_api
 from wattledger_exporters.http.query import BadRequest, instant_ns
 
 Answer = Mapping[str, Any]
@@ -87,3 +88,24 @@ def read_job(
         return None, []
     expected = [name.strip() for name in options.nodes.split(",") if name.strip()]
     return job(fleet, *found[0], expected), found[1:]
+
+
+def read_waste(options: argparse.Namespace) -> Answer:
+    """Who held GPUs without use, over all nodes; see `fleet.waste.waste`.
+
+    Raises:
+        ConfigError: an option that cannot be.
+        WattledgerError: there is no whole answer.
+    """
+    match, door = matchers_of(options), door_of(options)
+    now_s = server_now_s(door)
+    names = waste_api.PARAMETERS
+    asked = {name: str(given) for name in names if (given := getattr(options, name, None))}
+    try:
+        query = waste_api.waste_query(asked, now_s * NS_PER_S)
+    except BadRequest as error:
+        raise ConfigError([("waste", str(error))]) from error
+    span = Span(query.since_ns // NS_PER_S, min(now_s, query.until_ns // NS_PER_S))
+    if span.since_s >= span.until_s:
+        raise ConfigError([("--since", "lies after --until or in the future")])
+    return waste(door, span, match, query.by)

@@ -113,10 +113,16 @@ def _add_waste(
     waste.add_argument("--until", metavar="TIME")
     waste.add_argument("--by", choices=("user", "account"), default="user")
     _add_forms(waste, csv=True)
+    add_from_options(waste)
 
     def run(options: argparse.Namespace) -> int:
         from wattledger.job_reports import asking, tables
 
+        if check_from(options):
+            from wattledger.fleet.asking import read_waste
+
+            tables.print_waste(read_waste(options), options.format)
+            return 0
         answer = asking.read_waste(options, lambda: settings(options), daemon(options))
         tables.print_waste(answer, options.format)
         return 0

@@ -138,17 +138,20 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
         return
     if form == "csv":
         print_csv(WASTE_COLUMNS, (_flat_waste(row) for row in answer["rows"]))
+        sys.stderr.writelines(f"wattledger: {text}\n" for text in missing(answer))
         return
     total, idle, own = answer["total"], answer["idle"], answer["restricted_to_uid"]
     priced = any(idle_costs(row) for row in (*answer["rows"], total))
     span = f"{answer['since']} to {answer['until']}"
-    unheld = f"GPUs that nobody held used {energy(idle['energy_kwh'])}"
-    unheld_costs = idle.get("costs", [idle["cost"]] if idle["cost"] else [])
-    if unheld_costs:
-        unheld += f" ({money(unheld_costs)})"
+    unheld = "What GPUs used that nobody held is not known"
+    if idle is not None:
+        unheld = f"GPUs that nobody held used {energy(idle['energy_kwh'])}"
+        unheld_costs = idle.get("costs", [idle["cost"]] if idle["cost"] else [])
+        if unheld_costs:
+            unheld += f" ({money(unheld_costs)})"
     if not answer["rows"]:
         who = "Nobody held a GPU" if own is None else f"Uid {own} held no GPU"
-        sys.stdout.write(f"{who} from {span}. {unheld}.\n")
+        sys.stdout.write("\n".join((f"{who} from {span}. {unheld}.", *missing(answer), "")))
         return
     from rich.table import Table
 
@@ -167,7 +170,7 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
     ]
     if own is not None:
         notes.append(f"GPUs that uid {own} held only.")
-    _print(table, notes)
+    _print(table, [*notes, *missing(answer)])
 
 
 def _cells(row: Mapping[str, Any], group: str, *, priced: bool) -> list[Any]:
@@ -175,10 +178,10 @@ def _cells(row: Mapping[str, Any], group: str, *, priced: bool) -> list[Any]:
 
     return [
         Text(printable(group)),
-        f"{row['held_gpu_hours']:,.2f}",
-        f"{row['held_idle_gpu_hours']:,.2f}",
+        _number(row["held_gpu_hours"], 2),
+        _number(row["held_idle_gpu_hours"], 2),
         _share(row["idle_time_share"]),
-        f"{row['held_idle_kwh']:,.3f}",
+        _number(row["held_idle_kwh"], 3),
         _share(row["idle_energy_share"]),
         *([_money(idle_costs(row))] if priced else []),
     ]
