@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
@@ -98,7 +100,12 @@ def partial_metrics(rejected: int) -> Said:
 class Receiver:
     """The server. `behave` answers each request; None: it closes the connection without a word."""
 
-    def __init__(self, behave: Behaviour = lambda _: OK, port: int = 0) -> None:
+    def __init__(
+        self,
+        behave: Behaviour = lambda _: OK,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.behave = behave
         self.got: list[Got] = []
         self.acknowledged: list[str] = []
@@ -116,9 +123,14 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            listening = self._server.socket
+            self._server.socket = tls.wrap_socket(
+                listening, server_side=True, do_handshake_on_connect=False
+            )
         self.ending = threading.Event()
         self.port = int(self._server.server_address[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -129,8 +141,9 @@ class Receiver:
         headers = {name.lower(): value for name, value in handler.headers.items()}
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        kind = ExportLogsServiceRequest if handler.path == LOGS else ExportMetricsServiceRequest
-        got = Got(handler.path, headers, kind.FromString(body))
+        path = urlsplit(handler.path).path  # asked as a proxy, it is all of an address
+        kind = ExportLogsServiceRequest if path == LOGS else ExportMetricsServiceRequest
+        got = Got(path, headers, kind.FromString(body))
         said = self.behave(got)
         with self._changed:
             self.got.append(got)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import ssl
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -313,6 +318,110 @@ def test_the_end_delivers_what_is_left_and_is_quick(receiver: Receiver) -> None:
     exporter.close(snapshot())
     assert outbox.done == [ended_run(1).record_id]
     assert [got.path for got in receiver.got] == [METRICS, LOGS, METRICS]
+
+
+# ── on the way ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[trustme.CA, FilePath]:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return ca, FilePath(str(tmp_path / "ca.pem"))
+
+
+def server_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def test_the_receiver_is_who_its_certificate_says(
+    authority: tuple[trustme.CA, FilePath],
+) -> None:
+    ca, file = authority
+    with Receiver(tls=server_context(ca)) as receiver:
+        stranger, outbox, _ = made(receiver, [ended_run(1)])
+        with pytest.raises(ExportFailed, match="certificate") as caught:
+            stranger.export(snapshot())
+        assert caught.value.reason == "unreachable" and not receiver.got and not outbox.done
+        exporter, outbox, _ = made(receiver, [ended_run(1)], ca_file=file)
+        drained(exporter)
+        assert len(outbox.done) == len(receiver.got) == 1
+
+
+def test_a_receiver_that_asks_for_a_certificate_gets_it(
+    authority: tuple[trustme.CA, FilePath], tmp_path: Path
+) -> None:
+    ca, file = authority
+    own = ca.issue_cert("node.example.org")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    own.private_key_pem.write_to_path(tmp_path / "own.key")
+    context = server_context(ca)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with Receiver(tls=context) as receiver:
+        refused, outbox, _ = made(receiver, [ended_run(1)], ca_file=file)
+        with pytest.raises(ExportFailed):
+            refused.export(snapshot())
+        assert not outbox.done
+        exporter, outbox, _ = made(
+            receiver,
+            [ended_run(1)],
+            ca_file=file,
+            client_certificate_file=FilePath(str(tmp_path / "own.pem")),
+            client_key_file=FilePath(str(tmp_path / "own.key")),
+        )
+        drained(exporter)
+        assert outbox.done
+
+
+@pytest.mark.parametrize("way", ["tls", "proxy"])
+def test_an_answer_that_drips_ends_in_time_on_every_way(
+    authority: tuple[trustme.CA, FilePath], way: str
+) -> None:
+    ca, file = authority
+    context = server_context(ca) if way == "tls" else None
+    short = DurationNs(NS_PER_S // 2)
+    with Receiver(lambda _: Said(drip_s=0.05), tls=context) as receiver:
+        if way == "tls":
+            exporter, outbox, _ = made(receiver, [ended_run(1)], ca_file=file, timeout=short)
+        else:
+            exporter, outbox, _ = made(
+                "http://localhost:9", [ended_run(1)], proxy=Url(receiver.url), timeout=short
+            )
+        with pytest.raises(ExportFailed) as caught:
+            exporter.export(snapshot())
+        assert caught.value.reason == "timeout" and not outbox.done and receiver.got
+        receiver.behave = lambda _: OK
+        drained(exporter)
+        assert outbox.done
+
+
+def test_only_the_proxy_of_the_settings_is_asked(receiver: Receiver) -> None:
+    """Whatever the environment says: it would be handed headers and records."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from test_otlp_push import made, drained\n"
+        "from exporting import ended_run\n"
+        "exporter, outbox, _ = made(sys.argv[1], [ended_run(1)])\n"
+        "drained(exporter); assert outbox.done\n"
+    )
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    nowhere = "http://127.0.0.1:9"
+    done = subprocess.run(
+        [sys.executable, "-c", script, receiver.url, *paths],
+        env={
+            **os.environ,
+            **dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), nowhere),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere,
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": nowhere,
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(receiver.got) == 1
 
 
 # ── settings ────────────────────────────────────────────────────────────────────────────────────

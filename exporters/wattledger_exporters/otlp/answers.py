@@ -84,8 +84,16 @@ def _adapter(opened: _Open) -> HTTPAdapter:
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    adapter = HTTPAdapter(pool_connections=2, pool_maxsize=1)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    pools = {"http": PlainPool, "https": SecurePool}
+
+    class Adapter(HTTPAdapter):
+        def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **more)
+            manager.pool_classes_by_scheme = pools
+            return manager
+
+    adapter = Adapter(pool_connections=2, pool_maxsize=1)
+    adapter.poolmanager.pool_classes_by_scheme = pools
     return adapter
 
 
