@@ -219,7 +219,9 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
         final = beside(co2e(final_g), sure, "co2e_settled_g", final_g, CO2E)
         rows.insert(-1, ("settled", final, how))
     rows += sum_rows(receipt)
-    if receipt["held_device_hours"] or receipt["held_idle_kwh"]:
+    if receipt["held_device_hours"] or (
+        receipt["held_device_hours"] is None and receipt["held_idle_kwh"]
+    ):
         rows.append(_held(receipt))
     if receipt["quality"] is not None:
         rows.append(("measured", measured_how(receipt["quality"]), ""))

@@ -169,3 +169,19 @@ def test_the_receipt_is_the_sum_of_the_nodes_own(
             assert {name: int(row["totals"]["exact"][name]) for name in EXACT} == expected
             text = steady.daemon.cli("job", JOB, "--from", server.url, "--nodes", "127.0.0.1,far")
             assert "MISSING: far: nothing" in text.stdout, text
+
+        # A node that is lost while a job runs there is named, with all that is known of it.
+        steady.begin("4712")
+        anew.begin("4712")
+        scraped('count(wattledger_job_power_watts{job_id="4712"}) == 2')
+        steady.daemon.kill()
+        scraped(f'up{{instance="{steady.instance}"}} == 0')
+        anew.end("4712")
+        scraped('absent(wattledger_job_power_watts{job_id="4712"})')
+        for server in servers:
+            told = asked(steady, "job", "4712", "--from", server.url, "--since", "1h")
+            states = {row["node"]: row["state"] for row in told["nodes"]}
+            assert states == {steady.instance: "silent", anew.instance: "ended"}
+            (sentence,) = told["missing"]
+            assert sentence.startswith(f"{steady.instance}: nothing was scraped from it since")
+            assert told["state"] == "silent"
