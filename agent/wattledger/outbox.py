@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -18,13 +18,17 @@ from wattledger.model.exporting import Backlog, Delivery, EndedRun
 from wattledger.ports import Clock, Ledger
 
 DELIVERIES_PER_COMMIT = 500  # some 5 ms more of a commit
-MAX_UNWRITTEN = 2_000  # a disk that is full must not grow this without bound
+# A disk that is full must not grow this without bound; and what has waited for months leaves at
+# this many a commit, which takes some percent of a core.
+MAX_UNWRITTEN = 500
 
 
 class RunsReader(Protocol):
     """What is asked of the ledger; for any thread."""
 
-    def ended_runs(self, exporter: str, most: int, now_ns: int) -> list[EndedRun]:
+    def ended_runs(
+        self, exporter: str, most: int, now_ns: int, but: Collection[tuple[int, int]] = ()
+    ) -> list[EndedRun]:
         """See `LedgerReader.ended_runs`."""
         ...
 
@@ -110,8 +114,7 @@ class Outbox:
         if len(said) >= MAX_UNWRITTEN:
             return []
         now_ns = self._clock.now().wall_ns
-        found = self._reader.ended_runs(self._exporter, most + len(said), now_ns)
-        return [run for run in found if (run.payee_id, run.queued) not in said][:most]
+        return self._reader.ended_runs(self._exporter, most, now_ns, said)
 
     def delivered(self, runs: Sequence[EndedRun]) -> None:
         """A receiver has acknowledged these."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -138,13 +138,15 @@ class LedgerReader:
         span = first_slot_s(since_ns), first_slot_s(until_ns)
         return self._ask(lambda connection: audit_page(connection, *span, after, most))
 
-    def ended_runs(self, exporter: str, most: int, now_ns: int) -> list[EndedRun]:
+    def ended_runs(
+        self, exporter: str, most: int, now_ns: int, but: Collection[tuple[int, int]] = ()
+    ) -> list[EndedRun]:
         """Ended runs that an exporter is to deliver next; see `waiting_runs`.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        return self._ask(lambda connection: waiting_runs(connection, exporter, most, now_ns))
+        return self._ask(lambda connection: waiting_runs(connection, exporter, most, now_ns, but))
 
     def backlog(self, exporter: str) -> Backlog:
         """How many ended runs an exporter has not delivered.

@@ -7,7 +7,7 @@ what its receiver acknowledged. So each is delivered at least once, whatever is 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import MappingProxyType
 
 from wattledger.ledger.run_rows import RUN_COLUMNS, book_of
@@ -70,7 +70,11 @@ def settle_deliveries(connection: sqlite3.Connection, deliveries: Iterable[Deliv
 
 
 def waiting_runs(
-    connection: sqlite3.Connection, exporter: str, most: int, now_ns: int
+    connection: sqlite3.Connection,
+    exporter: str,
+    most: int,
+    now_ns: int,
+    but: Collection[tuple[int, int]] = (),
 ) -> list[EndedRun]:
     """The runs that come next: those never refused, then those refused a day ago or earlier.
 
@@ -79,6 +83,7 @@ def waiting_runs(
         exporter: whose.
         most: at most so many.
         now_ns: wall clock.
+        but: those of whom something was said that is not written yet: (row, `queued`).
 
     Raises:
         sqlite3.Error: the ledger cannot be read.
@@ -86,8 +91,9 @@ def waiting_runs(
     """
     import uuid  # where nothing is delivered, nothing is loaded for it
 
-    asked = {"exporter": exporter, "retry_ns": max(0, now_ns - RETRY_REFUSED_NS), "most": most}
-    rows = connection.execute(_WAITING, asked).fetchall()
+    retry_ns = max(0, now_ns - RETRY_REFUSED_NS)
+    asked = {"exporter": exporter, "retry_ns": retry_ns, "most": most + len(but)}
+    rows = [row for row in connection.execute(_WAITING, asked) if row[:2] not in but][:most]
     epoch = connection.execute("SELECT epoch FROM meta").fetchone()[0]
     found: list[EndedRun] = []
     for payee_id, queued, *row in rows:

@@ -41,7 +41,7 @@ from wattledger_exporters.prometheus import fill
 log = logging.getLogger(__name__)
 
 BATCH = 100
-BATCHES_PER_TURN = 20
+BATCHES_PER_TURN = 5
 LAST_PUSH_S = 0.2  # each of two, at the end
 SERVICE = "wattledger"
 REFUSES_CONTENT = frozenset({400, 413, 422})
