@@ -33,7 +33,7 @@ LOSSES = (
     "vm_protoparser_parse_errors_total",
     "vmagent_remotewrite_packets_dropped_total",
 )
-TAKEN = ("vm_rows_inserted_total", "vmagent_rows_inserted_total")
+TAKEN = "vm_protoparser_rows_read_total"
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -61,6 +61,7 @@ class Engine:
         self.home = home
         self.url = f"http://127.0.0.1:{free_port()}"
         self.rules_url = self.url
+        self.own_pages: list[str] = []  # where programs of VictoriaMetrics tell of themselves
 
     def watch(self, nodes: Mapping[str, int]) -> None:
         """Replaces the list of nodes: names and ports of loopback. A name becomes `instance`."""
@@ -157,17 +158,20 @@ def victoria(home: Path) -> Iterator[Engine]:
         ):  # fmt: skip
             stack.enter_context(running(command, home))
             wait_until(lambda: engine.value("vector(1)"), 30, "VictoriaMetrics answers")
+        engine.own_pages = [f"http://{agent}/metrics", f"{engine.url}/metrics"]
         yield engine
-        for url in (f"http://{agent}/metrics", f"{engine.url}/metrics"):
-            assert no_line_was_refused(url) > 0
 
 
 def no_line_was_refused(url: str) -> float:
-    """Fails the test where a program of VictoriaMetrics lost a line; how many it took."""
+    """Fails the test where a program of VictoriaMetrics lost a line; how many it took.
+
+    While a daemon starts it answers 503, whose body vmagent 1.79 reads as lines, too.
+    """
     found = counters(url)
     lost = {name: value for name, value in found.items() if value and name.startswith(LOSSES)}
-    assert lost == {}
-    return sum(value for name, value in found.items() if name.startswith(TAKEN))
+    assert not lost, f"{url}: {lost}"
+    # victoria-metrics counts a row again where it inserts it.
+    return max(value for name, value in found.items() if name.startswith(TAKEN))
 
 
 def counters(url: str) -> dict[str, float]:

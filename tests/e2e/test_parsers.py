@@ -1,7 +1,8 @@
 """The page of a running daemon, read by parsers that are not ours.
 
-promtool checks the text format and its conventions, prometheus_client's strict parser OpenMetrics,
-and a Prometheus that scrapes the daemon stores what the daemon shows.
+promtool checks the text format and its conventions, prometheus_client's strict parser OpenMetrics;
+a Pushgateway and a VictoriaMetrics take every line, and a Prometheus that scrapes the daemon stores
+what the daemon shows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from e2e.daemon import FINE, Daemon, free_port, wait_until
+from e2e.engines import counters, no_line_was_refused, running
 from e2e.page import PREFIX, Page
 from sysfs import RaplTree
 
@@ -203,3 +206,61 @@ def test_prometheus_scrapes_it(node: Daemon, need: Callable[..., None], tmp_path
     finally:
         prometheus.terminate()
         prometheus.wait(20)
+
+
+GOLDEN = ("metrics.txt", "metrics.jobs.txt")
+
+
+def pages(node: Daemon) -> list[bytes]:
+    """A running daemon's page and those with a bit of everything."""
+    folder = Path(__file__).parents[1] / "golden"
+    return [node.get("/metrics").body, *((folder / name).read_bytes() for name in GOLDEN)]
+
+
+def posted(url: str, body: bytes) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=10) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_pushgateway_takes_it(node: Daemon, need: Callable[..., None], tmp_path: Path) -> None:
+    need("prometheus-pushgateway")
+    address = f"127.0.0.1:{free_port()}"
+    with running(["prometheus-pushgateway", f"--web.listen-address={address}"], tmp_path):
+        wait_until(lambda: answers(f"http://{address}/-/ready"), 20, "it is there")
+        for number, page in enumerate(pages(node)):
+            url = f"http://{address}/metrics/job/wattledger/page/{number}"
+            assert posted(url, page) == 200
+            line = next(line for line in page.splitlines() if line.startswith(b"wattledger_"))
+            assert posted(url, page + line + b"\n") == 400, "a series that is there twice"
+
+
+def test_victoriametrics_takes_every_line(
+    node: Daemon, need: Callable[..., None], tmp_path: Path
+) -> None:
+    need("victoria-metrics")
+    url = f"http://127.0.0.1:{free_port()}"
+    command = ["victoria-metrics", "-storageDataPath=data", "-memory.allowedBytes=64MiB",
+               f"-httpListenAddr={url.removeprefix('http://')}"]  # fmt: skip
+    with running(command, tmp_path):
+        wait_until(lambda: answers(f"{url}/health"), 20, "it is there")
+        lines = 0
+        for page in pages(node):
+            assert posted(f"{url}/api/v1/import/prometheus", page) == 204
+            lines += sum(not line.startswith(b"#") for line in page.splitlines())
+        # It tells of itself a moment later.
+        wait_until(lambda: no_line_was_refused(f"{url}/metrics") >= lines, 10, "all are counted")
+        assert no_line_was_refused(f"{url}/metrics") == lines
+        assert posted(f"{url}/api/v1/import/prometheus", b'broken{label="x} 1\n') == 204
+        refused = 'vm_rows_invalid_total{type="prometheus"}'
+        wait_until(lambda: counters(f"{url}/metrics")[refused] == 1, 10, "it can refuse one")
