@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types imports unit e2e bench dashboards fix install uninstall install-slurm deb clean
+.PHONY: run demo test lint types imports unit e2e bench dashboards pictures fix install uninstall install-slurm deb clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,9 @@ bench: $(READY) ## the figures of the README, measured again
 
 dashboards: $(READY) ## deploy/grafana/dashboards, made of their code again
 	$(BIN)/python deploy/grafana/build.py
+
+pictures: $(READY) ## the dashboards' pictures, drawn again; needs prometheus, chromium, nodejs and npm
+	cd tests && ../$(BIN)/python -m e2e.grafana_pictures
 
 fix: $(READY) ## format, and mend what the linter can
 	$(BIN)/ruff format .

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 GRAFANA = Path(__file__).parents[1] / "deploy" / "grafana"
 NAMES = ("fleet", "node", "job", "users", "footprint", "health")
 
-_VARIABLE = re.compile(r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?::(?P<format>\w+))?\})")
+_VARIABLE = re.compile(r"\$(?:(?P<bare>[a-z_]\w*)|\{(?P<name>\w+)(?::(?P<format>\w+))?\})")
 
 
 class Target(NamedTuple):

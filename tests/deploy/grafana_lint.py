@@ -35,7 +35,19 @@ WHOLE_COUNTERS = {
     "Energy since the beginning",
     "Jobs without a series",
 }
-UNITS = {"watt", "joule", "kwatth", "massg", "litre", "s", "bytes", "percentunit", "short", "none"}
+UNITS = {
+    "watt",
+    "joule",
+    "kwatth",
+    "massg",
+    "litre",
+    "s",
+    "bytes",
+    "percentunit",
+    "short",
+    "none",
+    "h",
+}
 
 
 def parsed(expr: str) -> Any:
@@ -149,7 +161,7 @@ def panel_units(board: Board) -> Iterator[str]:
             p["value"] for o in config["overrides"] for p in o["properties"] if p["id"] == "unit"
         ]
         for unit in units:
-            if unit not in UNITS and not unit.startswith("suffix: "):
+            if unit not in UNITS and not unit.startswith("suffix:"):
                 yield f"{panel['title']} has no unit that Grafana knows: {unit!r}"
         if not config["defaults"].get("thresholds", {}).get("steps"):
             yield f"{panel['title']} has no thresholds"

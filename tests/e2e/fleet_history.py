@@ -8,12 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from e2e.fleet_nodes import BEGIN_S, HOURS, TURN_S, Node, names
+from e2e.fleet_nodes import BEGIN_S, LENGTH_S, TURN_S, Node, names
 from e2e.history import Prometheus
 
 CLUSTER = "lab"
 JOB = "wattledger"
-END_S = BEGIN_S + HOURS * 3600
+END_S = BEGIN_S + LENGTH_S
 SHOWN_S = BEGIN_S + 900
 """From here to `END_S` the dashboards are shown: rates of the first minutes know too little."""
 
@@ -45,7 +45,7 @@ def write(path: Path, home: Path) -> dict[str, float]:
     shown_ws = 0.0
     try:
         with path.open("w") as out:
-            for _ in range(HOURS * 3600 // TURN_S):
+            for _ in range(LENGTH_S // TURN_S):
                 for node in nodes:
                     page = node.turn().splitlines()
                     at_s = BEGIN_S + node.second

@@ -89,7 +89,7 @@ PLANS = (
     JobPlan("pod", "8c1f0a52-7d0e-4a1b-9a57-3f5f0d1c2b3a", "notebook", "dave", "teaching",
             {"gpu03": (3,)}, 9000, 12_600, cores=2),
 )  # fmt: skip
-HOURS = 4
+LENGTH_S = 15_000  # four hours and ten minutes
 COUNTER_RESET_S = 9900  # gpu03: the driver is loaded anew
 LATE_METER_S = (10_800, 11_400)  # gpu02: a meter does not answer
 SITE = SiteFactors(
@@ -109,7 +109,7 @@ class DayGrid:
     def at(self, wall_ns: int) -> GridChoice:
         """A smooth fall from 420 to 180 g/kWh over the four hours."""
         slot = wall_ns // NS_PER_S // 1800 * 1800
-        turn = (slot - BEGIN_S) / (HOURS * 3600)
+        turn = min(1, (slot - BEGIN_S) / 14_400)
         grams = 300 + 120 * math.cos(math.pi * turn)
         signal = GridSignal(
             micro(round(grams)), "DE", "energy-charts", Basis.LIFECYCLE,
@@ -166,6 +166,7 @@ class Node:
         self._cpu_ns: dict[str, int] = {}
         self._busy_ns = 10**12
         self._late = 0
+        self._using: set[int] = set()
         self._running: dict[str, JobRun] = {}
         self._reports: list[MeterReport] = []
         path = self.home / f"{self.name}.sqlite"
@@ -202,7 +203,7 @@ class Node:
         watts = {"other": OTHER_W, **{info.name: DRAM_W for info in self.drams}}
         for number, info in enumerate(self.gpus):
             users = [p for p in self.plans() if number in p.gpus[self.name] and p.uses_at(second)]
-            swing = 60 * math.sin(second / 420 + number)
+            swing = 60 * math.sin(second / 420 + number + 2 * int(self.name[-1]))
             watts[info.name] = 540 + swing if users else GPU_IDLE_W
         cores = 2 + sum(plan.cores for plan in self.plans())
         for info in self.cpus:
@@ -271,6 +272,7 @@ class Node:
         """Half a minute passes; the page after it."""
         self.watts = self._draw()
         plans = self.plans()
+        self._using = {n for p in plans if p.uses_at(self.second) for n in p.gpus[self.name]}
         self.clock.advance(TURN_S)
         for info in self.counted:
             self._raw_uj[info.name] += round(self.watts[info.name] * TURN_S * UJ_PER_J)
@@ -302,7 +304,6 @@ class Node:
         ]  # fmt: skip
         lists: dict[str, tuple[Process, ...]] = {info.name: () for info in self.gpus}
         held = {n for plan in self.plans() for n in plan.gpus[self.name]}
-        using = {n for p in self.plans() if p.uses_at(self.second) for n in p.gpus[self.name]}
         known = {i.name: int(n in held) for n, i in enumerate(self.gpus)}
         unknown = self.name == "gpu03" and 3600 <= self.second < 5400  # one GPU, for half an hour
         return MeterReport(
@@ -314,7 +315,7 @@ class Node:
                 for number, info in enumerate(self.gpus)
             },
             listed=lists,
-            used={info.name: number in using for number, info in enumerate(self.gpus)},
+            used={info.name: number in self._using for number, info in enumerate(self.gpus)},
         )
 
     def beside(self) -> Iterator[str]:

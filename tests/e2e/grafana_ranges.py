@@ -9,14 +9,14 @@ from __future__ import annotations
 
 Ranges = tuple[tuple[float, float], ...]
 
-ENERGY_KWH = (24.0, 28.0)  # 3¾ h at 6.9 kW
+ENERGY_KWH = (25.0, 28.5)  # almost 4 h at 6.9 kW
 JOBS: Ranges = (
-    (0.5, 21.0),  # a notebook of an hour; eight GPUs for almost four
+    (0.5, 22.0),  # a notebook of an hour; eight GPUs for four
     (150, 8000),
     (0, 0.5),  # two GPUs of 72 W for 2½ h, and none
     (1, 2),
     (1, 1),
-    (200, 5400),
+    (200, 5600),
 )
 WALL: Ranges = ((0, 8000), (5800, 8000), (6300, 8700), (100, 1200))
 BALANCE: dict[str, Ranges] = {
@@ -48,7 +48,7 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "Carbon intensity in force": ((180, 420),),
         "Energy of the last hour, by node": ((0.1, 3),),
         "Energy since the ledgers began": ((0.3, 22),),
-        "Nodes": ((1000, 2700), (5, 11), (2000, 4000), (0.85, 0.99), (0, 31), (0, 0)),
+        "Nodes": ((1000, 2900), (5, 11), (2000, 4000), (0.85, 0.99), (0, 31), (0, 0)),
         "Jobs": JOBS,
     },
     "node": {
@@ -75,9 +75,9 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "Nodes": ((3, 3),),
         "Power by node": ((200, 2850),),
         "Power by kind of device": ((5, 6500),),
-        "Nodes of the job": ((0.5, 11), (150, 4000), (0, 0.5), (1, 4), (200, 2700)),
+        "Nodes of the job": ((0.5, 11), (150, 4000), (0, 0.5), (1, 4), (200, 2850)),
         "Devices held now": ((1, 1),),
-        "Energy since the beginning": ((0, 21),),
+        "Energy since the beginning": ((0, 22),),
         "Held idle power": ((0, 400),),
         "CO2e by basis": ((8800, 10_200),),
     },
@@ -88,12 +88,12 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "Held idle of all jobs' energy": ((0.01, 0.02),),
         "Idle: held by nobody": ((0.01, 0.05),),
         "GPUs held and idle now": ((1.9, 2.1),),
-        "Energy by user": ((0.5, 21),),
+        "Energy by user": ((0.5, 22),),
         "CO2e by account": ((150, 9000),),
-        "Held idle by job": ((0, 1.4e6),),
+        "Held idle by job": ((0, 1.5e6),),
         "Held idle power": ((0, 400),),
         "GPUs held, by node": ((0.5, 1),),
-        "Users": ((0.5, 21), (150, 8000), (0, 0.5), (0, 5.2), (0.1, 6), (0.5, 21)),
+        "Users": ((0.5, 22), (150, 8000), (0, 0.5), (0, 5.5), (0.1, 6), (0.5, 22)),
         "Energy by manager": ((0.5, 26),),
     },
     "footprint": {

@@ -202,8 +202,8 @@ def board() -> build.Dashboard:
     shared.add(
         made,
         "The books against the wall",
-        shared.books_against_the_wall(),
         *shared.balance_figures(),
+        shared.books_against_the_wall(),
     )
     shared.add(made, "Which nodes, which jobs", _nodes(), shared.job_table())
     return made

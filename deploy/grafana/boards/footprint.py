@@ -95,7 +95,8 @@ def _sources() -> Any:
         kit.row_of(f"count by ({', '.join(keys)}) ({intensity})", "B"),
         kit.row_of(age, "C"),
         limits={"Age": ((None, kit.GREEN), (7200, kit.YELLOW), (86400, kit.RED))},
-        span=16,
+        span=18,
+        height=5,
     )
 
 
@@ -123,7 +124,7 @@ def board() -> build.Dashboard:
     emissions = kit.lines(
         "Emissions per hour",
         "Location-based emissions of facility energy, by kind of device, in grams per hour.",
-        "suffix: g/h",
+        "suffix:g/h",
         kit.series(f"{summed(rate('co2e_grams_total'), 'kind')} * 3600", "{{kind}}"),
         stacked=True,
     )
@@ -157,7 +158,7 @@ def board() -> build.Dashboard:
         ),
         limits=((None, kit.GREEN), (1, kit.GRAY)),
         decimals=2,
-        calcs=("lastNotNull",),
+        calcs=(),
         span=8,
     )
     shared.add(made, "By basis, embodied, and how sure", by_basis, embodied, sure)
@@ -165,7 +166,7 @@ def board() -> build.Dashboard:
         "Water per hour",
         "Water evaporated on site (WUE times IT energy) and for the electricity (EWIF times "
         "facility energy), in litres per hour.",
-        "suffix: L/h",
+        "suffix:L/h",
         kit.series(f"{summed(rate('water_liters_total'), 'origin')} * 3600", "{{origin}}"),
         stacked=True,
         span=8,
@@ -191,8 +192,8 @@ def board() -> build.Dashboard:
             "1": ("last good signal", kit.YELLOW),
             "2": ("country table", kit.RED),
         },
-        span=8,
-        height=8,
+        span=6,
+        height=5,
     )
     shared.add(made, "Grid signals", _sources(), level)
     return made

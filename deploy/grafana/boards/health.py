@@ -237,6 +237,7 @@ def _nodes() -> Any:
         },
         sort="Books behind",
         drop=("Value #A", "Value #B"),
+        widths={"Epoch": 320},
     )
 
 

@@ -99,6 +99,7 @@ def _devices() -> Any:
         kit.row_of(f"max by ({', '.join(keys)}) ({metric('job_device_info', JOB)})", "A"),
         links={"Node": kit.to_node()},
         drop=("manager", "job_id"),
+        widths={"Device": 330},
         span=10,
     )
 

@@ -19,7 +19,7 @@ GRAY, PURPLE = "#8e8e8e", "purple"
 
 WATT, JOULE, KWH, GRAM, LITRE = "watt", "joule", "kwatth", "massg", "litre"
 SECONDS, BYTES, SHARE, COUNT = "s", "bytes", "percentunit", "short"
-G_PER_KWH, NUMBER = "suffix: g/kWh", "none"
+G_PER_KWH, NUMBER, HOURS = "suffix:g/kWh", "none", "h"
 
 Target = prom.Dataquery
 Limits = Sequence[tuple[float | None, str]]
@@ -129,12 +129,32 @@ def lines(
     decimals: int | None = None,
     calcs: Sequence[str] = ("mean", "lastNotNull"),
     links: Sequence[build.DashboardLink] = (),
+    below: bool = False,
 ) -> timeseries.Panel:
-    """Series over time, with a legend that tells their mean and their last value."""
+    """Series over time, with a legend that tells their mean and their last value.
+
+    Args:
+        title: of the panel.
+        text: what the series mean and what they do not.
+        unit: Grafana's id of the unit.
+        targets: queries.
+        limits: colours; more than one are drawn as lines.
+        stacked: the series add up.
+        span: width, of 24.
+        height: in rows.
+        minimum: of the axis; None: as the values are.
+        maximum: likewise.
+        decimals: None: as Grafana thinks.
+        calcs: columns of the legend; none: only names.
+        links: on the points.
+        below: the legend is there, also of a wide panel: its names are long.
+    """
+    beside = span >= 12 and not below
+    shape = cm.LegendDisplayMode.TABLE if calcs else cm.LegendDisplayMode.LIST
     legend = (
         common.VizLegendOptions()
-        .display_mode(cm.LegendDisplayMode.TABLE)
-        .placement(cm.LegendPlacement.BOTTOM)
+        .display_mode(shape)
+        .placement(cm.LegendPlacement.RIGHT if beside else cm.LegendPlacement.BOTTOM)
         .show_legend(True)
         .calcs(list(calcs))
     )
@@ -146,6 +166,7 @@ def lines(
         _common(timeseries.Panel(), title, text, unit, targets, limits)
         .legend(legend)
         .tooltip(tooltip.sort(cm.SortOrder.DESCENDING))
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
         .line_width(1)
         .fill_opacity(60 if stacked else 0)
@@ -213,6 +234,7 @@ def bars(
         .display_mode(cm.BarGaugeDisplayMode.BASIC)
         .value_mode(cm.BarGaugeValueMode.TEXT)
         .show_unfilled(True)
+        .text(common.VizTextDisplayOptions().title_size(14).value_size(18))
         .min(0)
         .span(span)
         .height(height)
@@ -231,6 +253,7 @@ def grid(
     span: int = 24,
     height: int = 8,
     drop: Sequence[str] = (),
+    widths: Mapping[str, int] | None = None,
 ) -> table.Panel:
     """A table: queries at the end of the range, joined on the labels they share.
 
@@ -245,6 +268,7 @@ def grid(
         span: width, of 24.
         height: in rows.
         drop: more labels that are not shown.
+        widths: heading → width in pixels, where names are long.
     """
     made: table.Panel = _common(table.Panel(), title, text, NUMBER, targets, PLAIN)
     made = made.with_transformation(model.DataTransformerConfig("merge", options={}))
@@ -261,6 +285,8 @@ def grid(
     made = made.filterable(True).show_header(True).span(span).height(height)
     for heading, unit in columns.values():
         properties = [model.DynamicConfigValue("unit", unit)] if unit else []
+        if width := {"Node": 150, **(widths or {})}.get(heading):
+            properties.append(model.DynamicConfigValue("custom.width", width))
         if links and heading in links:
             name, url = links[heading]
             properties.append(model.DynamicConfigValue("links", [{"title": name, "url": url}]))

@@ -42,13 +42,20 @@ def _devices() -> Any:
             "Unobserved": ((None, kit.GREEN), (60, kit.YELLOW), (600, kit.RED)),
         },
         drop=("Value #A",),
-        height=9,
+        widths={"Device": 330, "Model": 220, "Index": 70, "Kind": 80},
+        height=12,
     )
+
+
+def _named(inner: str) -> str:
+    """With a label `name`: the device's, of a GPU only the first part of its UUID."""
+    whole = f'label_replace({inner}, "name", "$1", "device", "(.*)")'
+    return f'label_replace({whole}, "name", "$1", "device", "(GPU-[^-]+)-.*")'
 
 
 def _gpus() -> Any:
     books = summed(rate("energy_joules_total", GPUS))
-    dcgm = f"sum(DCGM_FI_DEV_POWER_USAGE{{{HOST}}})"
+    dcgm = f"sum(avg_over_time(DCGM_FI_DEV_POWER_USAGE{{{HOST}}}[$__rate_interval]))"
     panel = kit.lines(
         "GPUs: books beside DCGM",
         "The GPUs' power by the books (differences of the energy counter) beside what "
@@ -59,7 +66,6 @@ def _gpus() -> Any:
         kit.series(dcgm, "DCGM"),
         kit.series(f"{books} - {dcgm}", "residual"),
         minimum=None,
-        span=16,
     )
     return kit.line_over(panel, "residual", kit.YELLOW, dashed=True)
 
@@ -121,14 +127,14 @@ def board() -> build.Dashboard:
     shared.add(
         made,
         "The books against the wall",
-        shared.books_against_the_wall(),
         *shared.balance_figures(),
+        shared.books_against_the_wall(),
     )
     devices = kit.lines(
         "Power by device",
         "IT power of each device, mean of the last commit window.",
         kit.WATT,
-        kit.series(summed(metric("power_watts"), "instance", "device"), "{{device}}"),
+        kit.series(_named(summed(metric("power_watts"), "instance", "device")), "{{name}}"),
         stacked=True,
         height=10,
         calcs=("lastNotNull",),
@@ -142,6 +148,7 @@ def board() -> build.Dashboard:
         ),
         stacked=True,
         height=10,
+        below=True,
         links=[
             kit.link(
                 "Show the job",
@@ -159,7 +166,6 @@ def board() -> build.Dashboard:
         kit.WATT,
         kit.series(summed(rate("energy_quality_joules_total"), "quality"), "{{quality}}"),
         stacked=True,
-        span=8,
     )
     shared.add(made, "How well it is known", _gpus(), quality)
     return made

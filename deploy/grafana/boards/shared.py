@@ -15,6 +15,8 @@ from boards.queries import GPUS, HOST, OWNED, TARGET, increase, last, metric, or
 TAG = "wattledger"
 NODE_KEYS = ("cluster", "job", "instance")
 JOB_KEYS = ("manager", "job_id")
+WALL = f"sum(avg_over_time(ipmi_dcmi_power_consumption_watts{{{HOST}}}[$__rate_interval]))"
+"""The BMCs' meters, over the same time as the rates that stand beside them."""
 
 
 class Event(model.AnnotationQuery):
@@ -138,10 +140,10 @@ def power_by_payee(*, span: int = 12) -> Any:
     return kit.colored(panel, kit.PAYEE_COLORS)
 
 
-def books_against_the_wall(*, span: int = 16) -> Any:
+def books_against_the_wall() -> Any:
     """The books, stacked, under the node's own total and the BMC's meter."""
     books = summed(rate("payee_energy_joules_total"))
-    wall = f"sum(ipmi_dcmi_power_consumption_watts{{{HOST}}})"
+    wall = WALL
     panel = kit.lines(
         "Books against the wall",
         "Stacked: jobs + idle + system + unattributed, by the books. `node` is the sum of the "
@@ -156,8 +158,8 @@ def books_against_the_wall(*, span: int = 16) -> Any:
         kit.series(f"{wall} - {books}", "residual"),
         stacked=True,
         minimum=None,
-        span=span,
-        height=11,
+        span=24,
+        height=10,
     )
     panel = kit.colored(panel, kit.PAYEE_COLORS)
     panel = kit.line_over(panel, "node", "text")
@@ -165,13 +167,13 @@ def books_against_the_wall(*, span: int = 16) -> Any:
     return kit.line_over(panel, "residual", kit.YELLOW, dashed=True)
 
 
-def balance_figures(*, span: int = 8) -> tuple[Any, Any, Any]:
+def balance_figures() -> tuple[Any, Any, Any]:
     """Whether the books balance, and what the wall and DCGM say beside them."""
     books = summed(rate("payee_energy_joules_total"))
     devices = summed(metric("energy_joules_total"))
     payees = summed(metric("payee_energy_joules_total"))
-    wall = f"sum(ipmi_dcmi_power_consumption_watts{{{HOST}}})"
-    dcgm = f"sum(DCGM_FI_DEV_POWER_USAGE{{{HOST}}})"
+    wall = WALL
+    dcgm = f"sum(avg_over_time(DCGM_FI_DEV_POWER_USAGE{{{HOST}}}[$__rate_interval]))"
     gpus = summed(rate("energy_joules_total", GPUS))
     return (
         kit.figure(
@@ -180,10 +182,9 @@ def balance_figures(*, span: int = 8) -> tuple[Any, Any, Any]:
             "balances to the microjoule; what is seen here is only the rounding of Prometheus' "
             "numbers. More than a joule is a fault: run `wattledger doctor`.",
             kit.JOULE,
-            kit.now(f"abs({payees} - {devices})"),
+            kit.now(f"round(abs({payees} - {devices}), 0.001)"),
             limits=((None, kit.GREEN), (1, kit.RED)),
-            span=span,
-            height=3,
+            span=8,
             decimals=3,
         ),
         kit.figure(
@@ -199,8 +200,7 @@ def balance_figures(*, span: int = 8) -> tuple[Any, Any, Any]:
                 (0.2, kit.YELLOW),
                 (0.35, kit.RED),
             ),
-            span=span,
-            height=4,
+            span=8,
         ),
         kit.figure(
             "GPU power: books less DCGM",
@@ -210,8 +210,7 @@ def balance_figures(*, span: int = 8) -> tuple[Any, Any, Any]:
             kit.SHARE,
             kit.now(f"({gpus} - {dcgm}) / {dcgm}"),
             limits=((None, kit.YELLOW), (-0.05, kit.GREEN), (0.05, kit.YELLOW), (0.1, kit.RED)),
-            span=span,
-            height=4,
+            span=8,
         ),
     )
 
@@ -257,6 +256,7 @@ def job_table(*, height: int = 8, running: bool = True) -> Any:
         sort="Energy",
         height=height,
         drop=("Value #E",),
+        widths={"Job": 320},
     )
 
 

@@ -92,7 +92,7 @@ def _users() -> Any:
             "Value #A": ("Energy", kit.KWH),
             "Value #B": ("CO2e", kit.GRAM),
             "Value #C": ("Held idle", kit.KWH),
-            "Value #D": ("GPU hours held idle", kit.NUMBER),
+            "Value #D": ("GPUs idle for", kit.HOURS),
             "Value #E": ("Last hour", kit.KWH),
             "Value #F": ("Since ever", kit.KWH),
         },
@@ -117,6 +117,7 @@ def _nodes() -> Any:
         kit.SHARE,
         kit.series(f"{held} / {cards}", "{{instance}}"),
         maximum=1,
+        height=10,
         limits=((None, kit.RED), (0.5, kit.GREEN)),
         links=[kit.link(*kit.to_node("${__field.labels.instance}"))],
     )
@@ -179,6 +180,9 @@ def board() -> build.Dashboard:
             "{{manager}} {{job_id}}",
         ),
         stacked=True,
+        below=True,
+        calcs=("lastNotNull",),
+        height=10,
         links=[
             kit.link(
                 "Show the job",

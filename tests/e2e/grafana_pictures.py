@@ -1,0 +1,137 @@
+"""Writes the pictures of the dashboards that deploy/grafana/README.md shows.
+
+    make pictures
+
+They are of the fleet that the tests play (`fleet_nodes`), drawn by Grafana's own components. Each
+carries the hash of the dashboard it is of, so that a test can tell when it is out of date.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import dashboards
+from dashboards import GRAFANA, NAMES
+from e2e.chromium import Chromium
+from e2e.fleet_history import END_S, SHOWN_S, serve
+from e2e.grafana_pages import Pages
+from e2e.grafana_values import values_of
+
+PICTURES = GRAFANA / "pictures"
+PICTURED: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "node": {"instance": ("gpu03:19400",)},
+    "job": {"manager": ("slurm",), "job_id": ("4711", "4712")},
+}
+"""What is chosen in the pictures; everything otherwise."""
+_OF = b"dashboard"
+
+# The picture with the 256 colours that it has most of, the others by their nearest. 24-bit
+# screenshots of anti-aliased text are three times as large.
+_REDUCE = """
+(async () => {
+  const image = await createImageBitmap(await (await fetch('data:image/png;base64,%s')).blob());
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  canvas.getContext('2d').drawImage(image, 0, 0);
+  const { data } = canvas.getContext('2d').getImageData(0, 0, image.width, image.height);
+  const counts = new Map();
+  for (let i = 0; i < data.length; i += 4) {
+    const color = (data[i] << 16) | (data[i + 1] << 8) | data[i + 2];
+    counts.set(color, (counts.get(color) ?? 0) + 1);
+  }
+  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 256).map(([color]) => color);
+  const index = new Map(palette.map((color, i) => [color, i]));
+  const parts = (color) => [color >> 16, (color >> 8) & 255, color & 255];
+  const known = palette.map(parts);
+  for (const color of counts.keys()) {
+    if (index.has(color)) continue;
+    const [r, g, b] = parts(color);
+    let [best, least] = [0, Infinity];
+    known.forEach(([r2, g2, b2], i) => {
+      const far = (r - r2) ** 2 + (g - g2) ** 2 + (b - b2) ** 2;
+      if (far < least) [best, least] = [i, far];
+    });
+    index.set(color, best);
+  }
+  const pixels = new Uint8Array(image.width * image.height);
+  for (let i = 0; i < pixels.length; i++) {
+    const at = 4 * i;
+    pixels[i] = index.get((data[at] << 16) | (data[at + 1] << 8) | data[at + 2]);
+  }
+  let text = '';
+  for (let i = 0; i < pixels.length; i += 32768) {
+    text += String.fromCharCode(...pixels.subarray(i, i + 32768));
+  }
+  return { width: image.width, height: image.height, palette: known.flat(), pixels: btoa(text) };
+})()
+"""
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def reduced(browser: Chromium, png: bytes, of: str) -> bytes:
+    """A PNG of 256 colours that says what it is of; section 11 of https://www.w3.org/TR/png-3/."""
+    shot = browser.evaluate(_REDUCE % base64.b64encode(png).decode())
+    width, height = shot["width"], shot["height"]
+    pixels = base64.b64decode(shot["pixels"])
+    rows = b"".join(b"\0" + pixels[y * width : (y + 1) * width] for y in range(height))
+    return b"".join([
+        b"\x89PNG\r\n\x1a\n",
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        _chunk(b"PLTE", bytes(shot["palette"])),
+        _chunk(b"tEXt", _OF + b"\0" + of.encode()),
+        _chunk(b"IDAT", zlib.compress(rows, 9)),
+        _chunk(b"IEND", b""),
+    ])  # fmt: skip
+
+
+def hash_of(name: str) -> str:
+    """What a picture carries of its dashboard: all of it but the explanations."""
+    board = dashboards.load(name)
+    for one in (board, *board["panels"]):
+        one.pop("description", None)
+    return hashlib.sha256(json.dumps(board, sort_keys=True).encode()).hexdigest()
+
+
+def pictured(picture: bytes) -> str:
+    """The hash that a picture carries; empty: none."""
+    at = 8
+    while at < len(picture):
+        length, kind = struct.unpack(">I4s", picture[at : at + 8])
+        body = picture[at + 8 : at + 8 + length]
+        if kind == b"tEXt" and body.startswith(_OF + b"\0"):
+            return body.partition(b"\0")[2].decode()
+        at += 12 + length
+    return ""
+
+
+def main() -> int:
+    """Draws all of them."""
+    rules = sorted((GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))
+    with tempfile.TemporaryDirectory() as folder:
+        prometheus, _ = serve(Path(folder), rules, dashboards.recorded())
+        try:
+            with Pages(Path(folder) / "browser", prometheus.url) as pages:
+                for name in NAMES:
+                    board = dashboards.load(name)
+                    given = values_of(board, prometheus, PICTURED.get(name, {}))
+                    _, png = pages.draw(name, given, SHOWN_S, END_S)
+                    path = PICTURES / f"{name}.png"
+                    path.write_bytes(reduced(pages.browser, png, hash_of(name)))
+                    sys.stdout.write(f"{path}: {path.stat().st_size} bytes\n")
+        finally:
+            prometheus.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
