@@ -17,7 +17,12 @@ from typing import Any
 
 from wattledger import __version__
 from wattledger.alternatives.arguments import WHAT_IF, WHAT_IF_HELP, add_when_command
-from wattledger.audit.arguments import EXPORT, EXPORT_HELP, add_audit_commands
+from wattledger.audit.arguments import (
+    EXPORT,
+    add_audit_commands,
+    add_export_options,
+    run_export,
+)
 from wattledger.config import Config, load_config
 from wattledger.config.check import check_tokens
 from wattledger.errors import ConfigError, WattledgerError
@@ -142,13 +147,11 @@ def _report(options: argparse.Namespace) -> int:
     from wattledger.report import asked_of, print_report, read_totals
 
     remote = _remote(options)
-    if options.export is not None:
-        if options.what_if is not None:
-            text = "writes what the books hold, which --what-if does not change: leave one out"
-            raise ConfigError([(EXPORT, text)])
-        from wattledger.audit.export import export
-
-        return export(options, lambda: _config(options), remote)
+    if options.export is not None and options.what_if is not None:
+        text = "writes what the books hold, which --what-if does not change: leave one out"
+        raise ConfigError([(EXPORT, text)])
+    if (code := run_export(options, lambda: _config(options), remote)) is not None:
+        return code
 
     def ask(asked: Mapping[str, str]) -> Mapping[str, Any]:
         return read_totals(asked, lambda: _config(options), remote)
@@ -310,7 +313,7 @@ def _parser() -> argparse.ArgumentParser:
         "--since", default="", metavar="TIME", help='"24h" ago, or an instant such as 2026-11-01'
     )
     report.add_argument("--until", default="", metavar="TIME")
-    report.add_argument(EXPORT, type=Path, metavar="FILE", help=EXPORT_HELP)
+    add_export_options(report)
     report.add_argument(WHAT_IF, metavar="ANOTHER", help=WHAT_IF_HELP)
     report.add_argument(
         "--limit",
@@ -322,6 +325,9 @@ def _parser() -> argparse.ArgumentParser:
     form = report.add_mutually_exclusive_group()
     form.add_argument("--json", dest="format", action="store_const", const="json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv")
+    form.add_argument(
+        "--format", choices=("table", "json", "csv", "parquet"), help="parquet: with --export"
+    )
     report.set_defaults(run=_report, format="table")
     add_job_commands(commands, [settings, socket], _config, _remote)
     add_top_command(commands, [settings, socket], _remote)

@@ -39,6 +39,7 @@ def test_no_file_outgrows_its_room(path: Path) -> None:
     ("h2", "agent/wattledger/jobs/claims"),
     ("opentelemetry", "exporters/wattledger_exporters/otlp"),
     ("requests", "exporters/wattledger_exporters/otlp"),
+    ("pyarrow", "agent/wattledger/audit"),
 ])  # fmt: skip
 def test_one_door_per_library(door: tuple[str, str]) -> None:
     library, room = door
@@ -60,7 +61,7 @@ def test_the_daemon_imports_nothing_heavy_that_it_does_not_need() -> None:
     script = (
         "import sys, wattledger.app, wattledger.cli\n"
         "heavy = {'httpx', 'httpcore', 'rich', 'yaml', 'bcrypt', 'cryptography', 'h2', 'difflib',\n"
-        "         'opentelemetry', 'requests', 'google'}\n"
+        "         'opentelemetry', 'requests', 'google', 'pyarrow'}\n"
         "ours = {'advice', 'http.jobs_api', 'http.openapi', 'http.schemas', 'http.waste_api',\n"
         "        'receipts', 'status_page', 'tls', 'web_config'}\n"
         "heavy |= {'wattledger_exporters.' + room for room in ours}\n"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wattledger.config import Config
+from wattledger.errors import ConfigError
 
 if TYPE_CHECKING:
     from wattledger.remote import Remote
@@ -16,8 +18,50 @@ Daemon = Callable[[argparse.Namespace], "Remote"]
 EXPORT = "--export"
 EXPORT_HELP = (
     "write entries, corrections, their grounds and prices of the time as JSON lines, from which "
-    "every gram can be recomputed; - is standard output"
+    "every gram can be recomputed; - is standard output. With --format parquet a directory, with a "
+    "file for each UTC day and node"
 )
+
+
+def add_export_options(report: argparse.ArgumentParser) -> None:
+    """Add the options of `report` that write files."""
+    report.add_argument(EXPORT, type=Path, metavar="FILE", help=EXPORT_HELP)
+    parquet = report.add_argument_group("with --export and --format parquet")
+    parquet.add_argument("--node", default="", metavar="NAME", help="without it the host's name")
+    parquet.add_argument(
+        "--only-settled",
+        action="store_true",
+        help="only days that are over and whose every price was published since",
+    )
+    parquet.add_argument(
+        "--names", action="store_true", help="with users, accounts and the jobs' names"
+    )
+
+
+def run_export(
+    options: argparse.Namespace, config: Callable[[], Config], remote: Remote
+) -> int | None:
+    """Writes what is to be exported; None: nothing is.
+
+    Raises:
+        ConfigError: options that do not go together.
+        WattledgerError: it cannot be written.
+    """
+    if options.format == "parquet":
+        if options.export is None or str(options.export) == "-":
+            raise ConfigError([("--format", "parquet goes with --export and a directory")])
+        from wattledger.audit.parquet_export import export_parquet
+
+        return export_parquet(options, config, remote)
+    for name in ("node", "only_settled", "names"):
+        if getattr(options, name):
+            text = "goes with --export and --format parquet"
+            raise ConfigError([(f"--{name.replace('_', '-')}", text)])
+    if options.export is None:
+        return None
+    from wattledger.audit.export import export
+
+    return export(options, config, remote)
 
 
 def add_audit_commands(

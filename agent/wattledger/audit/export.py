@@ -14,7 +14,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import chain
 from typing import Any, TextIO
 
 from wattledger import build
@@ -78,22 +79,26 @@ def _write(
     asked: Mapping[str, str], config: Callable[[], Config], remote: Remote, file: TextIO
 ) -> int:
     count = 0
-    for record in _records(asked, config, remote):
+    for record in chain([HEAD], read_records(asked, config, remote)):
         file.write(json.dumps(record) + "\n")
         count += 1
     return count
 
 
-def _records(
+def read_records(
     asked: Mapping[str, str], config: Callable[[], Config], remote: Remote
-) -> Iterator[Mapping[str, Any]]:
+) -> Generator[Mapping[str, Any], None, None]:
     """Of the daemon; from where it ends in the middle on, of its ledger: a cursor knows its books.
+
+    Args:
+        asked: parameters of `/api/v1/audit`.
+        config: of the ledger.
+        remote: the daemon.
 
     Raises:
         ConfigError: an option that cannot be.
         WattledgerError: there are other books behind the cursor by now, or none.
     """
-    yield HEAD
     try:
         for answer in _pages(lambda query: _object(remote.request(AUDIT_PATH, query)), asked):
             yield from answer["records"]

@@ -6,6 +6,8 @@ factors with them) is written as decimal text.
 Pages are separate reads while the books are kept, so a cursor names the books that its first page
 saw: what is rolled up or settled between two pages would be told twice or not at all. New entries
 do no harm.
+
+There are two views of them: the records, and rows of which each is whole (see `slots`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from wattledger.errors import LedgerError
+from wattledger.ledger import slots
 from wattledger.ledger.settle import SUM_COLUMNS, Correction
 from wattledger.model import Price
 from wattledger.model.restating import Restatement
@@ -113,11 +116,17 @@ _PARTS = (
     _of_id("history", "history", HistoryVersion._fields),
     _of_id("restatement", "restatement", Restatement._fields),
     _of_id("price", "price", Price._fields),
+    # From here on the rows.
+    _Part("books", slots.BOOKS, slots.BOOKS_NAMES, 1),
+    _Part("row", slots.query_of("entry_hour"), slots.NAMES, 1 + len(slots.KEYS)),
+    _Part("row", slots.query_of("entry"), slots.NAMES, 1 + len(slots.KEYS)),
 )
+_VIEWS = {"records": (0, len(_PARTS) - 3), "slots": (len(_PARTS) - 3, len(_PARTS))}
 _INTERNAL = ("device_id", "payee_id")
 _EXACT = ("_uj", "_ug", "_ul", "_ns", "_per_kwh", "_ppm")
 AuditCursor = tuple[int | str, ...]
-"""Number of the part, what `_STATE` said at the first page, the key of the last record."""
+"""Number of the part, what `_STATE` said at the first page, the key of the last record; for the
+first page the name of a view alone, or None: `records`."""
 _STATE_CHARS = 64
 # A roll-up moves the oldest slot on; whatever a correction changes, changes a sum.
 _STATE = f"""
@@ -139,7 +148,8 @@ def audit_page(
         connection: to the ledger.
         since_s: Unix seconds.
         until_s: Unix seconds, exclusive.
-        after: what the page before gave; None: the first.
+        after: what the page before gave; for the first page `("records",)`, which is None too, or
+            `("slots",)`.
         most: at most so many records.
 
     Returns:
@@ -166,14 +176,14 @@ def _page(
     most: int,
 ) -> tuple[list[Record], AuditCursor | None]:
     state = hashlib.sha256(repr(connection.execute(_STATE).fetchall()).encode()).hexdigest()
-    number, seen, key = (0, state, []) if after is None else _checked(after)
+    number, end, seen, key = _checked(("records",) if after is None else after, state)
     if seen != state:
         raise LedgerError(
             "the books were rolled up or settled since the first page",
             "ask again from the beginning",
         )
     records: list[Record] = []
-    for part_number in range(number, len(_PARTS)):
+    for part_number in range(number, end):
         part = _PARTS[part_number]
         given = {f"key{index}": value for index, value in enumerate(key or [-1] * part.keys)}
         found = connection.execute(
@@ -187,8 +197,10 @@ def _page(
     return records, None
 
 
-def _checked(after: AuditCursor) -> tuple[int, str, list[int | str]]:
-    """Its number of the part, state and key."""
+def _checked(after: AuditCursor, state: str) -> tuple[int, int, str, list[int | str]]:
+    """Its number of the part, where its view ends, what it saw of the books, and its key."""
+    if len(after) == 1 and isinstance(after[0], str) and after[0] in _VIEWS:
+        return *_VIEWS[after[0]], state, []
     if len(after) < 2:
         raise ValueError("there is no key of a record")
     number, seen, *key = after
@@ -196,7 +208,8 @@ def _checked(after: AuditCursor) -> tuple[int, str, list[int | str]]:
         raise ValueError("there is no such part of the records")
     if not isinstance(seen, str) or len(seen) != _STATE_CHARS or len(key) != _PARTS[number].keys:
         raise ValueError("that is no key of these records")
-    return number, seen, key
+    end = next(end for begin, end in _VIEWS.values() if begin <= number < end)
+    return number, end, seen, key
 
 
 def _record(part: _Part, row: tuple[Any, ...]) -> Record:

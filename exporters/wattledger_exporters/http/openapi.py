@@ -314,14 +314,16 @@ def _books() -> dict[str, Any]:
         },
         settle_api.AUDIT_PATH: {
             "get": operation(
-                "Entries, settlements, histories and prices as records that can be recomputed. "
-                f"{who}",
+                "Entries, settlements, histories and prices as records that can be recomputed; or, "
+                "in the view `slots`, a record for the books and one for each entry, which holds "
+                f"its prices, booked and final, and whose it is. {who}",
                 _JSON,
                 ref("Audit"),
                 errors=("400", "403", "503"),
                 parameters=[
                     query("since", "first instant", _INSTANT),
                     query("until", "last instant, exclusive", _INSTANT),
+                    query("view", "what is told", {"enum": list(settle_api.VIEWS)}),
                     query("cursor", "`next_cursor` of the page before", _CURSOR),
                 ],
             )

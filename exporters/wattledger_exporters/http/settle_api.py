@@ -16,7 +16,7 @@ from wattledger import units
 from wattledger.model.settle_report import SettleReport, SettleResult, Verified
 from wattledger.ports import Daemon
 from wattledger_exporters import report
-from wattledger_exporters.http.query import BadRequest, instant_ns, parameters, whole_number
+from wattledger_exporters.http.query import BadRequest, instant_ns, one_of, parameters, whole_number
 from wattledger_exporters.http.response import Response, answer
 from wattledger_exporters.http.worker import Worker
 from wattledger_exporters.when import iso
@@ -27,6 +27,8 @@ AUDIT_PATH = "/api/v1/audit"
 MAX_DAYS = 366
 WAIT_S = 20.0
 MAX_RECORDS = 2000
+VIEWS = ("records", "slots")
+"""The records that anybody can recompute; or each entry whole, with its prices and its payee."""
 _TIMEOUT_S = 60.0
 _CURSOR_CHARS = 512
 _NO_CURSOR = "The cursor is not one that this server gave."
@@ -61,7 +63,7 @@ class SettleApi:
 
     async def audit(self, query: bytes, now_ns: int) -> Response:
         """`GET /api/v1/audit`."""
-        asked = audit_query(parameters(query, ("since", "until", "cursor")), now_ns)
+        asked = audit_query(parameters(query, ("since", "until", "view", "cursor")), now_ns)
         page = partial(self._daemon.audit, *asked, MAX_RECORDS)
         try:
             records, after = await self._auditing.run(page, _TIMEOUT_S)
@@ -79,7 +81,7 @@ class AuditQuery(NamedTuple):
 
 
 def audit_query(given: Mapping[str, str], now_ns: int) -> AuditQuery:
-    """Check the parameters; with a cursor, the span is that of the first page.
+    """Check the parameters; with a cursor, span and view are those of the first page.
 
     Raises:
         BadRequest: with a sentence.
@@ -96,7 +98,8 @@ def audit_query(given: Mapping[str, str], now_ns: int) -> AuditQuery:
         return AuditQuery(since_ns, until_ns, tuple(after))
     since_ns = instant_ns("since", given["since"], now_ns) if "since" in given else 0
     until_ns = instant_ns("until", given["until"], now_ns) if "until" in given else 2**62
-    return AuditQuery(since_ns, until_ns, None)
+    view = one_of("view", given.get("view", VIEWS[0]), VIEWS)
+    return AuditQuery(since_ns, until_ns, None if view == VIEWS[0] else (view,))
 
 
 def _is_key(value: object) -> bool:

@@ -78,7 +78,11 @@ def books_schemas() -> dict[str, Schema]:
     record = {
         "type": "object",
         "required": ["record"],
-        "properties": {"record": choice("entry", "settlement", "history", "restatement", "price")},
+        "properties": {
+            "record": choice(
+                "entry", "settlement", "history", "restatement", "price", "books", "row"
+            )
+        },
         "description": "exact integers are decimal texts",
     }
     return {
