@@ -19,7 +19,7 @@ from e2e.page import Page
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy/systemd"
 UNIT = "wattledger.service"
-PROGRAM = "/usr/bin/wattledger"
+PROGRAM = "/usr/local/bin/wattledger"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,util-linux"
 
 
@@ -41,8 +41,15 @@ class Machine:
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             start_new_session=True,
         )  # fmt: skip
-        self.leader = wait_until(self._find_leader, 30, "the container's first process")
-        wait_until(self._running, 60, f"it boots; see {log}")
+        self.leader = 0
+        try:
+            self.leader = wait_until(self._find_leader, 30, "the container's first process")
+            wait_until(self._running, 60, f"it boots; see {log}")
+        except AssertionError as error:
+            failed = self.run("systemctl", "list-units", "--failed", "--no-pager", check=False)
+            self._kill()
+            self._log.close()
+            raise AssertionError(failed.stdout) from error
 
     def _find_leader(self) -> int:
         assert self._nspawn.poll() is None, "systemd-nspawn has ended"
@@ -106,11 +113,15 @@ class Machine:
             self.run("systemctl", "poweroff", check=False)
             self._nspawn.wait(20)
         except subprocess.TimeoutExpired:
-            os.kill(self.leader, signal.SIGKILL)
-            self._nspawn.kill()
-            self._nspawn.wait(10)
+            self._kill()
         finally:
             self._log.close()
+
+    def _kill(self) -> None:
+        if self.leader:
+            os.kill(self.leader, signal.SIGKILL)
+        self._nspawn.kill()
+        self._nspawn.wait(10)
 
 
 def make_root(root: Path) -> None:
@@ -135,9 +146,9 @@ def make_root(root: Path) -> None:
 
 
 def install(root: Path) -> None:
-    """`make install` into the root, and the unit where an administrator may change it."""
+    """`make install` into the root, with no settings yet."""
     made = subprocess.run(
-        ["make", "--silent", "install", f"DESTDIR={root}", "PREFIX=/usr"],
+        ["make", "--silent", "install", f"DESTDIR={root}"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from e2e.booted import PROGRAM, UNIT, Machine, copied
+from e2e.booted import UNIT, Machine, copied
 from e2e.daemon import wait_until
 from e2e.packages import EARLIER, build, build_stand_in, copy_checkout
 from e2e.page import Page
@@ -30,6 +30,7 @@ meters.nvml = { backend = "simulated", scenario = "/etc/wattledger/scenario.toml
 meters.rapl.enabled = true
 """
 SCENARIO = '[[gpu]]\nmodel = "H100 SXM"\ncount = 2\nwaveform = { kind = "constant", watts = 300 }\n'
+PROGRAM = "/usr/bin/wattledger"
 CONFIG = Path("etc/wattledger/wattledger.toml")
 DROP_INS = f"/etc/systemd/system/{UNIT}.d"
 SHARE = "/usr/share/wattledger/systemd"
