@@ -91,6 +91,17 @@ def test_it_is_promql_over_metrics_and_labels_that_exist(name: str, expression: 
     assert named <= there, f"{name}: {named - there} is a label of nothing in it"
 
 
+def test_queries_of_the_document_are_over_what_there_is() -> None:
+    text = (FOLDER / "README.md").read_text()
+    blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"`([^`\n]*(?:_over_time|topk|offset)\b[^`\n…]*[^`\n…(])`", text)
+    assert len(blocks) >= 2
+    assert len(inline) >= 5
+    for expression in [*blocks, *inline]:
+        for selector in selectors(expression):
+            assert selector.name in {*CATALOGUE, *RECORDS}, expression
+
+
 def test_a_renamed_metric_would_be_found() -> None:
     """The check above can fail: `selectors` sees every name that the text has."""
     for _, expression in EXPRESSIONS:

@@ -61,12 +61,13 @@ class Engine:
         self.home = home
         self.url = f"http://127.0.0.1:{free_port()}"
         self.rules_url = self.url
+        self.labels = {"cluster": "alpha"}  # of all targets
         self.own_pages: list[str] = []  # where programs of VictoriaMetrics tell of themselves
 
     def watch(self, nodes: Mapping[str, int]) -> None:
         """Replaces the list of nodes: names and ports of loopback. A name becomes `instance`."""
         groups = [
-            {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name, "cluster": "alpha"}}
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name, **self.labels}}
             for name, port in nodes.items()
         ]
         new = self.home / "targets/.new"
@@ -158,6 +159,7 @@ def victoria(home: Path) -> Iterator[Engine]:
         ):  # fmt: skip
             stack.enter_context(running(command, home))
             wait_until(lambda: engine.value("vector(1)"), 30, "VictoriaMetrics answers")
+        engine.labels = {}  # a site with one cluster need not name it
         engine.own_pages = [f"http://{agent}/metrics", f"{engine.url}/metrics"]
         yield engine
 
