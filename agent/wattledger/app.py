@@ -308,6 +308,7 @@ class App(BooksDoor):
             self._sampler.commit(),
             claim_faults=self._bindings.faults(),
             exporters=self._exporters.statuses(),
+            web=self._http.web_status,
         )
         self._snapshot = snapshot
         self._exporters.take(snapshot)

@@ -287,6 +287,17 @@ def _exporters(page: Samples, snapshot: Snapshot) -> None:
             page.add("exporter_runs_refused", exporter.backlog.refused, name)
 
 
+def _web(page: Samples, snapshot: Snapshot) -> None:
+    web = snapshot.web
+    if web is None:
+        return
+    if web.certificate_until_ns:
+        page.add(
+            "web_certificate_expiry_timestamp_seconds", units.seconds(web.certificate_until_ns)
+        )
+    page.add("web_config_current", int(not web.fault))
+
+
 def fill(page: Samples, snapshot: Snapshot, labels: Sequence[str]) -> None:
     """Put all of a snapshot's samples into a page.
 
@@ -295,7 +306,7 @@ def fill(page: Samples, snapshot: Snapshot, labels: Sequence[str]) -> None:
         snapshot: what to show.
         labels: `jobs.labels`: what is shown of jobs besides their ids.
     """
-    for part in (_books, _beside, _grid, _meters, _ledger, _exporters):
+    for part in (_books, _beside, _grid, _meters, _ledger, _exporters, _web):
         part(page, snapshot)
     add_jobs(page, snapshot, labels)
 

@@ -1,24 +1,26 @@
 """`tls_server_config` of the web configuration, in terms of OpenSSL.
 
 Go's names of cipher suites, curves and client authentication are mapped where OpenSSL through
-Python offers the same; where it does not, a fault says so.
+Python offers the same; where it does not, a fault says so. `exporters/TLS.md` lists each key.
 """
 
 from __future__ import annotations
 
 import ssl
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-Faults = list[tuple[str, str]]
+from wattledger_exporters.web_yaml import Faults, flag, mapping, text, texts
 
-_AT = "tls_server_config"
+AT = "tls_server_config"
 _KEYS = (
+    "cert",
     "cert_file",
+    "key",
     "key_file",
     "client_auth_type",
+    "client_ca",
     "client_ca_file",
     "client_allowed_sans",
     "min_version",
@@ -27,7 +29,6 @@ _KEYS = (
     "curve_preferences",
     "prefer_server_cipher_suites",
 )
-_INLINE = {"cert": "cert_file", "key": "key_file", "client_ca": "client_ca_file"}
 _VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
     "TLS11": ssl.TLSVersion.TLSv1_1,
@@ -59,18 +60,65 @@ _SUITES = {
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
-_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1"}
+# Go's server with HTTP/2, which is on by default there, does not start without one of them
+# (RFC 7540, section 9.2.2).
+_HTTP2_SUITES = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+}
+_NO_HTTP2 = (
+    f"HTTP/2 needs one of {', '.join(sorted(_HTTP2_SUITES))}, and other exporters do not start "
+    "without; add one, or set http_server_config.http2: false"
+)
+_CURVES = {
+    "CurveP256": "prime256v1",
+    "CurveP384": "secp384r1",
+    "CurveP521": "secp521r1",
+}
+_ALL_CURVES = {"X25519", *_CURVES}
+_WHICH_CURVE = f"only one of {', '.join(_CURVES)} can be set, or all four with X25519"
+
+
+class Pem(NamedTuple):
+    """Where a certificate or a key stands.
+
+    Attributes:
+        at: its key's path in the configuration.
+        path: the file, absolute or relative to the working directory; None: `inline` is it.
+        inline: as it stands in the configuration itself.
+    """
+
+    at: str
+    path: Path | None
+    inline: str = ""
+
+    def __repr__(self) -> str:
+        """Without what may be a private key."""
+        return f"Pem({self.at!r}, {self.path!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """`tls_server_config`, checked; paths are absolute or relative to the working directory."""
+    """`tls_server_config`, checked.
 
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None
+    Attributes:
+        cert: the server's certificate, and those between it and its root.
+        key: its private key.
+        client_ca: who signs the clients' certificates; None: whom the system trusts.
+        client_auth: whether a client must show a certificate.
+        allowed_sans: a certificate that a client shows must be for one of them; None: for anybody.
+        min_version: of TLS.
+        max_version: likewise.
+        ciphers: of TLS 1.2 and before, as OpenSSL calls them; empty: its default.
+        curve: as OpenSSL calls it; empty: its default.
+        prefer_server_ciphers: the order of `ciphers` is above the client's.
+    """
+
+    cert: Pem
+    key: Pem
+    client_ca: Pem | None
     client_auth: ssl.VerifyMode
-    allowed_sans: frozenset[str]
+    allowed_sans: frozenset[str] | None
     min_version: ssl.TLSVersion
     max_version: ssl.TLSVersion
     ciphers: tuple[str, ...]
@@ -78,199 +126,142 @@ class TlsSettings:
     prefer_server_ciphers: bool
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """What to watch for changes."""
-        ca = (self.client_ca_file,) if self.client_ca_file else ()
-        return (self.cert_file, self.key_file, *ca)
+    def knows_clients(self) -> bool:
+        """Whether who comes in is somebody that this file named.
+
+        Not so where certificates of every authority that the system trusts are good: strangers
+        have those.
+        """
+        named = self.client_ca is not None or self.allowed_sans is not None
+        return named and self.client_auth is ssl.CERT_REQUIRED
 
 
-def read_tls(value: object, base: Path, faults: Faults) -> TlsSettings | None:
+def read_tls(value: object, base: Path, *, http2: bool, faults: Faults) -> TlsSettings | None:
     """Check the section; None where it is empty or a fault keeps it from being used.
 
     Args:
         value: as the YAML parser gave it.
         base: relative paths are relative to this directory, that of the file.
+        http2: `http_server_config.http2`, which has a say in what suites are good.
         faults: grows by (key path, fault and remedy).
     """
-    if not isinstance(value, dict):
-        faults.append((_AT, "must be a mapping of keys to values"))
+    section = mapping(value, AT, _KEYS, faults)
+    if not section:
         return None
     before = len(faults)
-    for key in value:
-        if key in _INLINE:
-            faults.append(
-                (
-                    f"{_AT}.{key}",
-                    f"inline PEM is not read; put it in a file, name it {_INLINE[key]}",
-                )
-            )
-        elif key not in _KEYS:
-            faults.append((f"{_AT}.{key}", f"is not known; known here: {', '.join(_KEYS)}"))
-    cert_file = _path(value, "cert_file", base, faults, required=True)
-    key_file = _path(value, "key_file", base, faults, required=True)
-    client_ca_file = _path(value, "client_ca_file", base, faults, required=False)
-    client_auth = _client_auth(value, client_ca_file, faults)
-    sans = _strings(value, "client_allowed_sans", faults)
-    if sans and client_auth is not ssl.CERT_REQUIRED:
-        faults.append(
-            (
-                f"{_AT}.client_allowed_sans",
-                'needs client_auth_type: "RequireAndVerifyClientCert": others let anybody in',
-            )
-        )
-    min_version = _choice(value, "min_version", _VERSIONS, "TLS12", faults)
-    max_version = _choice(value, "max_version", _VERSIONS, "TLS13", faults)
+    cert = _needed(section, "cert", base, faults)
+    key = _needed(section, "key", base, faults)
+    client_ca = _pem(section, "client_ca", base, faults)
+    sans = texts(section, "client_allowed_sans", AT, faults)
+    client_auth = _client_auth(section, client_ca, sans, faults)
+    min_version = _version(section, "min_version", "TLS12", faults)
+    max_version = _version(section, "max_version", "TLS13", faults)
     if min_version > max_version:
-        faults.append((f"{_AT}.min_version", "is above max_version: no client could connect"))
-    ciphers = _ciphers(value, faults)
-    curve = _curve(value, faults)
-    prefer = value.get("prefer_server_cipher_suites", True)
-    if not isinstance(prefer, bool):
-        faults.append((f"{_AT}.prefer_server_cipher_suites", "must be true or false"))
-    if len(faults) > before or cert_file is None or key_file is None:
+        faults.append((f"{AT}.min_version", "is above max_version: no client could connect"))
+    ciphers, least = _ciphers(section, min_version, max_version, http2=http2, faults=faults)
+    curve = _curve(section, faults)
+    prefer = flag(section, "prefer_server_cipher_suites", AT, faults, default=True)
+    if len(faults) > before or cert is None or key is None:
         return None
     return TlsSettings(
-        cert_file,
-        key_file,
-        client_ca_file,
+        cert,
+        key,
+        client_ca,
         client_auth,
-        frozenset(sans),
-        min_version,
+        None if sans is None else frozenset(sans),
+        least,
         max_version,
         ciphers,
         curve,
-        bool(prefer),
+        prefer,
     )
 
 
-def make_context(tls: TlsSettings, faults: Faults) -> ssl.SSLContext | None:
-    """The server's side of TLS with certificates loaded; None, and a fault, where that fails."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with warnings.catch_warnings():  # versions before 1.2 are deprecated; the file asks for them
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = tls.min_version
-        context.maximum_version = tls.max_version
-    if not tls.prefer_server_ciphers:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    for path in tls.files:
-        key = (
-            "client_ca_file"
-            if path == tls.client_ca_file
-            else ("cert_file" if path == tls.cert_file else "key_file")
-        )
-        try:
-            path.read_bytes()
-        except OSError as error:
-            faults.append((f"{_AT}.{key}", f"{path} cannot be read: {error.strerror}"))
-            return None
-    try:
-        # A password is never asked for: the daemon has no terminal.
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
-    except (OSError, ValueError):
-        faults.append(
-            (
-                f"{_AT}.cert_file",
-                f"{tls.cert_file} and {tls.key_file}: not a certificate and its unencrypted key",
-            )
-        )
-        return None
-    if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(tls.client_ca_file)
-        except OSError:
-            faults.append(
-                (f"{_AT}.client_ca_file", f"{tls.client_ca_file} holds no PEM certificate")
-            )
-            return None
-    context.verify_mode = tls.client_auth
-    try:
-        if tls.ciphers:
-            context.set_ciphers(":".join(tls.ciphers))
-        if tls.curve:
-            context.set_ecdh_curve(tls.curve)
-    except (ssl.SSLError, ValueError) as error:
-        faults.append((f"{_AT}.cipher_suites", f"this machine's OpenSSL refuses them: {error}"))
-        return None
-    return context
+def _pem(section: dict[str, Any], key: str, base: Path, faults: Faults) -> Pem | None:
+    """A file if one is named, else what stands inline, as exporter-toolkit takes them."""
+    file = text(section, f"{key}_file", AT, faults)
+    inline = text(section, key, AT, faults)
+    if file:
+        return Pem(f"{AT}.{key}_file", base / file)
+    return Pem(f"{AT}.{key}", None, inline) if inline else None
 
 
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")
+def _needed(section: dict[str, Any], key: str, base: Path, faults: Faults) -> Pem | None:
+    found = _pem(section, key, base, faults)
+    if found is None:
+        faults.append((f"{AT}.{key}_file", f"must name a PEM file (or {key} hold its text)"))
+    return found
 
 
-def _path(
-    section: dict[str, Any], key: str, base: Path, faults: Faults, *, required: bool
-) -> Path | None:
-    value = section.get(key)
-    if not value and not required:
-        return None
-    if not isinstance(value, str) or not value or "\0" in value:
-        faults.append((f"{_AT}.{key}", "must name a PEM file"))
-        return None
-    return base / value
-
-
-def _choice(
-    section: dict[str, Any], key: str, known: dict[str, Any], default: str, faults: Faults
-) -> Any:
-    value = section.get(key) or default
-    if not isinstance(value, str) or value not in known:
-        faults.append((f"{_AT}.{key}", f"must be one of: {', '.join(known)}"))
-        return known[default]
-    return known[value]
+def _version(section: dict[str, Any], key: str, default: str, faults: Faults) -> ssl.TLSVersion:
+    value = section.get(key, default)
+    if not isinstance(value, str) or value not in _VERSIONS:
+        faults.append((f"{AT}.{key}", f"must be one of: {', '.join(_VERSIONS)}"))
+        return _VERSIONS[default]
+    return _VERSIONS[value]
 
 
 def _client_auth(
-    section: dict[str, Any], client_ca_file: Path | None, faults: Faults
+    section: dict[str, Any], client_ca: Pem | None, sans: list[str] | None, faults: Faults
 ) -> ssl.VerifyMode:
-    at = f"{_AT}.client_auth_type"
-    if section.get("client_auth_type") in ("RequireAnyClientCert", "RequireClientCert"):
+    at = f"{AT}.client_auth_type"
+    name = text(section, "client_auth_type", AT, faults) or "NoClientCert"
+    if name in ("RequireAnyClientCert", "RequireClientCert"):
         faults.append(
             (at, 'a certificate that nobody verifies is refused; use "RequireAndVerifyClientCert"')
         )
         return ssl.CERT_REQUIRED
-    mode: ssl.VerifyMode = _choice(
-        section, "client_auth_type", _CLIENT_AUTH, "NoClientCert", faults
-    )
-    if mode is not ssl.CERT_NONE and client_ca_file is None:
-        faults.append((f"{_AT}.client_ca_file", "is needed to verify the clients' certificates"))
-    if client_ca_file is not None and not section.get("client_auth_type"):
-        faults.append((at, 'is missing: client_ca_file needs "RequireAndVerifyClientCert"'))
+    if name not in _CLIENT_AUTH:
+        faults.append((at, f"must be one of: {', '.join(_CLIENT_AUTH)}"))
+        return ssl.CERT_REQUIRED
+    mode = _CLIENT_AUTH[name]
+    if client_ca is not None and name == "NoClientCert":
+        faults.append(
+            (at, f'{client_ca.at} is there, so this must be "RequireAndVerifyClientCert"')
+        )
+    if sans is not None and mode is ssl.CERT_NONE:
+        faults.append(
+            (
+                f"{AT}.client_allowed_sans",
+                'needs client_auth_type: "RequireAndVerifyClientCert": this one lets anybody in',
+            )
+        )
     return mode
 
 
-def _strings(section: dict[str, Any], key: str, faults: Faults) -> list[str]:
-    value = section.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        faults.append((f"{_AT}.{key}", "must be a list of text"))
-        return []
-    return value
-
-
-def _ciphers(section: dict[str, Any], faults: Faults) -> tuple[str, ...]:
-    names = _strings(section, "cipher_suites", faults)
-    for name in names:
-        if name not in _SUITES and name not in _TLS13_SUITES:
-            faults.append((f"{_AT}.cipher_suites", f"{name} is not among: {', '.join(_SUITES)}"))
-    return tuple(_SUITES[name] for name in names if name in _SUITES)
+def _ciphers(
+    section: dict[str, Any],
+    least: ssl.TLSVersion,
+    most: ssl.TLSVersion,
+    *,
+    http2: bool,
+    faults: Faults,
+) -> tuple[tuple[str, ...], ssl.TLSVersion]:
+    """OpenSSL's names of the suites, and the lowest version of TLS for which there are any."""
+    at = f"{AT}.cipher_suites"
+    names = texts(section, "cipher_suites", AT, faults) or []
+    known = (*_SUITES, *_TLS13_SUITES)
+    unknown = [name for name in names if name not in known]
+    for name in unknown:
+        faults.append((at, f"{name} is not among: {', '.join(known)}"))
+    chosen = tuple(_SUITES[name] for name in names if name in _SUITES)
+    if unknown or not names or least >= ssl.TLSVersion.TLSv1_3:
+        return chosen, least
+    if http2 and _HTTP2_SUITES.isdisjoint(names):
+        faults.append((at, _NO_HTTP2))
+    elif not chosen and most < ssl.TLSVersion.TLSv1_3:
+        faults.append((at, "all are of TLS 1.3, above max_version: no client could connect"))
+    return chosen, least if chosen else ssl.TLSVersion.TLSv1_3
 
 
 def _curve(section: dict[str, Any], faults: Faults) -> str:
-    names = _strings(section, "curve_preferences", faults)
-    at = f"{_AT}.curve_preferences"
+    names = texts(section, "curve_preferences", AT, faults) or []
+    at = f"{AT}.curve_preferences"
     for name in names:
-        if name not in (*_CURVES, "X25519"):
-            faults.append((at, f"{name} is not among: X25519, {', '.join(_CURVES)}"))
-    if set(names) >= {"X25519", *_CURVES} or not names:
+        if name not in _ALL_CURVES:
+            faults.append((at, f"{name} is not among: {', '.join(sorted(_ALL_CURVES))}"))
+    if {*names} >= _ALL_CURVES or not names:
         return ""  # all of them: OpenSSL's own order
     if len(names) > 1 or names == ["X25519"]:
-        faults.append(
-            (
-                at,
-                f"only one of {', '.join(_CURVES)} can be set; without this key X25519 comes first",
-            )
-        )
-        return ""
+        faults.append((at, _WHICH_CURVE))
     return _CURVES.get(names[0], "")

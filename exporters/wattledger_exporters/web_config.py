@@ -2,8 +2,9 @@
 
 Format and meaning follow the Prometheus exporter-toolkit's `docs/web-configuration.md`. Every
 fault is reported at once, each with the file and its key's path; what OpenSSL through Python
-cannot do is refused with a sentence, never ignored. Files are looked at again at most once a
-second, so that renewed certificates and changed passwords need no restart.
+cannot do is refused with a sentence, never ignored (`exporters/TLS.md` lists each key). Files are
+looked at again at most once a second, so that renewed certificates and changed passwords need no
+restart.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wattledger.errors import ConfigError
+from wattledger.model.web import WebStatus
 from wattledger.units import parse_duration_ns
-from wattledger_exporters.tls import TlsSettings, make_context, read_tls
+from wattledger_exporters.tls import TlsSettings, read_tls
+from wattledger_exporters.tls_context import make_context
+from wattledger_exporters.watched import Watched
+from wattledger_exporters.web_yaml import Faults, Scalar, flag, mapping, parse, text
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,7 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 _CHECK_S = 1.0
-
-Faults = list[tuple[str, str]]
+_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,139 +46,128 @@ class WebConfig:
     Attributes:
         tls: None: plain HTTP.
         context: made from `tls`.
+        certificate_until_ns: Unix time at which the server's certificate ends; 0: unknown.
         users: name → bcrypt hash; empty: no password is asked for.
         headers: to add to every answer.
         rate_interval_ns: requests are let in at most this often; 0: no limit.
         rate_burst: so many at once.
-        files: everything that was read, to be watched.
     """
 
     tls: TlsSettings | None = None
     context: ssl.SSLContext | None = None
+    certificate_until_ns: int = 0
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: tuple[tuple[str, str], ...] = ()
     rate_interval_ns: int = 0
     rate_burst: int = 0
-    files: tuple[Path, ...] = ()
 
 
-def load_web_config(path: Path) -> WebConfig:
+def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
     """Read and check the file, and load the certificates it names.
+
+    Args:
+        path: the file.
+        files: reads it and what it names, and remembers them.
 
     Raises:
         ConfigError: all faults, each with the file, its key's path and the remedy.
     """
-    document = _read_yaml(path)
+    files = files or Watched()
+    try:
+        raw = files.read(path)
+    except OSError as error:
+        fault = f"{path} cannot be read: {error.strerror}; name a file that this user may read"
+        raise ConfigError([("http.web_config", fault)], str(path)) from error
+    document = parse(raw, path)
     faults: Faults = []
     known = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
     sections = mapping(document, "", known, faults)
-    tls = None
-    if sections.get("tls_server_config") is not None:
-        tls = read_tls(sections["tls_server_config"], path.parent, faults)
-    headers = _read_http(sections.get("http_server_config"), faults)
+    http2, headers = _read_http(sections.get("http_server_config"), faults)
+    tls = read_tls(sections.get("tls_server_config"), path.parent, http2=http2, faults=faults)
     users = _read_users(sections.get("basic_auth_users"), faults)
     interval_ns, burst = _read_rate(sections.get("rate_limit"), faults)
-    context = make_context(tls, faults) if tls is not None and not faults else None
+    made = make_context(tls, files, faults) if tls is not None and not faults else None
     if faults:
         # The daemon's own configuration has keys too: whoever reads the line must know which file.
         named = [(f"{path}: {key}" if key else str(path), fault) for key, fault in faults]
         raise ConfigError(named, str(path))
-    files = (path, *(tls.files if tls else ()))
-    return WebConfig(tls, context, users, headers, interval_ns, burst, files)
+    context, until_ns = made or (None, 0)
+    return WebConfig(tls, context, until_ns, users, headers, interval_ns, burst)
 
 
-def mapping(value: object, at: str, known: tuple[str, ...], faults: Faults) -> dict[str, Any]:
-    """The mapping at a key's path ("": the file); what is not one, and unknown keys, are faults."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        faults.append((at, "must be a mapping of keys to values"))
-        return {}
-    prefix = f"{at}." if at else ""
-    for key in value:
-        if key not in known:
-            faults.append((f"{prefix}{key}", f"is not known; known here: {', '.join(known)}"))
-    return value
-
-
-def _read_yaml(path: Path) -> object:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        fault = f"{path} cannot be read: {error.strerror}; name a file that this user may read"
-    except UnicodeDecodeError:
-        fault = f"{path} is not UTF-8 text"
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        # The parser's own message may quote the line, and with it a secret.
-        fault = f"{path} is not YAML: {getattr(error, 'problem', None) or 'a fault'}{where}"
-    except RecursionError:
-        fault = f"{path} is nested too deeply"
-    raise ConfigError([("http.web_config", fault)], str(path))
-
-
-def _read_http(value: object, faults: Faults) -> tuple[tuple[str, str], ...]:
+def _read_http(value: object, faults: Faults) -> tuple[bool, tuple[tuple[str, str], ...]]:
     at = "http_server_config"
     section = mapping(value, at, ("http2", "headers"), faults)
-    if not isinstance(section.get("http2", True), bool):
-        faults.append((f"{at}.http2", "must be true or false (HTTP/1.1 is served in either case)"))
-    headers = mapping(section.get("headers"), f"{at}.headers", tuple(_HEADERS), faults)
+    http2 = flag(section, "http2", at, faults, default=True)
+    at = f"{at}.headers"
+    headers = mapping(section.get("headers"), at, tuple(_HEADERS), faults)
     result = []
-    for name, text in headers.items():
+    for name in headers:
         allowed = _HEADERS.get(name)
         if allowed is None:
             continue
-        if not isinstance(text, str) or not text.isascii() or not text.isprintable():
-            faults.append((f"{at}.headers.{name}", "must be one line of ASCII text"))
-        elif allowed and text not in allowed:
-            faults.append((f"{at}.headers.{name}", f"must be one of: {', '.join(allowed)}"))
-        elif text:
-            result.append((name.lower(), text))
-    return tuple(result)
+        line = text(headers, name, at, faults)
+        if not line.isascii() or not line.isprintable():
+            faults.append((f"{at}.{name}", "must be one line of ASCII text"))
+        elif allowed and line not in allowed:
+            faults.append((f"{at}.{name}", f"must be one of: {', '.join(allowed)}"))
+        elif line:
+            result.append((str(name).lower(), line))
+    return http2, tuple(result)
 
 
 def _read_users(value: object, faults: Faults) -> dict[str, str]:
+    at = "basic_auth_users"
     if value is None:
         return {}
     if not isinstance(value, dict):
-        faults.append(("basic_auth_users", "must be a mapping of names to bcrypt hashes"))
+        faults.append((at, "must be a mapping of names to bcrypt hashes"))
         return {}
     for name, hashed in value.items():
-        if not isinstance(name, str) or ":" in name:
-            faults.append((f"basic_auth_users.{name}", "a name is text without a colon; quote it"))
-        elif not isinstance(hashed, str) or not _HASH.fullmatch(hashed):
+        if not isinstance(name, Scalar) or ":" in name:
+            faults.append((f"{at}.{name}", "a name is text without a colon"))
+        elif not isinstance(hashed, Scalar) or not _HASH.fullmatch(hashed):
             faults.append(
                 (
-                    f"basic_auth_users.{name}",
+                    f"{at}.{name}",
                     "is not a bcrypt hash; `htpasswd -nBC 10 \"\" | tr -d ':\\n'` makes one",
                 )
             )
-    return value
+    return {str(name): str(hashed) for name, hashed in value.items()}
 
 
 def _read_rate(value: object, faults: Faults) -> tuple[int, int]:
     at = "rate_limit"
     section = mapping(value, at, ("interval", "burst"), faults)
-    interval_ns, burst = 0, section.get("burst", 0)
-    text = str(section.get("interval", "0s"))
+    interval_ns = burst = 0
+    interval = text(section, "interval", at, faults) or "0"
     try:
-        interval_ns = 0 if text == "0" else parse_duration_ns(text)
+        interval_ns = 0 if interval == "0" else parse_duration_ns(interval)
     except ValueError as error:
         faults.append((f"{at}.interval", str(error)))
-    if isinstance(burst, bool) or not isinstance(burst, int) or burst < 0:
+    number = text(section, "burst", at, faults) or "0"
+    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS:
         faults.append((f"{at}.burst", "must be a whole number, 0 or more"))
-    elif interval_ns and burst < 1:
-        faults.append((f"{at}.burst", "must be 1 or more, else no request is ever let in"))
+    else:
+        burst = int(number)
+        if interval_ns and burst < 1:
+            faults.append((f"{at}.burst", "must be 1 or more, else no request is ever let in"))
     return interval_ns, burst
 
 
 class LiveWebConfig:
-    """The web configuration as it is now; follows its files. Used from one thread."""
+    """The web configuration as it is now; follows its files. Used from one thread.
 
-    def __init__(self, path: Path, now_s: Callable[[], float] = time.monotonic) -> None:
+    Attributes:
+        status: what is told of it; to be read from any thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        now_s: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Load it.
 
         Raises:
@@ -183,9 +175,11 @@ class LiveWebConfig:
         """
         self._path = path
         self._now_s = now_s
-        self._config = load_web_config(path)
-        self._seen = self._look()
+        self._wall_ns = wall_ns
+        self._files = Watched()
+        self._config = load_web_config(path, self._files)
         self._checked_s = now_s()
+        self.status = WebStatus(self._config.certificate_until_ns)
 
     @property
     def current(self) -> WebConfig:
@@ -197,27 +191,22 @@ class LiveWebConfig:
         return self._config
 
     def _follow(self) -> None:
-        seen = self._look()
-        if seen == self._seen:
+        now = self._files.look()
+        if now == self._files.seen or not self._files.settled(now, self._wall_ns()):
             return
-        self._seen = seen
+        files = Watched()
         try:
-            self._config = load_web_config(self._path)
+            config = load_web_config(self._path, files)
         except ConfigError as error:
+            if files.look() != files.seen:
+                return  # they are being replaced this very moment
+            self.status = WebStatus(self._config.certificate_until_ns, error.message)
             log.warning(
                 "The web configuration has faults, the one read before stays in force: %s",
                 error.message,
             )
         else:
+            self._config = config
+            self.status = WebStatus(config.certificate_until_ns)
             log.info("%s or a certificate has changed and is in force now", self._path)
-
-    def _look(self) -> tuple[object, ...]:
-        looks: list[object] = []
-        for path in self._config.files:
-            try:
-                stat = path.stat()
-            except OSError as error:
-                looks.append(error.errno)
-            else:
-                looks.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        return tuple(looks)
+        self._files = files

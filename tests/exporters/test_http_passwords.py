@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,16 +44,14 @@ def test_200_bad_logins_starve_no_scrape(write: Callable[[str], Path]) -> None:
     with serving(web_config=path) as it:
         right = basic("alice", PASSWORD)
         assert it.tcp.request("/metrics", Authorization=right).status == 200
-        begun = time.monotonic()
         seen = [
             it.tcp.request("/metrics", Authorization=basic(name, f"guess {i}")).status
             for i in range(100)
             for name in ("alice", "mallory")
         ]
-        flood_s = time.monotonic() - begun
-        assert set(seen) == {401, 429}
-        # Unlimited, 200 hashes of cost 10 take over 8 s; limited, a few are computed at all.
-        assert seen.count(401) <= 8 + 4 * flood_s + 1
+        # By the daemon's clock, which stands still here, no time passes: a burst is looked at, the
+        # first login of the test among it, and the rest is not.
+        assert seen == [401] * 7 + [429] * 193
         assert it.tcp.request("/metrics", Authorization=right).status == 200
 
 

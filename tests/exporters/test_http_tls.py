@@ -33,7 +33,8 @@ def test_tls(write: Callable[[str], Path], authority: trustme.CA) -> None:
 def test_versions_and_suites(write: Callable[[str], Path], authority: trustme.CA) -> None:
     path = write(
         f"tls_server_config: {{{TLS}, max_version: TLS12, "
-        "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]}"
+        "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]}\n"
+        "http_server_config: {http2: false}"
     )
     with serving(web_config=path, tls=trusting(authority)) as it, it.tcp.connect() as sock:
         assert isinstance(sock, ssl.SSLSocket)

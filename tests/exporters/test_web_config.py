@@ -17,6 +17,7 @@ from wattledger_exporters.web_config import LiveWebConfig, load_web_config
 HASH = "$2b$04$" + "a" * 53
 TLS = "cert_file: cert.pem, key_file: key.pem"
 AUTH = "client_auth_type"
+ONLY_13 = "max_version: TLS12, cipher_suites: [TLS_AES_128_GCM_SHA256]"
 CURVES = ("X25519", "CurveP256", "CurveP384", "CurveP521")
 SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
 
@@ -45,7 +46,25 @@ def faults_of(path: Path) -> dict[str, str]:
         ("tls_server_config: {cert_file: cert.pem, key_file: cert.pem}",
          "tls_server_config.cert_file", "not a certificate and its"),
         (f"tls_server_config: {{{TLS}, tls: 1}}", "tls_server_config.tls", "is not known"),
-        (f"tls_server_config: {{{TLS}, cert: x}}", "tls_server_config.cert", "cert_file"),
+        ("tls_server_config: {cert_file: '', key_file: ''}",
+         "tls_server_config.cert_file", "PEM"),
+        ("tls_server_config: {min_version: TLS12}", "tls_server_config.cert_file", "PEM"),
+        ("tls_server_config: {cert: nonsense, key_file: key.pem}",
+         "tls_server_config.cert", "not a certificate and its"),
+        ("tls_server_config: {cert_file: cert.pem, key_file: ca.pem}",
+         "tls_server_config.cert_file", "not a certificate and its"),
+        ('tls_server_config: {cert_file: "a\\0b", key_file: key.pem}',
+         "tls_server_config.cert_file", "text"),
+        (f"tls_server_config: {{{TLS}, min_version: ''}}",
+         "tls_server_config.min_version", "TLS12"),
+        (f"tls_server_config: {{{TLS}, cipher_suites: [TLS_AES_128_GCM_SHA256]}}",
+         "tls_server_config.cipher_suites", "http2: false"),
+        (f"http_server_config: {{http2: off}}\ntls_server_config: {{{TLS}, {ONLY_13}}}",
+         "tls_server_config.cipher_suites", "no client could connect"),
+        (f"tls_server_config: {{{TLS}, {AUTH}: NoClientCert, client_ca_file: ca.pem}}",
+         "tls_server_config.client_auth_type", "RequireAndVerifyClientCert"),
+        (f"tls_server_config: {{{TLS}, {AUTH}: RequestClientCert, client_allowed_sans: []}}",
+         "tls_server_config.client_allowed_sans", "RequireAndVerifyClientCert"),
         (f"tls_server_config: {{{TLS}, min_version: TLS09}}",
          "tls_server_config.min_version", "TLS12"),
         (f"tls_server_config: {{{TLS}, min_version: [1]}}",
@@ -62,15 +81,17 @@ def faults_of(path: Path) -> dict[str, str]:
          "tls_server_config.client_auth_type", "RequireAndVerifyClientCert"),
         (f"tls_server_config: {{{TLS}, client_auth_type: RequireAnyClientCert}}",
          "tls_server_config.client_auth_type", "RequireAndVerifyClientCert"),
-        (f"tls_server_config: {{{TLS}, client_auth_type: RequireAndVerifyClientCert}}",
-         "tls_server_config.client_ca_file", "is needed"),
         (f"tls_server_config: {{{TLS}, client_ca_file: ca.pem}}",
-         "tls_server_config.client_auth_type", "is missing"),
+         "tls_server_config.client_auth_type", "must be"),
         (f"tls_server_config: {{{TLS}, client_allowed_sans: [a]}}",
          "tls_server_config.client_allowed_sans", "RequireAndVerifyClientCert"),
         (f"tls_server_config: {{{TLS}, {AUTH}: VerifyClientCertIfGiven, client_ca_file: key.pem}}",
          "tls_server_config.client_ca_file", "no PEM certificate"),
         ("http_server_config: {http2: maybe}", "http_server_config.http2", "true or false"),
+        ("http_server_config: {http2: 'true'}", "http_server_config.http2", "true or false"),
+        ("http_server_config: {http2: 1}", "http_server_config.http2", "true or false"),
+        ("http_server_config: {headers: {X-Frame-Options: ''}}",
+         "http_server_config.headers.X-Frame-Options", "deny"),
         ("http_server_config: {headers: {X-Own: a}}", "http_server_config.headers.X-Own",
          "is not known"),
         ("http_server_config: {headers: {X-Frame-Options: never}}",
@@ -84,6 +105,9 @@ def faults_of(path: Path) -> dict[str, str]:
         ("rate_limit: {interval: often, burst: 1}", "rate_limit.interval", "duration"),
         ("rate_limit: {interval: 1s}", "rate_limit.burst", "1 or more"),
         ("rate_limit: {interval: 1s, burst: -1}", "rate_limit.burst", "whole number"),
+        ("basic_auth_users: {}\nbasic_auth_users: {}", "http.web_config", "twice"),
+        ("{}\n---\n{}", "http.web_config", "not YAML"),
+        ('a: "\\UFFFFFFFF"', "http.web_config", "not YAML"),
         ("a: [", "http.web_config", "not YAML"),
         ("a: b: c", "http.web_config", "line 1"),
         ("\x00", "http.web_config", "not YAML"),
@@ -150,7 +174,14 @@ def test_a_file_that_only_root_may_read_is_told(write: Callable[[str], Path]) ->
         "",
         "{}",
         "http_server_config: {http2: false, headers: {X-Frame-Options: sameorigin}}",
+        "tls_server_config: {}",
+        "tls_server_config:\nhttp_server_config:\nbasic_auth_users:\nrate_limit:\n",
+        "http_server_config: {http2: no, headers: {X-XSS-Protection: 1}}",
         f"tls_server_config: {{{TLS}}}",
+        f"tls_server_config: {{{TLS}, {AUTH}: RequireAndVerifyClientCert}}",
+        f"tls_server_config: {{{TLS}, {AUTH}: VerifyClientCertIfGiven}}",
+        f"tls_server_config: {{{TLS}, min_version: TLS10}}",
+        f"tls_server_config: {{{TLS}, min_version: TLS13, cipher_suites: [{SUITES[0]}]}}",
         f"tls_server_config: {{{TLS}, client_auth_type: NoClientCert}}",
         f"tls_server_config: {{{TLS}, {AUTH}: RequestClientCert, client_ca_file: ca.pem}}",
         f"tls_server_config: {{{TLS}, curve_preferences: [CurveP384]}}",
@@ -196,7 +227,7 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(
     write: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     now_s = 0.0
-    live = LiveWebConfig(write("{}"), now_s=lambda: now_s)
+    live = LiveWebConfig(write("{}"), now_s=lambda: now_s, wall_ns=lambda: 1 << 62)
     path = write(f"basic_auth_users: {{alice: {HASH}}}")
     assert live.current.users == {}  # looked at less than a second ago
     now_s = 1.5
@@ -220,7 +251,8 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(
 def test_a_renewed_certificate_needs_no_restart(
     write: Callable[[str], Path], certify: Callable[[str], None]
 ) -> None:
-    live = LiveWebConfig(write(f"tls_server_config: {{{TLS}}}"), now_s=iter(range(99)).__next__)
+    path = write(f"tls_server_config: {{{TLS}}}")
+    live = LiveWebConfig(path, now_s=iter(range(99)).__next__, wall_ns=lambda: 1 << 62)
     before = live.current.context
     assert live.current.context is before
     certify("renewed")

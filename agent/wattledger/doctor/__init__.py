@@ -36,6 +36,7 @@ def examine(config: Config, remote: Remote) -> Iterator[Finding]:
         yield from _persistence(config, status)
         yield from daemon.of_grid(status)
         yield from daemon.of_exporters(status)
+        yield from daemon.of_web(status)
         yield from site.of_status(status)
         yield from hardware.of_status(status)
         yield from daemon.of_claims(status)

@@ -15,7 +15,7 @@ class Finding(NamedTuple):
     """One line of the examination.
 
     Attributes:
-        area: meter, grid, site, jobs, clock, ledger or daemon.
+        area: meter, exporter, web, grid, site, jobs, clock, ledger or daemon.
         level: `ok`; `note`: worth knowing, nothing is wrong; `problem`: something is.
         message: what was found, in plain words.
         hint: what to do, the exact command where there is one.

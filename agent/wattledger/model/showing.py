@@ -12,6 +12,7 @@ from wattledger.model.exporting import ExporterStatus
 from wattledger.model.jobs import JobKey
 from wattledger.model.measuring import Fault, MeterStatus, Quality
 from wattledger.model.pricing import GridChoice, SiteFactors, SourceStatus
+from wattledger.model.web import WebStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Snapshot:
         site_sources: health of whoever tells the site's factors (weather, PUE).
         embodied: what the time of the hardware weighs.
         exporters: health of each exporter that has had a turn.
+        web: how the web configuration stands; None: there is none.
     """
 
     at_ns: int
@@ -59,3 +61,4 @@ class Snapshot:
     site_sources: tuple[SourceStatus, ...] = ()
     embodied: Rates = NO_RATES
     exporters: tuple[ExporterStatus, ...] = ()
+    web: WebStatus | None = None

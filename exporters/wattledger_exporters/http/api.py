@@ -20,6 +20,7 @@ from wattledger.model.exporting import ExporterStatus
 from wattledger.model.settling import final_bases, sum_of_settled
 from wattledger.model.sums import read_node
 from wattledger.model.sums import total as total_sums
+from wattledger.model.web import WebStatus
 from wattledger.units import NS_PER_S
 from wattledger_exporters import report
 from wattledger_exporters.amounts import stress_weighted_l
@@ -121,6 +122,12 @@ def _exporter(exporter: ExporterStatus) -> dict[str, Any]:
     }
 
 
+def _web(web: WebStatus | None) -> dict[str, Any] | None:
+    if web is None:
+        return None
+    return {"certificate_until": iso(web.certificate_until_ns), "message": web.fault or None}
+
+
 def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
     """The answer of `/api/v1/status`."""
     books, ledger, site = snapshot.books, snapshot.ledger, snapshot.site
@@ -150,6 +157,7 @@ def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:
             for meter in snapshot.meters
         ],
         "exporters": [_exporter(exporter) for exporter in snapshot.exporters],
+        "web": _web(snapshot.web),
         "grid": {
             **_signal(snapshot.grid.signal, now_ns),
             "estimated": snapshot.grid.estimated,

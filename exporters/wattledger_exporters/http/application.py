@@ -49,7 +49,7 @@ class Application:
     def __init__(self, clock: Clock, web: LiveWebConfig | None) -> None:
         self._clock = clock
         self._web = web
-        self._auth = BasicAuth()
+        self._auth = BasicAuth(self._now_s)
         self._rate: tuple[int, int] = (0, 0)
         self._bucket: TokenBucket | None = None
         self.routes: dict[str, Route] = {}
@@ -70,6 +70,9 @@ class Application:
             **dict(response.headers),
             **dict(web.headers if web else ()),
         }
+        if web is not None and scope["state"]["web"] is not web:
+            # Who holds the connection may no longer get another one: certificates have changed.
+            headers["connection"] = "close"
         if response.status == _NOT_MODIFIED:  # the length would be that of the body it stands for
             del headers["content-length"]
         raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]

@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 import json
 import socket
 import ssl
 import struct
 import sys
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from wattledger_exporters.tls import TlsSettings
+    from wattledger_exporters.web_config import WebConfig
 
 MAX_HEAD_BYTES = 8192
 _UNSENT_BYTES = 64 * 1024
@@ -103,7 +109,11 @@ class Gate:
 
 
 class Connection(H11Protocol):
-    """See the module. `scope["state"]["peer"]` is the `Peer` on a Unix socket, None over TCP."""
+    """See the module. What an application finds in `scope["state"]`.
+
+    `peer` is the `Peer` on a Unix socket, None over TCP; `certified`, whether a client certificate
+    says who asks; `web`, the web configuration by which it was let in.
+    """
 
     def __init__(
         self,
@@ -112,14 +122,14 @@ class Connection(H11Protocol):
         gate: Gate,
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
-        allowed_sans: frozenset[str] = frozenset(),
+        web: WebConfig | None = None,
     ) -> None:
         super().__init__(config, server_state, {}, loop)
         self.phase = Phase.HANDSHAKE
         self.opening: asyncio.Task[None] | None = None
         self._gate = gate
         self._limits = limits
-        self._allowed_sans = allowed_sans
+        self._web = web
         self._timer: asyncio.TimerHandle | None = None
         self._watched: object = None
         self._finishing = False
@@ -132,8 +142,13 @@ class Connection(H11Protocol):
         # Over TLS asyncio would keep 512 KiB for each client that reads nothing.
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.transport = cast(asyncio.Transport, _WholeAnswers(self, transport))
-        self.app_state = {"peer": _peer(transport), "certified": _certified(transport)}
-        if self._allowed_sans and not self._allowed_sans & _sans(transport):
+        tls = self._web.tls if self._web is not None else None
+        self.app_state = {
+            "peer": _peer(transport),
+            "certified": tls is not None and tls.knows_clients,
+            "web": self._web,
+        }
+        if tls is not None and not _allowed(tls, transport):
             self.phase = Phase.HEAD
             transport.abort()
             return
@@ -308,12 +323,21 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     return Peer(*layout.unpack(raw))
 
 
-def _certified(transport: asyncio.Transport) -> bool:
-    """Whether this connection's handshake demanded and verified a client certificate."""
-    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    return tls is not None and tls.context.verify_mode is ssl.CERT_REQUIRED
+def _allowed(tls: TlsSettings, transport: asyncio.Transport) -> bool:
+    """Whether the certificate that the client showed is for one of `client_allowed_sans`."""
+    if tls.allowed_sans is None:
+        return True
+    certificate: dict[str, Any] | None = transport.get_extra_info("peercert")
+    if not certificate:  # it showed none
+        return tls.client_auth is not ssl.CERT_REQUIRED
+    return not tls.allowed_sans.isdisjoint(_sans(certificate))
 
 
-def _sans(transport: asyncio.Transport) -> frozenset[str]:
-    certificate: dict[str, Any] = transport.get_extra_info("peercert") or {}
-    return frozenset(value for _, value in certificate.get("subjectAltName", ()))
+def _sans(certificate: dict[str, Any]) -> list[str]:
+    names = certificate.get("subjectAltName", ())
+    found = [value for kind, value in names if kind in ("DNS", "email", "URI")]
+    for kind, value in names:
+        if kind == "IP Address":  # OpenSSL spells version 6 out, the list has it short
+            with suppress(ValueError):
+                found.append(str(ipaddress.ip_address(value.strip())))
+    return found

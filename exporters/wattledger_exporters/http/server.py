@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from wattledger.errors import ListenError
+from wattledger.model.web import WebStatus
 from wattledger.ports import Clock, Daemon
 from wattledger_exporters.http.app import App
 from wattledger_exporters.http.application import Application
@@ -110,6 +111,11 @@ class Server:
     def url(self) -> str:
         """Where a person looks, empty without TCP."""
         return f"{self._scheme}://{self.address}" if self.address else ""
+
+    @property
+    def web_status(self) -> WebStatus | None:
+        """How the web configuration stands, None without one; for any thread."""
+        return self._web.status if self._web is not None else None
 
     @property
     def socket_path(self) -> Path | None:
@@ -267,8 +273,8 @@ class Server:
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
-            ours = not listener.inherited and self._socket_path is not None
-            if ours and listener.sock.family == socket.AF_UNIX:
+            unix = listener.sock.family == socket.AF_UNIX
+            if unix and not listener.inherited and self._socket_path is not None:
                 unlink_unix(listener.sock, self._socket_path, self._inode)
             else:
                 listener.sock.close()
@@ -309,7 +315,7 @@ class Server:
             listener.gate,
             self._limits,
             loop,
-            web.tls.allowed_sans if web is not None and web.tls is not None else frozenset(),
+            web,
         )
         if not listener.gate.admit(connection):
             sock.close()

@@ -165,6 +165,21 @@ PROGRAM: list[MetricSpec] = [
         ),
     ),
     *section(
+        "Door",
+        (
+            "web_certificate_expiry_timestamp_seconds",
+            "gauge",
+            (),
+            "Unix time at which the server's TLS certificate ends; absent: there is no TLS.",
+        ),
+        (
+            "web_config_current",
+            "gauge",
+            (),
+            "0 while http.web_config or a file it names has faults and the last good is in force.",
+        ),
+    ),
+    *section(
         "Exporters",
         (
             "exporter_up",

@@ -109,6 +109,12 @@ def status_schemas() -> dict[str, Schema]:
         "devices": listing(thing(device)),
         "meters": listing(thing(meter)),
         "exporters": listing(thing(exporter)),
+        "web": {
+            "anyOf": [
+                thing({"certificate_until": maybe(INSTANT), "message": maybe(TEXT)}),
+                {"type": "null"},
+            ]
+        },
         "grid": thing({**signal, "level": WHOLE, "level_name": TEXT}),
         "grid_sources": listing(thing(source)),
         "site_sources": listing(thing(site_source)),

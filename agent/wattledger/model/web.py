@@ -1,0 +1,18 @@
+"""How the door over TCP stands: what is told of the web configuration in force."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class WebStatus(NamedTuple):
+    """Of one web configuration.
+
+    Attributes:
+        certificate_until_ns: Unix time at which the server's certificate in force ends; 0: it
+            serves without TLS, or that cannot be told.
+        fault: why the files as they are now are not in force; empty: they are.
+    """
+
+    certificate_until_ns: int = 0
+    fault: str = ""
