@@ -91,7 +91,7 @@ def test_every_dependency_is_pinned_for_the_gate() -> None:
     }
     names = {re.match(r"[A-Za-z0-9_.-]+", text)[0].lower().replace("_", "-") for text in wanted}  # type: ignore[index]
 
-    assert names <= pinned
+    assert names - {"wattledger"} <= pinned  # `dev` takes its other extras in
 
 
 def test_readmes_link_to_what_exists() -> None:
