@@ -1,209 +1,36 @@
-"""The Parquet export, read by DuckDB as its users do: its sums are the ledger's own."""
+"""The Parquet export's files: which days, what they say, when they are replaced, who is named."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from fakes import START_WALL_NS, FakeClock
-from ledgers import CPU, GPU, PRICE, batch, key, opened
-from restating import NOW_NS, Node, noded, restatement, settlement
-from wattledger.audit.parquet_export import INSTALL, ROW_GROUP, export_parquet
+from ledgers import GPU, PRICE, batch, key, opened
+from parquets import DAY, DAY_S, HOUR, Pages, ask, content, export, settle, settle_day, two_days
+from restating import Node, noded, restatement, settlement
+from served_books import books_daemon
+from serving import serving
+from wattledger.audit.parquet_export import INSTALL, ROW_GROUP
 from wattledger.audit.parquet_schema import COLUMNS, NAMED, PARTITIONS, VERSION, document
 from wattledger.cli import main
-from wattledger.config import Config
-from wattledger.config.settings import LedgerSettings
 from wattledger.errors import ConfigError, LedgerError
-from wattledger.ledger import LedgerReader
-from wattledger.model import IDLE, Basis, EntryKey
-from wattledger.model.jobs import Held, JobRun, job_payee
-from wattledger.model.settling import sum_of_settled
-from wattledger.remote import Remote
-from wattledger.setting import FilePath
+from wattledger.model.jobs import job_payee
 from wattledger.units import NS_PER_S, SLOT_S
-from wattledger_exporters.http.settle_api import audit_json, audit_query
-
-HOUR, DAY = 3600, 86_400
-DAY_S = START_WALL_NS // NS_PER_S // DAY * DAY
-RUN = JobRun(
-    payee=job_payee("slurm", "42", START_WALL_NS + 7),
-    uid=1000,
-    labels={"user": "ada", "account": "physics", "name": "train"},
-    last_seen_ns=START_WALL_NS,
-)
-OTHER = PRICE._replace(intensity_ug_per_kwh=987_654_321, basis=Basis.DIRECT)
-
-
-class Pages(Remote):
-    """A daemon that answers of a ledger, so many records at a time."""
-
-    def __init__(self, path: Path, most: int = 20) -> None:
-        self.path, self.most = path, most
-
-    def request(
-        self,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        method: str = "GET",
-        timeout_s: float | None = None,
-    ) -> Any:
-        asked = audit_query(query or {}, NOW_NS)
-        with closing(LedgerReader(self.path)) as reader:
-            records, after = reader.audit(*asked, self.most)
-            self.read()
-            return audit_json(records, asked, after)
-
-    def read(self) -> None:
-        """A page was read."""
-
-
-def export(
-    remote: Pages,
-    lake: Path,
-    *,
-    since: str = "",
-    until: str = "",
-    node: str = "gpu01",
-    only_settled: bool = False,
-    names: bool = False,
-) -> dict[Path, bytes]:
-    """What lies in the directory then: all of it, hidden files too."""
-    options = argparse.Namespace(
-        export=lake, since=since, until=until, node=node, only_settled=only_settled, names=names
-    )
-    config = replace(Config(), ledger=LedgerSettings(path=FilePath(str(remote.path))))
-    assert export_parquet(options, lambda: config, remote) == 0
-    return content(lake)
-
-
-def content(lake: Path) -> dict[Path, bytes]:
-    found = (path for path in lake.rglob("*") if path.is_file())
-    return {path.relative_to(lake): path.read_bytes() for path in found}
-
-
-def ask(lake: Path, sql: str) -> list[tuple[Any, ...]]:
-    """`lake` is the table."""
-    table = f"read_parquet('{lake}/*/*/*.parquet', hive_partitioning=true)"
-    with duckdb.connect() as connection:
-        return connection.execute(f"WITH lake AS (FROM {table}) {sql}").fetchall()
-
-
-SUMS = """
-SELECT sum(energy_uj), sum(co2e_ug), sum(water_onsite_ul), sum(water_grid_ul), sum(settled_uj),
-       sum(co2e_final_ug) - sum(co2e_ug), sum(water_grid_final_ul) - sum(water_grid_ul),
-       sum(water_onsite_final_ul) - sum(water_onsite_ul), sum(restated_uj)
-FROM lake
-"""
-
-
-def sums_of(node: Node) -> tuple[int, ...]:
-    """The same of the ledger's own sums, which stay whatever is rolled up."""
-    cells = [total.amounts for total in node.ledger.books.totals.values()]
-    amounts = [sum(column) for column in zip(*cells, strict=True)]
-    settled = sum_of_settled(node.ledger.books.settled)
-    return (
-        *amounts, settled.energy_uj, settled.co2e_ug, settled.water_grid_ul,
-        settled.water_onsite_ul, settled.restated_uj,
-    )  # fmt: skip
-
-
-bookings = st.dictionaries(
-    st.builds(
-        lambda day, slot, device, payee, price: key(
-            DAY_S + day * DAY + slot * SLOT_S, device, payee, price=price
-        ),
-        st.integers(0, 2),
-        st.sampled_from([0, 1, 11, 12, 287]),
-        st.sampled_from([GPU.name, CPU.name]),
-        st.sampled_from([IDLE, RUN.payee]),
-        st.sampled_from([PRICE, OTHER]),
-    ),
-    st.integers(1, 10**13),
-    min_size=1,
-    max_size=30,
-)
-
-
-@settings(
-    max_examples=20,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    energy_uj=bookings,
-    settled=st.lists(
-        st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 11]), st.integers(1, 900))
-    ),
-    rolled_days=st.integers(0, 2),
-    restated_h=st.integers(1, 60),
-    most=st.sampled_from([1, 7, 2000]),
-)
-def test_its_sums_are_the_ledgers(
-    tmp_path_factory: pytest.TempPathFactory,
-    energy_uj: dict[EntryKey, int],
-    settled: list[tuple[int, int, int]],
-    rolled_days: int,
-    restated_h: int,
-    most: int,
-) -> None:
-    home = tmp_path_factory.mktemp("parquet")
-    with noded(home / "ledger.sqlite") as node:
-        node.clock.advance(4 * DAY)
-        node.ledger.commit(batch(energy_uj, runs=(RUN,)), node.clock.now())
-        for day, slot, grams in settled:
-            node.settle(settlement(DAY_S + day * DAY + slot * SLOT_S, PRICE, grams))
-        node.roll_up(DAY_S + rolled_days * DAY)
-        node.say(restatement(-24, restated_h, pue_ppm=1_900_000, wue_ul_per_kwh=0))
-        node.apply()
-        files = export(Pages(home / "ledger.sqlite", most), home / "lake")
-        assert ask(home / "lake", SUMS) == [sums_of(node)]
-        by_basis: dict[str, int] = {}
-        for cell, total in node.ledger.books.totals.items():
-            uj = total.amounts.co2e_ug
-            by_basis[cell.basis.value] = by_basis.get(cell.basis.value, 0) + uj
-        asked = "SELECT basis, sum(co2e_ug) FROM lake GROUP BY ALL"
-        assert dict(ask(home / "lake", asked)) == by_basis
-    assert len(files) == len({one.slot_s // DAY for one in energy_uj})
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """Two days of an idle GPU and one that a job holds; the books are complete to their end."""
-    with noded(tmp_path / "ledger.sqlite") as made:
-        made.clock.advance(3 * DAY)
-        slots = range(DAY_S, DAY_S + 2 * DAY, HOUR)
-        energy = {key(at): 10**9 + at for at in slots}
-        held = {key(at, payee=RUN.payee): Held(300_000, 60_000, 4) for at in slots}
-        of_run = dict.fromkeys(held, 10**10)
-        made.ledger.commit(
-            batch(energy | of_run, runs=(RUN,), held=held, books_ns=(DAY_S + 2 * DAY) * NS_PER_S),
-            made.clock.now(),
-        )
+    with two_days(tmp_path) as made:
         yield made
-
-
-def settle_day(node: Node, number: int) -> None:
-    settle(node, *range(DAY_S + number * DAY, DAY_S + (number + 1) * DAY, HOUR))
-
-
-def settle(node: Node, *slots_s: int) -> None:
-    """At the day's number; how far the books are complete stays."""
-    settlements = tuple(settlement(at, PRICE, 100 + (at - DAY_S) // DAY) for at in slots_s)
-    done = batch(settlements=settlements, books_ns=node.ledger.books.books_ns)
-    node.ledger.commit(done, node.clock.now())
 
 
 def test_a_second_export_changes_nothing_and_a_settled_day_is_replaced(
@@ -372,6 +199,23 @@ def test_large_days_are_written_in_groups_of_rows(tmp_path: Path) -> None:
     groups = pq.ParquetFile(found).metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [ROW_GROUP, 150]
     assert ask(tmp_path / "lake", "SELECT sum(energy_uj) FROM lake") == [(sum(energy.values()),)]
+
+
+def test_a_running_daemon_is_asked_over_its_socket(tmp_path: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory() as short,
+        books_daemon(tmp_path / "ledger.sqlite") as daemon,
+        serving(Path(short) / "s", daemon=daemon),
+    ):
+        asked = ["--format", "parquet", "--names", "--socket", f"{short}/s"]
+        assert main(["report", "--export", str(tmp_path / "lake"), *asked]) == 0
+        by_user = {
+            row.group: row.amounts.energy_uj for row in daemon.reader.totals(0, 2**62, "user")
+        }
+    query = "SELECT user, sum(energy_uj) FROM lake WHERE payee = 'jobs' GROUP BY ALL"
+    found = ask(tmp_path / "lake", query)
+    assert len(found) == 2 and dict(found) == {name: by_user[name] for name, _ in found}
+    assert len(ask(tmp_path / "lake", "SELECT DISTINCT node FROM lake")) == 1
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "node=1", "ü", "-x", """ ' """])

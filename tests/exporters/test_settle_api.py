@@ -76,6 +76,16 @@ def test_the_audit_goes_page_after_page(asker: Asker) -> None:
     ]
 
 
+def test_the_audit_has_a_view_of_slots(asker: Asker) -> None:
+    status, body = asker.ask("/api/v1/audit?view=slots", DAEMON)
+    assert status == 400, "the fake knows none"
+    assert asker.daemon.asked == [(0, 2**62, "('slots',)")]
+    status, body = asker.ask("/api/v1/audit?view=rows", DAEMON)
+    assert status == 400 and "records, slots" in body["error"]
+    status, _ = asker.ask("/api/v1/audit?view=slots", ALICE)
+    assert status == 403, "for operators only"
+
+
 @pytest.mark.parametrize(
     "cursor",
     [
