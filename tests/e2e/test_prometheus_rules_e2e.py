@@ -83,6 +83,14 @@ EVENTS = {
     "WattledgerSimulated": Event(
         {'wattledger_build_info{{instance="n{i}",simulated="x"}}': "_x10 1x80"}, "20m", "warning"
     ),
+    "WattledgerCertificateEnds": Event(
+        {'wattledger_web_certificate_expiry_timestamp_seconds{{instance="n{i}"}}': "9e9x10 6e5x80"},
+        "80m",
+        "warning",
+    ),
+    "WattledgerWebConfigFault": Event(
+        {'wattledger_web_config_current{{instance="n{i}"}}': "1x10 0x80"}, "30m", "warning"
+    ),
     "WattledgerMeterDown": Event(
         {'wattledger_meter_up{{instance="n{i}",meter="nvml"}}': "1x10 0x80"},
         "20m",
