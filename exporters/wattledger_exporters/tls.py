@@ -194,7 +194,9 @@ def _needed(section: dict[str, Any], key: str, base: Path, faults: Faults) -> Pe
 
 
 def _version(section: dict[str, Any], key: str, default: str, faults: Faults) -> ssl.TLSVersion:
-    value = section.get(key, default)
+    value = section.get(key)
+    if value is None:
+        return _VERSIONS[default]
     if not isinstance(value, str) or value not in _VERSIONS:
         faults.append((f"{AT}.{key}", f"must be one of: {', '.join(_VERSIONS)}"))
         return _VERSIONS[default]
