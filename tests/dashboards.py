@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 GRAFANA = Path(__file__).parents[1] / "deploy" / "grafana"
 NAMES = ("fleet", "node", "job", "users", "footprint", "health")
 
@@ -90,11 +92,21 @@ def label_values(query: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def alerts() -> list[dict[str, Any]]:
+    """The alert rules beside the dashboards."""
+    return [
+        rule
+        for path in sorted((GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+
+
 def recorded() -> set[str]:
-    """The series of recording rules that the dashboards ask for."""
+    """The series of recording rules that the dashboards and the alerts ask for."""
+    exprs = [target.expr for board in NAMES for target in targets(load(board))]
+    exprs += [rule["expr"] for rule in alerts()]
     return {
-        name
-        for board in NAMES
-        for target in targets(load(board))
-        for name in re.findall(r"[a-z_0-9]+:[a-z_0-9]+:[a-z_0-9]+", target.expr)
+        name for expr in exprs for name in re.findall(r"[a-z_0-9]+:[a-z_0-9]+:[a-z_0-9]+", expr)
     }

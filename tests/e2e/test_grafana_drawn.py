@@ -15,7 +15,7 @@ from e2e.grafana_pictures import PICTURED, reduced
 from e2e.grafana_values import values_of
 from e2e.history import Prometheus
 
-INSTALLING_S = 900  # 600 MB of packages, the first time
+INSTALLING_S = 900  # 440 MB of packages, the first time
 
 
 @pytest.fixture(scope="module")
