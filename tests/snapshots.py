@@ -31,6 +31,7 @@ from wattledger.model.jobbooks import Cell, JobBooks, PastRuns, RunBook, UserKey
 from wattledger.model.jobs import Held, Holding, JobKey, JobRun, KindBasis, job_payee
 from wattledger.model.market import Contract, Market
 from wattledger.model.sums import NODE_NOTE, Sums, Weighed, write_node
+from wattledger.model.web import WebStatus
 from wattledger.units import NS_PER_S, UJ_PER_KWH
 
 NOW_NS = 1_800_000_000 * NS_PER_S  # 2027-01-15T08:00:00Z
@@ -240,6 +241,7 @@ def snapshot(infos: list[DeviceInfo] | None = None, **changes: object) -> Snapsh
                 backlog=Backlog(3, 1),
             ),
         ),
+        web=WebStatus(NOW_NS + 30 * 86_400 * NS_PER_S),
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
 

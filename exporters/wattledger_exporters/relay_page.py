@@ -8,9 +8,10 @@ from typing import NamedTuple
 from prometheus_client.core import Metric
 
 from wattledger.model import GridSignal
+from wattledger.model.web import WebStatus
 from wattledger.units import grams, seconds
 from wattledger_exporters.lines import label_value, text_of
-from wattledger_exporters.metrics import PREFIX
+from wattledger_exporters.metrics import CATALOGUE, PREFIX
 
 
 class Asked(NamedTuple):
@@ -37,6 +38,7 @@ def relay_page(
     answers: Mapping[tuple[str, int], int],
     asked: Iterable[Asked],
     held: Iterable[Held],
+    web: WebStatus | None = None,
 ) -> bytes:
     """The page in Prometheus' text format 0.0.4.
 
@@ -45,6 +47,7 @@ def relay_page(
         answers: path and status → how many.
         asked: of the sources.
         held: of the zones.
+        web: how the web configuration stands; None: there is none.
     """
     info = Metric(f"{PREFIX}build", "Version of wattledger.", "info")
     info.add_sample(f"{PREFIX}build_info", {"version": label_value(version)}, 1)
@@ -89,4 +92,18 @@ def relay_page(
         labels = {**where, "source": label_value(signal.source), "basis": str(signal.basis)}
         intensity.add_sample(intensity.name, labels, grams(signal.intensity_ug_per_kwh))
         stamp.add_sample(stamp.name, labels, seconds(signal.fetched_at_ns))
-    return text_of(info, requests, upstream, intensity, stamp, level, kept).encode()
+    page = [info, requests, upstream, intensity, stamp, level, kept, *_of_web(web)]
+    return text_of(*page).encode()
+
+
+def _of_web(web: WebStatus | None) -> Iterable[Metric]:
+    """As on a node's page, so that one alert holds for both."""
+    if web is None:
+        return
+    values = {"web_config_current": float(not web.fault)}
+    if web.certificate_until_ns:
+        values["web_certificate_expiry_timestamp_seconds"] = seconds(web.certificate_until_ns)
+    for name, value in values.items():
+        metric = Metric(PREFIX + name, CATALOGUE[name].help, "gauge")
+        metric.add_sample(metric.name, {}, value)
+        yield metric

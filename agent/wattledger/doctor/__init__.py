@@ -8,7 +8,7 @@ from typing import Any
 
 from wattledger import build
 from wattledger.config import Config
-from wattledger.doctor import daemon, hardware, jobs, machine, site
+from wattledger.doctor import daemon, hardware, jobs, machine, site, web
 from wattledger.doctor.finding import Finding
 from wattledger.errors import DaemonUnreachable, WattledgerError
 from wattledger.remote import Remote
@@ -36,7 +36,7 @@ def examine(config: Config, remote: Remote) -> Iterator[Finding]:
         yield from _persistence(config, status)
         yield from daemon.of_grid(status)
         yield from daemon.of_exporters(status)
-        yield from daemon.of_web(status)
+        yield from web.of_status(status)
         yield from site.of_status(status)
         yield from hardware.of_status(status)
         yield from daemon.of_claims(status)
@@ -51,6 +51,7 @@ def examine(config: Config, remote: Remote) -> Iterator[Finding]:
     yield from machine.of_cpus(config, covered=any(gpu.module for gpu in gpus))
     yield from machine.of_grid(config)
     yield from site.of_config(config)
+    yield from web.of_config(config)
     yield from hardware.of_config(config, gpus)
     yield from jobs.of_slurm(config)
     yield machine.of_clock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from wattledger.grid.feed import MARGINAL
 from wattledger.meters import rapl
 from wattledger.model import FallbackLevel
 
-_CERTIFICATE_LASTS = timedelta(days=7)
 _QUALITIES: Mapping[str, tuple[Level, str]] = {
     "metered": ("ok", "metered by its energy counter"),
     "integrated": ("note", "no energy counter; integrated from measured power"),
@@ -92,26 +90,6 @@ def of_exporters(status: Mapping[str, Any]) -> Iterator[Finding]:
                 f"{name}: the receiver refuses the records of {exporter['runs_refused']} runs",
                 "they are kept and tried again daily; its log says why it refuses them",
             )
-
-
-def of_web(status: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the web configuration is in force as it is, and how long its certificate lasts."""
-    web = status.get("web")  # an older daemon does not tell
-    if not web:
-        return
-    if web["message"]:
-        said = f"the web configuration has faults, the one before is in force: {web['message']}"
-        yield Finding("web", "problem", said, "mend the file; it is read again by itself")
-    if not web["certificate_until"]:
-        return
-    left = datetime.fromisoformat(web["certificate_until"]) - datetime.fromisoformat(status["now"])
-    said = f"the server's TLS certificate ends at {web['certificate_until']}"
-    if left >= _CERTIFICATE_LASTS:
-        yield Finding("web", "ok", said)
-        return
-    if left <= timedelta():
-        said = f"the server's TLS certificate has ended at {web['certificate_until']}"
-    yield Finding("web", "problem", said, "put another one in its place; no restart is needed")
 
 
 def of_grid(status: Mapping[str, Any]) -> Iterator[Finding]:

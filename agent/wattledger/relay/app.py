@@ -203,7 +203,9 @@ class RelayApp(Application):
             signal = choice.signal if choice.level != FallbackLevel.TABLE else None
             kept = sum(one.history.held for one in place.upstreams if one.history is not None)
             held.append(Held(place.zone, signal, choice.level, kept))
-        return Response(200, relay_page(__version__, self._answers, asked, held), TEXT_TYPE)
+        web = self._web.status if self._web is not None else None
+        page = relay_page(__version__, self._answers, asked, held, web)
+        return Response(200, page, TEXT_TYPE)
 
     # ── shared by them ──────────────────────────────────────────────────────────────────────
 
