@@ -66,6 +66,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "template_datasource": lambda board: board["templating"]["list"].pop(0),
     "template_job": lambda board: board["templating"]["list"].pop(2),
     "template_instance": lambda board: board["templating"]["list"][3].update(multi=False),
+    "template_all_is_a_pattern": lambda board: board["templating"]["list"][1].pop("allValue"),
     "template_label_promql": lambda board: board["templating"]["list"][3]["query"].update(
         query="label_values(wattledger_build_info, device)"
     ),

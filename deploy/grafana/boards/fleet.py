@@ -150,7 +150,6 @@ def board() -> build.Dashboard:
         "fleet",
         "All nodes: power, energy, carbon, water and cost, for whom and where.",
         variables.instance(),
-        variables.host(),
     )
     shared.add(made, "At a glance", *_figures())
     shared.add(made, "Where the power goes", shared.power_by_kind(), shared.power_by_payee())

@@ -7,7 +7,7 @@ from typing import Any
 from grafana_foundation_sdk.builders import dashboard as build
 
 from boards import kit, shared, variables
-from boards.queries import CARDS, GPUS, HOST, increase, metric, rate, summed
+from boards.queries import CARDS, GPUS, beside, increase, metric, rate, summed
 
 
 def _devices() -> Any:
@@ -55,7 +55,7 @@ def _named(inner: str) -> str:
 
 def _gpus() -> Any:
     books = summed(rate("energy_joules_total", GPUS))
-    dcgm = f"sum(avg_over_time(DCGM_FI_DEV_POWER_USAGE{{{HOST}}}[$__rate_interval]))"
+    dcgm = summed(beside("avg_over_time(DCGM_FI_DEV_POWER_USAGE[$__rate_interval])"))
     panel = kit.lines(
         "GPUs: books beside DCGM",
         "The GPUs' power by the books (differences of the energy counter) beside what "
@@ -77,7 +77,6 @@ def board() -> build.Dashboard:
         "node",
         "One node or a few: devices, payees, jobs, and the books beside the BMC and DCGM.",
         variables.instance(),
-        variables.host(),
         events=shared.jobs_come_and_go(),
     )
     shared.add(

@@ -10,12 +10,23 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as model
 
 from boards import kit, variables
-from boards.queries import GPUS, HOST, OWNED, TARGET, increase, last, metric, or_zero, rate, summed
+from boards.queries import (
+    GPUS,
+    OWNED,
+    TARGET,
+    beside,
+    increase,
+    last,
+    metric,
+    or_zero,
+    rate,
+    summed,
+)
 
 TAG = "wattledger"
 NODE_KEYS = ("cluster", "job", "instance")
 JOB_KEYS = ("manager", "job_id")
-WALL = f"sum(avg_over_time(ipmi_dcmi_power_consumption_watts{{{HOST}}}[$__rate_interval]))"
+WALL = summed(beside("avg_over_time(ipmi_dcmi_power_consumption_watts[$__rate_interval])"))
 """The BMCs' meters, over the same time as the rates that stand beside them."""
 
 
@@ -173,7 +184,7 @@ def balance_figures() -> tuple[Any, Any, Any]:
     devices = summed(metric("energy_joules_total"))
     payees = summed(metric("payee_energy_joules_total"))
     wall = WALL
-    dcgm = f"sum(avg_over_time(DCGM_FI_DEV_POWER_USAGE{{{HOST}}}[$__rate_interval]))"
+    dcgm = summed(beside("avg_over_time(DCGM_FI_DEV_POWER_USAGE[$__rate_interval])"))
     gpus = summed(rate("energy_joules_total", GPUS))
     return (
         kit.figure(

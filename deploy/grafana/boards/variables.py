@@ -24,38 +24,32 @@ def values(
     name: str,
     label: str,
     series: str,
-    of: str = "",
     *,
-    all_value: str = "",
-    regex: str = "",
+    all_value: str,
     hidden: bool = False,
 ) -> build.QueryVariable:
-    """A variable whose values are those of a label; all of them at first.
+    """A variable whose values are those of a label of its name; all of them at first.
 
     Args:
         name: of the variable.
         label: for people.
         series: a selector.
-        of: the label; the variable's own name where empty.
-        all_value: what "All" stands for; empty: all the values, one by one.
-        regex: keeps of each value what its group catches.
+        all_value: what "All" stands for: a pattern, since the names of 2,000 nodes are a query
+            longer than VictoriaMetrics takes.
         hidden: not shown.
     """
     made = (
         build.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
-        .query({"query": f"label_values({series}, {of or name})", "refId": name})
+        .query({"query": f"label_values({series}, {name})", "refId": name})
         .current(ALL)
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.NATURAL_ASC)
         .multi(True)
         .include_all(True)
+        .all_value(all_value)
     )
-    if all_value:
-        made = made.all_value(all_value)
-    if regex:
-        made = made.regex(regex)
     if hidden:
         made = made.hide(model.VariableHide.HIDE_VARIABLE)
     return made
@@ -76,12 +70,6 @@ def instance() -> build.QueryVariable:
     """The nodes."""
     series = 'wattledger_build_info{cluster=~"$cluster",job=~"$job"}'
     return values("instance", "Node", series, all_value=".+")
-
-
-def host() -> build.QueryVariable:
-    """The nodes without the port, by which other exporters' series of them are found."""
-    series = 'wattledger_build_info{cluster=~"$cluster",job=~"$job",instance=~"$instance"}'
-    return values("host", "Host", series, "instance", regex="/^([^:]+)/", hidden=True)
 
 
 def manager() -> build.QueryVariable:
