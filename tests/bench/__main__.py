@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="20 s, shorter floods: a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
-        "--only", choices=("counters", "scrapes", "mixed", "jobs", "ledger"), help="one part of it"
+        "--only",
+        choices=("counters", "scrapes", "mixed", "jobs", "ledger", "fleet"),
+        help="one part of it; fleet, which needs victoria-metrics, is not in the whole",
     )
     parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
     options = parser.parse_args()

@@ -6,6 +6,7 @@
 3. mixed: energy again, most GPUs without a counter.
 4. jobs: the first two again with jobs on the node.
 5. ledger: questions to a ledger of a million runs.
+6. fleet: 2,000 nodes in a VictoriaMetrics; only where it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import energy, job_phase, ledger_phase, scrapes
+from bench import energy, fleet_phase, job_phase, ledger_phase, scrapes
 from bench.node import RAPL_DEVICES, WRAP_S, WRAPPING, Node, all_counters, mixed
 from bench.process import Process, ended, missed_ticks, series, start_daemon, start_floor
 from bench.table import Result
@@ -61,6 +62,8 @@ class Phases:
             job_phase.run(self._directory, self._result, self._seconds, self._paced_s)
         if only in (None, "ledger"):
             ledger_phase.measure(self._directory / "ledger", self._result)
+        if only == "fleet":
+            fleet_phase.measure(self._directory / "fleet", self._result)
 
     def _starts(self, node: Node) -> None:
         """The first start makes the ledger, the others find it."""

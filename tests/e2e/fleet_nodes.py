@@ -103,13 +103,13 @@ SITE = SiteFactors(
 class DayGrid:
     """A grid that gets cleaner as the sun rises, published half-hour by half-hour."""
 
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
+    def __init__(self, clock: FakeClock, begin_s: int = BEGIN_S) -> None:
+        self._clock, self._begin_s = clock, begin_s
 
     def at(self, wall_ns: int) -> GridChoice:
         """A smooth fall from 420 to 180 g/kWh over the four hours."""
         slot = wall_ns // NS_PER_S // 1800 * 1800
-        turn = min(1, (slot - BEGIN_S) / 14_400)
+        turn = min(1, (slot - self._begin_s) / 14_400)
         grams = 300 + 120 * math.cos(math.pi * turn)
         signal = GridSignal(
             micro(round(grams)), "DE", "energy-charts", Basis.LIFECYCLE,
@@ -122,7 +122,7 @@ class DayGrid:
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """A request each quarter of an hour, of which some fail."""
-        asked = (self._clock.wall_ns // NS_PER_S - BEGIN_S) // 900 + 1
+        asked = (self._clock.wall_ns // NS_PER_S - self._begin_s) // 900 + 1
         return (SourceStatus("energy-charts", {"ok": asked, "timeout": asked // 6}),)
 
 
@@ -146,16 +146,19 @@ class Node:
 
     name: str
     home: Path
-    clock: FakeClock = field(default_factory=lambda: FakeClock(BEGIN_S * NS_PER_S))
+    begin_s: int = BEGIN_S
+    gpu_numbers: tuple[int, ...] = EVERY
+    clock: FakeClock = field(init=False)
     watts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.clock = FakeClock(self.begin_s * NS_PER_S)
         self.clock.boot_id = f"boot-{self.name}"
         tag = self.name[-2:]
         self.gpus = [
             DeviceInfo(f"GPU-{tag}{i:06d}-1111-2222-3333-444444444444", Kind.GPU, "nvml", str(i),
                        MODEL, f"00000000:{i + 1:02X}:00.0")
-            for i in EVERY
+            for i in self.gpu_numbers
         ]  # fmt: skip
         self.cpus = [DeviceInfo(f"cpu{i}", Kind.CPU, "rapl", str(i), "package") for i in range(2)]
         self.drams = [DeviceInfo(f"dram{i}", Kind.DRAM, "rapl", str(i)) for i in range(2)]
@@ -175,7 +178,7 @@ class Node:
         self._sampler = Sampler(
             clock=self.clock,
             feeds=[self],
-            grid=DayGrid(self.clock),
+            grid=DayGrid(self.clock, self.begin_s),
             site=SITE,
             ledger=self.ledger,
             node_load=lambda: 500_000,
@@ -191,7 +194,7 @@ class Node:
     @property
     def second(self) -> int:
         """Since the beginning."""
-        return self.clock.wall_ns // NS_PER_S - BEGIN_S
+        return self.clock.wall_ns // NS_PER_S - self.begin_s
 
     def plans(self) -> list[JobPlan]:
         """The jobs that are here now."""
@@ -261,7 +264,7 @@ class Node:
     def _run(self, plan: JobPlan) -> JobRun:
         held = tuple(Holding(self.gpus[n].name, 1_000_000) for n in plan.gpus[self.name])
         labels = {"name": plan.name, "user": plan.user, "account": plan.account}
-        start_ns = (BEGIN_S + plan.begin_s) * NS_PER_S
+        start_ns = (self.begin_s + plan.begin_s) * NS_PER_S
         now_ns = self.clock.wall_ns
         payee = job_payee(plan.manager, plan.job_id, start_ns)
         return JobRun(payee, 1000, labels, holdings=held, last_seen_ns=now_ns)
