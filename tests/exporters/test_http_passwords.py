@@ -56,9 +56,11 @@ def test_200_bad_logins_starve_no_scrape(write: Callable[[str], Path]) -> None:
 
 
 def test_an_unknown_user_costs_the_same_and_never_comes_in() -> None:
-    fake = nobody_hash({"alice": HASH, "bob": "$2y$12$" + "a" * 53})
-    assert fake.startswith("$2b$12$")
-    cheap = nobody_hash({"alice": HASH})
+    users = {"alice": HASH, "bob": "$2y$12$" + "a" * 53}
+    fakes = [nobody_hash(users, bytes([number])) for number in range(4)]
+    assert [fake[:7] for fake in fakes] == ["$2b$04$", "$2b$12$"] * 2
+    assert fakes == [nobody_hash(users, bytes([number])) for number in range(4)]
+    cheap = nobody_hash({"alice": HASH}, b"mallory")
     assert not bcrypt.checkpw(b"fakepassword", cheap.encode())
 
 

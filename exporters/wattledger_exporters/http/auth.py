@@ -82,7 +82,7 @@ class BasicAuth:
             return Verdict.DENY
         name, password = credentials
         known = users.get(name)
-        hashed = known or nobody_hash(users)
+        hashed = known or nobody_hash(users, hmac.digest(self._key, name.encode(), hashlib.sha256))
         # The hash is part of the key: another password in the file, and nothing is remembered.
         text = b"\0".join((name.encode(), hashed.encode(), password))
         mark = hmac.digest(self._key, text, hashlib.sha256)
@@ -117,10 +117,17 @@ class BasicAuth:
         return bucket
 
 
-def nobody_hash(users: Mapping[str, str]) -> str:
-    """A hash that fits nobody and takes as long as the users' own."""
-    costs = [hashed.split("$")[2] for hashed in users.values()]
-    return f"$2b${max(costs, default='10')}${_NOBODY}"
+def nobody_hash(users: Mapping[str, str], name: bytes) -> str:
+    """A hash that fits nobody and takes as long as one of the users' own.
+
+    Args:
+        users: name → bcrypt hash.
+        name: who is none of them, such that nobody else can tell which of several costs it gets:
+            where they differ, an unknown name always of the highest would stand out.
+    """
+    costs = sorted(hashed.split("$")[2] for hashed in users.values())
+    cost = costs[int.from_bytes(name, "big") % len(costs)] if costs else "10"
+    return f"$2b${cost}${_NOBODY}"
 
 
 def _parse(header: bytes) -> tuple[str, bytes] | None:
