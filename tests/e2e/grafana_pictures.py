@@ -33,8 +33,9 @@ PICTURED: Mapping[str, Mapping[str, Sequence[str]]] = {
 """What is chosen in the pictures; everything otherwise."""
 _OF = b"dashboard"
 
-# The picture with the 256 colours that it has most of, the others by their nearest. 24-bit
-# screenshots of anti-aliased text are three times as large.
+# The picture in 256 colours: those it has most of, then those that are the farthest from all of
+# these (a legend's colour has few pixels), the others by their nearest. 24-bit screenshots of
+# anti-aliased text are three times as large.
 _REDUCE = """
 (async () => {
   const image = await createImageBitmap(await (await fetch('data:image/png;base64,%s')).blob());
@@ -46,20 +47,26 @@ _REDUCE = """
     const color = (data[i] << 16) | (data[i + 1] << 8) | data[i + 2];
     counts.set(color, (counts.get(color) ?? 0) + 1);
   }
-  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 256).map(([color]) => color);
-  const index = new Map(palette.map((color, i) => [color, i]));
   const parts = (color) => [color >> 16, (color >> 8) & 255, color & 255];
-  const known = palette.map(parts);
-  for (const color of counts.keys()) {
-    if (index.has(color)) continue;
-    const [r, g, b] = parts(color);
-    let [best, least] = [0, Infinity];
-    known.forEach(([r2, g2, b2], i) => {
-      const far = (r - r2) ** 2 + (g - g2) ** 2 + (b - b2) ** 2;
-      if (far < least) [best, least] = [i, far];
-    });
-    index.set(color, best);
+  const known = [];
+  const rest = [...counts].sort((a, b) => b[1] - a[1]).map(([color, count]) => (
+    { color, rgb: parts(color), weight: Math.sqrt(count), best: 0, least: Infinity }
+  ));
+  const all = [...rest];
+  const take = (at) => {
+    const [{ rgb }] = rest.splice(at, 1);
+    for (const one of all) {
+      const far = one.rgb.reduce((sum, part, i) => sum + (part - rgb[i]) ** 2, 0);
+      if (far < one.least) [one.best, one.least] = [known.length, far];
+    }
+    known.push(rgb);
+  };
+  while (known.length < 128 && rest.length) take(0);
+  while (known.length < 256 && rest.length) {
+    const worth = rest.map(({ least, weight }) => least * weight);
+    take(worth.indexOf(Math.max(...worth)));
   }
+  const index = new Map(all.map(({ color, best }) => [color, best]));
   const pixels = new Uint8Array(image.width * image.height);
   for (let i = 0; i < pixels.length; i++) {
     const at = 4 * i;
