@@ -318,12 +318,12 @@ def test_a_basis_that_no_source_has_is_refused_with_those_that_there_are() -> No
 
 def test_two_forecasts_that_hang_share_one_deadline() -> None:
     first, second = Upstream("first"), Upstream("second")
-    with relayed(first, second, wait_s=0.6) as served:
+    with relayed(first, second, wait_s=2.0) as served:
         first.open.clear()
         second.open.clear()
         begun = time.monotonic()
         assert served.get(FORECAST).status == 503
-        assert time.monotonic() - begun < 1.1
+        assert time.monotonic() - begun < 3.8, "one after the other they take 4 s"
 
 
 def test_the_watchdog_is_fed_only_while_requests_are_answered() -> None:
