@@ -30,7 +30,8 @@ from e2e.page import Page
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
-READY_S = 30.0  # how long a start may take on a machine that is busy with other tests
+READY_S = 60.0  # how long a start may take on a machine that is busy with other tests
+MARK = b"mark of the test's own"
 FINE = 'sampling = { interval = "0.1s", commit_interval = "0.2s", allow_fine_grained = true }\n'
 
 
@@ -53,6 +54,7 @@ class NotifySocket:
         self.path = path
         self.messages: list[tuple[float, str]] = []  # (monotonic s, line)
         self._changed = threading.Condition()
+        self._marks_sent = self._marks_read = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._thread = threading.Thread(target=self._read, name="notify", daemon=True)
@@ -62,14 +64,35 @@ class NotifySocket:
         while message := self._socket.recv(4096):
             with self._changed:
                 now = time.monotonic()
-                self.messages += [(now, line) for line in message.decode().splitlines()]
+                if message == MARK:
+                    self._marks_read += 1
+                else:
+                    self.messages += [(now, line) for line in message.decode().splitlines()]
                 self._changed.notify_all()
 
+    def _send(self, message: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.connect(str(self.path))
+            end.send(message)
+
+    def _catch_up(self) -> None:
+        """Returns when all that was sent before has been read, whoever sent it and has ended."""
+        with self._changed:
+            self._marks_sent += 1
+            mine = self._marks_sent
+        self._send(MARK)
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._marks_read >= mine, READY_S)
+
     def clear(self) -> None:
+        """Forget what was said until now."""
+        self._catch_up()
         with self._changed:
             self.messages.clear()
 
     def lines(self) -> list[str]:
+        """What was said until now."""
+        self._catch_up()
         with self._changed:
             return [line for _, line in self.messages]
 
@@ -84,20 +107,30 @@ class NotifySocket:
         return True
 
     def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.connect(str(self.path))
-            end.send(b"")
+        self._send(b"")
         self._thread.join(5)
         self._socket.close()
         self.path.unlink()
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody is given until this process ends.
+
+    A socket stays bound to it and never listens: the kernel then takes it neither for a listener
+    that asks for any port nor for the near end of a connection, also while the server that it is
+    meant for is down. Servers set SO_REUSEADDR, and so may listen beside it.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    return int(holder.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """The first true value of a condition; fails the test when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -105,6 +138,13 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str 
             return value
         assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {what or condition}"
         time.sleep(0.05)
+
+
+def clear_of_the(period_s: float, span_s: float = 90.0) -> None:
+    """Returns when no period of the wall clock (the hour) ends within the next `span_s`."""
+    left_s = period_s - time.time() % period_s
+    if left_s < span_s:
+        time.sleep(left_s)
 
 
 class Daemon:
@@ -210,9 +250,9 @@ class Daemon:
         """SIGKILL, and wait for the end."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def terminate(self, timeout_s: float = 10.0, number: int = signal.SIGTERM) -> float:
+    def terminate(self, timeout_s: float = 60.0, number: int = signal.SIGTERM) -> float:
         """SIGTERM; returns how long it took to end, in s. The exit code must be 0."""
         assert self.process is not None
         begun = time.monotonic()
@@ -239,7 +279,7 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         self.notify.close()
 
     def __enter__(self) -> Daemon:
@@ -254,7 +294,7 @@ class Daemon:
         self,
         path: str,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = 30.0,
         method: str = "GET",
     ) -> Reply:
         """One request over TCP."""
@@ -270,14 +310,14 @@ class Daemon:
             body = gzip.decompress(body)
         return Reply(answer.status, got, body)
 
-    def scrape(self, timeout_s: float = 10.0) -> Page:
+    def scrape(self, timeout_s: float = 30.0) -> Page:
         """The metrics page now."""
         reply = self.get("/metrics", timeout_s=timeout_s)
         assert reply.status == 200, reply
         return Page(reply.body.decode())
 
     def scrape_when(
-        self, condition: Callable[[Page], Any], timeout_s: float = 15.0, what: str = ""
+        self, condition: Callable[[Page], Any], timeout_s: float = 60.0, what: str = ""
     ) -> Page:
         """The first page that fulfils a condition."""
         deadline = time.monotonic() + timeout_s
@@ -286,11 +326,21 @@ class Daemon:
             time.sleep(0.05)
         return page
 
-    def next_commit(self, timeout_s: float = 15.0) -> Page:
+    def next_commit(self, timeout_s: float = 60.0) -> Page:
         """A page of a commit that began after this call did."""
         now = self.scrape().one("ledger_commits_total")
         return self.scrape_when(
             lambda page: page.one("ledger_commits_total") >= now + 2, timeout_s, "two commits"
+        )
+
+    def all_until_now(self) -> Page:
+        """A page of books that hold all that was used before this call.
+
+        A meter may be late: its reading of what ended long ago may come commits later.
+        """
+        now_s = time.time()
+        return self.scrape_when(
+            lambda page: page.one("books_timestamp_seconds") > now_s, what="all meters were read"
         )
 
     def api(self, path: str) -> Any:
