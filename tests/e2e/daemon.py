@@ -338,9 +338,15 @@ class Daemon:
 
         A meter may be late: its reading of what ended long ago may come commits later.
         """
-        now_s = time.time()
-        return self.scrape_when(
-            lambda page: page.one("books_timestamp_seconds") > now_s, what="all meters were read"
+        for _ in range(2):  # the turn that ends next may have begun before
+            self._wait_for_turns(time.time())
+        return self.next_commit()
+
+    def _wait_for_turns(self, since_s: float) -> None:
+        name = "meter_last_success_timestamp_seconds"
+        self.scrape_when(
+            lambda page: all(at_s > since_s for at_s in page.all(name).values()),
+            what="all meters were read",
         )
 
     def api(self, path: str) -> Any:
