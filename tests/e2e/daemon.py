@@ -20,18 +20,17 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from e2e.notify import NotifySocket
 from e2e.page import Page
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
 READY_S = 60.0  # how long a start may take on a machine that is busy with other tests
-MARK = b"mark of the test's own"
 FINE = 'sampling = { interval = "0.1s", commit_interval = "0.2s", allow_fine_grained = true }\n'
 
 
@@ -45,72 +44,6 @@ class Reply(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-class NotifySocket:
-    """systemd's end of sd_notify(3), read as it comes: the queue of the kernel is short."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.messages: list[tuple[float, str]] = []  # (monotonic s, line)
-        self._changed = threading.Condition()
-        self._marks_sent = self._marks_read = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._read, name="notify", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while message := self._socket.recv(4096):
-            with self._changed:
-                now = time.monotonic()
-                if message == MARK:
-                    self._marks_read += 1
-                else:
-                    self.messages += [(now, line) for line in message.decode().splitlines()]
-                self._changed.notify_all()
-
-    def _send(self, message: bytes) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.connect(str(self.path))
-            end.send(message)
-
-    def _catch_up(self) -> None:
-        """Returns when all that was sent before has been read, whoever sent it and has ended."""
-        with self._changed:
-            self._marks_sent += 1
-            mine = self._marks_sent
-        self._send(MARK)
-        with self._changed:
-            assert self._changed.wait_for(lambda: self._marks_read >= mine, READY_S)
-
-    def clear(self) -> None:
-        """Forget what was said until now."""
-        self._catch_up()
-        with self._changed:
-            self.messages.clear()
-
-    def lines(self) -> list[str]:
-        """What was said until now."""
-        self._catch_up()
-        with self._changed:
-            return [line for _, line in self.messages]
-
-    def wait_for(self, line: str, timeout_s: float, alive: Callable[[], bool]) -> bool:
-        """Whether the line came while the process was alive."""
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while not any(found == line for _, found in self.messages):
-                if time.monotonic() > deadline or not alive():
-                    return False
-                self._changed.wait(0.05)
-        return True
-
-    def close(self) -> None:
-        self._send(b"")
-        self._thread.join(5)
-        self._socket.close()
-        self.path.unlink()
 
 
 _held: list[socket.socket] = []

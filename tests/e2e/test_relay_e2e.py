@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from e2e.daemon import FINE, READY_S, Daemon, NotifySocket, clear_of_the, free_port
+from e2e.daemon import FINE, READY_S, Daemon, clear_of_the, free_port
+from e2e.notify import NotifySocket
 from e2e.test_grid_live import CANARY, SCENARIO, assert_secret_kept, maps_for, maps_source
 from e2e.test_settle_e2e import HOUR_S, history
 from grid_server import GridServer, Request, message
