@@ -277,6 +277,17 @@ def test_the_last_day_is_one_part_though_the_hour_turns_on_the_way() -> None:
         assert clock.wall_ns - start_ns < DAY_NS
 
 
+def test_the_last_day_is_asked_for_as_every_plan_allows_at_each_minute_of_the_hour() -> None:
+    """`ElectricityMaps` asks its free endpoint for what began within 23 hours, a paid one else."""
+    for minute in range(60):
+        clock, upstream = FakeClock(), Upstream()
+        history = History(upstream, clock, 10_000)
+        clock.wall_ns = now_ns = T0 // HOUR * HOUR + minute * MINUTE + NS_PER_S
+        history.fetch((RECENT,))
+        [(start_ns, end_ns)] = upstream.asked
+        assert now_ns - 23 * HOUR <= start_ns <= now_ns - 22 * HOUR and end_ns == now_ns
+
+
 # ── bases ───────────────────────────────────────────────────────────────────────────────────────
 
 
