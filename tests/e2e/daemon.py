@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from e2e.notify import NotifySocket
 from e2e.page import Page
+from serving import Client
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
@@ -164,11 +165,28 @@ class Daemon:
         return self.process
 
     def start(self, *more: str) -> Daemon:
-        """Start the process and wait until it is ready."""
+        """Start the process and wait until it is ready, and all meters have answered or failed."""
         process = self.spawn(*more)
         ready = self.notify.wait_for("READY=1", READY_S, lambda: process.poll() is None)
         assert ready, f"not ready (exit code {process.poll()}):\n{self.log()}"
+        self._wait_for_first_turns()
         return self
+
+    def _wait_for_first_turns(self) -> None:
+        """It is ready a moment after its start, also where a meter is slow to open."""
+        socket_file = self.ledger.with_suffix(".sock")
+        if not socket_file.exists():
+            return  # switched off; and over TCP there may be TLS and passwords
+
+        def commits(*, all_read: bool) -> int:
+            answer = Client(socket.AF_UNIX, str(socket_file)).request("/api/v1/status", "GET")
+            status = answer.json
+            unread = [m for m in status["meters"] if m["message"] == "not read yet"]
+            return 0 if all_read and unread else int(status["ledger"]["commits"])
+
+        if not commits(all_read=True):
+            found = wait_until(lambda: commits(all_read=True), what="all meters were read")
+            wait_until(lambda: commits(all_read=False) > found, what="that is booked")
 
     @property
     def pid(self) -> int:
