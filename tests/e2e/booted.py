@@ -49,8 +49,8 @@ class Machine:
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             start_new_session=True,
         )  # fmt: skip
-        self.leader = wait_until(self._find_leader, 30, "the container's first process")
-        wait_until(self._running, 60, f"it boots; see {log}")
+        self.leader = wait_until(self._find_leader, what="the container's first process")
+        wait_until(self._running, 180, f"it boots; see {log}")
 
     def _find_leader(self) -> int:
         assert self._nspawn.poll() is None, "systemd-nspawn has ended"
@@ -84,12 +84,12 @@ class Machine:
         """The page as a scrape from inside of the container gets it."""
         fetch = (
             "import sys, urllib.request as r;"
-            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=5).read();"
+            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=30).read();"
             "sys.stdout.write(page.decode())"
         )
         return Page(self.run("python3", "-c", fetch).stdout)
 
-    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 20) -> Page:
+    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 60) -> Page:
         pages: list[Page] = []
 
         def fulfilled() -> bool:
@@ -102,7 +102,7 @@ class Machine:
     def close(self) -> None:
         try:
             self.run("systemctl", "poweroff", check=False)
-            self._nspawn.wait(20)
+            self._nspawn.wait(60)
         except subprocess.TimeoutExpired:
             os.kill(self.leader, signal.SIGKILL)
             self._nspawn.kill()
@@ -127,7 +127,7 @@ def make_root(root: Path) -> None:
          *mirrors[:1]],  # without one mmdebstrap takes its own default
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
 
@@ -139,7 +139,7 @@ def install(root: Path, wheels: Path) -> None:
          str(REPOSITORY)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     (wheel,) = wheels.glob("wattledger-*.whl")
@@ -147,7 +147,7 @@ def install(root: Path, wheels: Path) -> None:
     subprocess.run([*chroot, "-m", "venv", "--without-pip", "/opt/wattledger"], check=True)
     (packages,) = (root / "opt/wattledger/lib").glob("python3.*/site-packages")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-    subprocess.run([*pip, str(packages), str(wheel)], check=True, timeout=200)
+    subprocess.run([*pip, str(packages), str(wheel)], check=True, timeout=600)
     (packages / "libraries.pth").write_text("/srv/libraries\n")
     program = root / "opt/wattledger/bin/wattledger"
     program.write_text(WRAPPER)
