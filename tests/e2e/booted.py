@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import site
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from e2e.daemon import wait_until
@@ -49,13 +51,26 @@ class Machine:
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             start_new_session=True,
         )  # fmt: skip
-        self.leader = wait_until(self._find_leader, what="the container's first process")
-        wait_until(self._running, 180, f"it boots; see {log}")
+        self.leader = 0
+        try:
+            self.leader = wait_until(self._find_leader, what="the container's first process")
+            wait_until(self._running, 180, f"it boots; see {log}")
+        except BaseException:
+            self._kill()
+            self._log.close()
+            raise
 
     def _find_leader(self) -> int:
+        """The container's PID 1; nspawn's first child only prepares its namespaces, and ends."""
         assert self._nspawn.poll() is None, "systemd-nspawn has ended"
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
-        return int((children.read_text().split() or ["0"])[0])
+        for child in children.read_text().split():
+            with suppress(OSError):
+                status = Path(f"/proc/{child}/status").read_text()
+                (in_namespaces,) = re.findall(r"^NSpid:(.*)$", status, re.MULTILINE)
+                if in_namespaces.split()[1:] == ["1"]:
+                    return int(child)
+        return 0
 
     def _running(self) -> bool:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
@@ -104,11 +119,15 @@ class Machine:
             self.run("systemctl", "poweroff", check=False)
             self._nspawn.wait(60)
         except subprocess.TimeoutExpired:
-            os.kill(self.leader, signal.SIGKILL)
-            self._nspawn.kill()
-            self._nspawn.wait(10)
+            self._kill()
         finally:
             self._log.close()
+
+    def _kill(self) -> None:
+        if self.leader:
+            os.kill(self.leader, signal.SIGKILL)
+        self._nspawn.kill()
+        self._nspawn.wait(10)
 
 
 def make_root(root: Path) -> None:
