@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
 
-from e2e.daemon import Daemon
+from e2e.daemon import Daemon, wait_until
+
+T = TypeVar("T")
 
 
 def balanced(daemon: Daemon) -> dict[str, dict[str, int]]:
-    """Totals by device, payee and kind as exact integers, of one state of the books.
+    """Totals by device as exact integers.
 
-    Fails the test where they do not all sum to the node's.
+    Fails the test where those by device, payee or kind do not sum to the node's, or the page's not.
     """
     quantities = ("energy_uj", "co2e_ug", "water_onsite_ul", "water_grid_ul")
 
@@ -26,16 +29,23 @@ def balanced(daemon: Daemon) -> dict[str, dict[str, int]]:
     def whole(rows: Mapping[str, Mapping[str, int]]) -> list[int]:
         return [sum(row[q] for row in rows.values()) for q in quantities]
 
-    for _ in range(50):  # until no commit fell between the first and the last question
-        node = read("all")
-        devices, payees, kinds = read("device"), read("payee"), read("kind")
-        page = daemon.scrape()
-        if read("all") == node:
-            assert whole(devices) == whole(payees) == whole(kinds) == whole(node)
-            shown_j = page.sum("energy_joules_total")
-            assert abs(shown_j * 1e6 - whole(node)[0]) < 1 + whole(node)[0] * 1e-12
-            return devices
-    raise AssertionError("commits fell between all the questions")
+    def beside_the_node(ask: Callable[[], T]) -> tuple[list[int], T]:
+        """An answer, and the node's totals when no commit fell between the two."""
+
+        def both() -> tuple[list[int], T] | None:
+            before, answer = whole(read("all")), ask()
+            return (before, answer) if whole(read("all")) == before else None
+
+        found: tuple[list[int], T] = wait_until(both, what="questions between two commits")
+        return found
+
+    for by in ("payee", "kind", "device"):
+        node, rows = beside_the_node(partial(read, by))
+        assert whole(rows) == node, by
+    (energy_uj, *_), page = beside_the_node(daemon.scrape)
+    shown_j = page.sum("energy_joules_total")
+    assert abs(shown_j * 1e6 - energy_uj) < 1 + energy_uj * 1e-12
+    return rows
 
 
 class Checkpoint(NamedTuple):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from e2e.daemon import wait_until
@@ -43,18 +45,27 @@ class Machine:
         )  # fmt: skip
         self.leader = 0
         try:
-            self.leader = wait_until(self._find_leader, 30, "the container's first process")
-            wait_until(self._running, 60, f"it boots; see {log}")
-        except AssertionError as error:
-            failed = self.run("systemctl", "list-units", "--failed", "--no-pager", check=False)
+            self.leader = wait_until(self._find_leader, what="the container's first process")
+            wait_until(self._running, 180, f"it boots; see {log}")
+        except BaseException as error:
+            if self.leader:
+                failed = self.run("systemctl", "list-units", "--failed", "--no-pager", check=False)
+                error.add_note(failed.stdout)
             self._kill()
             self._log.close()
-            raise AssertionError(failed.stdout) from error
+            raise
 
     def _find_leader(self) -> int:
+        """The container's PID 1; nspawn's first child only prepares its namespaces, and ends."""
         assert self._nspawn.poll() is None, "systemd-nspawn has ended"
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
-        return int((children.read_text().split() or ["0"])[0])
+        for child in children.read_text().split():
+            with suppress(OSError):
+                status = Path(f"/proc/{child}/status").read_text()
+                (in_namespaces,) = re.findall(r"^NSpid:(.*)$", status, re.MULTILINE)
+                if in_namespaces.split()[1:] == ["1"]:
+                    return int(child)
+        return 0
 
     def _running(self) -> bool:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
@@ -93,12 +104,12 @@ class Machine:
         """The page as a scrape from inside of the container gets it."""
         fetch = (
             "import sys, urllib.request as r;"
-            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=5).read();"
+            "page = r.urlopen('http://127.0.0.1:19400/metrics', timeout=30).read();"
             "sys.stdout.write(page.decode())"
         )
         return Page(self.run("python3", "-c", fetch).stdout)
 
-    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 20) -> Page:
+    def scrape_when(self, condition: Callable[[Page], bool], timeout_s: float = 60) -> Page:
         pages: list[Page] = []
 
         def fulfilled() -> bool:
@@ -111,7 +122,7 @@ class Machine:
     def close(self) -> None:
         try:
             self.run("systemctl", "poweroff", check=False)
-            self._nspawn.wait(20)
+            self._nspawn.wait(60)
         except subprocess.TimeoutExpired:
             self._kill()
         finally:
@@ -140,7 +151,7 @@ def make_root(root: Path) -> None:
          *mirrors[:1]],  # without one mmdebstrap takes its own default
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
 
@@ -152,7 +163,7 @@ def install(root: Path) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert made.returncode == 0, made.stderr
     (root / "etc/wattledger/wattledger.toml").unlink()  # each test writes its own

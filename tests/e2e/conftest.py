@@ -16,6 +16,15 @@ from e2e.fleet_history import serve
 from e2e.history import Prometheus
 
 Start = Callable[..., Daemon]
+HERE = Path(__file__).parent
+TIMEOUT_S = 600  # processes are started, meters waited for: also on a machine that is slow and busy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests may take longer than the others; some take longer still."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def lacking(what: str) -> None:

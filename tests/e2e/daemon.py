@@ -20,17 +20,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from e2e.notify import NotifySocket
 from e2e.page import Page
+from serving import Client
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
-READY_S = 30.0  # how long a start may take on a machine that is busy with other tests
+READY_S = 60.0  # how long a start may take on a machine that is busy with other tests
 FINE = 'sampling = { interval = "0.1s", commit_interval = "0.2s", allow_fine_grained = true }\n'
 
 
@@ -46,58 +47,24 @@ class Reply(NamedTuple):
         return json.loads(self.body)
 
 
-class NotifySocket:
-    """systemd's end of sd_notify(3), read as it comes: the queue of the kernel is short."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.messages: list[tuple[float, str]] = []  # (monotonic s, line)
-        self._changed = threading.Condition()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._read, name="notify", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while message := self._socket.recv(4096):
-            with self._changed:
-                now = time.monotonic()
-                self.messages += [(now, line) for line in message.decode().splitlines()]
-                self._changed.notify_all()
-
-    def clear(self) -> None:
-        with self._changed:
-            self.messages.clear()
-
-    def lines(self) -> list[str]:
-        with self._changed:
-            return [line for _, line in self.messages]
-
-    def wait_for(self, line: str, timeout_s: float, alive: Callable[[], bool]) -> bool:
-        """Whether the line came while the process was alive."""
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while not any(found == line for _, found in self.messages):
-                if time.monotonic() > deadline or not alive():
-                    return False
-                self._changed.wait(0.05)
-        return True
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.connect(str(self.path))
-            end.send(b"")
-        self._thread.join(5)
-        self._socket.close()
-        self.path.unlink()
+_held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody is given until this process ends.
+
+    A socket stays bound to it and never listens: the kernel then takes it neither for a listener
+    that asks for any port nor for the near end of a connection, also while the server that it is
+    meant for is down. Servers set SO_REUSEADDR, and so may listen beside it.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    return int(holder.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """The first true value of a condition; fails the test when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -105,6 +72,13 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str 
             return value
         assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {what or condition}"
         time.sleep(0.05)
+
+
+def clear_of_the(period_s: float, span_s: float = 90.0) -> None:
+    """Returns when no period of the wall clock (the hour) ends within the next `span_s`."""
+    left_s = period_s - time.time() % period_s
+    if left_s < span_s:
+        time.sleep(left_s)
 
 
 class Daemon:
@@ -191,11 +165,28 @@ class Daemon:
         return self.process
 
     def start(self, *more: str) -> Daemon:
-        """Start the process and wait until it is ready."""
+        """Start the process and wait until it is ready, and all meters have answered or failed."""
         process = self.spawn(*more)
         ready = self.notify.wait_for("READY=1", READY_S, lambda: process.poll() is None)
         assert ready, f"not ready (exit code {process.poll()}):\n{self.log()}"
+        self._wait_for_first_turns()
         return self
+
+    def _wait_for_first_turns(self) -> None:
+        """It is ready a moment after its start, also where a meter is slow to open."""
+        socket_file = self.ledger.with_suffix(".sock")
+        if not socket_file.exists():
+            return  # switched off; and over TCP there may be TLS and passwords
+
+        def commits(*, all_read: bool) -> int:
+            answer = Client(socket.AF_UNIX, str(socket_file)).request("/api/v1/status", "GET")
+            status = answer.json
+            unread = [m for m in status["meters"] if m["message"] == "not read yet"]
+            return 0 if all_read and unread else int(status["ledger"]["commits"])
+
+        if not commits(all_read=True):
+            found = wait_until(lambda: commits(all_read=True), what="all meters were read")
+            wait_until(lambda: commits(all_read=False) > found, what="that is booked")
 
     @property
     def pid(self) -> int:
@@ -210,9 +201,9 @@ class Daemon:
         """SIGKILL, and wait for the end."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def terminate(self, timeout_s: float = 10.0, number: int = signal.SIGTERM) -> float:
+    def terminate(self, timeout_s: float = 60.0, number: int = signal.SIGTERM) -> float:
         """SIGTERM; returns how long it took to end, in s. The exit code must be 0."""
         assert self.process is not None
         begun = time.monotonic()
@@ -239,7 +230,7 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         self.notify.close()
 
     def __enter__(self) -> Daemon:
@@ -254,7 +245,7 @@ class Daemon:
         self,
         path: str,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = 30.0,
         method: str = "GET",
     ) -> Reply:
         """One request over TCP."""
@@ -270,14 +261,14 @@ class Daemon:
             body = gzip.decompress(body)
         return Reply(answer.status, got, body)
 
-    def scrape(self, timeout_s: float = 10.0) -> Page:
+    def scrape(self, timeout_s: float = 30.0) -> Page:
         """The metrics page now."""
         reply = self.get("/metrics", timeout_s=timeout_s)
         assert reply.status == 200, reply
         return Page(reply.body.decode())
 
     def scrape_when(
-        self, condition: Callable[[Page], Any], timeout_s: float = 15.0, what: str = ""
+        self, condition: Callable[[Page], Any], timeout_s: float = 60.0, what: str = ""
     ) -> Page:
         """The first page that fulfils a condition."""
         deadline = time.monotonic() + timeout_s
@@ -286,11 +277,27 @@ class Daemon:
             time.sleep(0.05)
         return page
 
-    def next_commit(self, timeout_s: float = 15.0) -> Page:
+    def next_commit(self, timeout_s: float = 60.0) -> Page:
         """A page of a commit that began after this call did."""
         now = self.scrape().one("ledger_commits_total")
         return self.scrape_when(
             lambda page: page.one("ledger_commits_total") >= now + 2, timeout_s, "two commits"
+        )
+
+    def all_until_now(self) -> Page:
+        """A page of books that hold all that was used before this call.
+
+        A meter may be late: its reading of what ended long ago may come commits later.
+        """
+        for _ in range(2):  # the turn that ends next may have begun before
+            self._wait_for_turns(time.time())
+        return self.next_commit()
+
+    def _wait_for_turns(self, since_s: float) -> None:
+        name = "meter_last_success_timestamp_seconds"
+        self.scrape_when(
+            lambda page: all(at_s > since_s for at_s in page.all(name).values()),
+            what="all meters were read",
         )
 
     def api(self, path: str) -> Any:

@@ -175,11 +175,11 @@ class Slurm:
                 *(f"--{name}={munge / name.removesuffix('-file')}" for name in files),
                 user="munge",
             )
-            wait_until((munge / "socket").exists, 10, "munged listens")
+            wait_until((munge / "socket").exists, 60, "munged listens")
             self._spawn("slurmctld", "-D", "-c", user="root")
             for node in self.nodes:
                 self._spawn("slurmd", "-D", "-N", node, user="root")
-            wait_until(self._is_idle, 30, "the node is idle")
+            wait_until(self._is_idle, 60, "the node is idle")
         except BaseException as error:
             error.add_note(self.log())
             self.close()
@@ -219,7 +219,7 @@ class Slurm:
         ):
             for node in self.nodes:
                 self._run("scancel", f"--nodelist={node}")
-            wait_until(lambda: not self._run("squeue", "--noheader").stdout.strip(), 20, "no jobs")
+            wait_until(lambda: not self._run("squeue", "--noheader").stdout.strip(), 60, "no jobs")
         for process in reversed(self._processes):
             process.terminate()
             try:
@@ -268,7 +268,7 @@ class Slurm:
         for `cred_expire`, at least 5 s, and up to 2 s more.
         """
         self.control("requeue", job_id)
-        wait_until(lambda: self.job(job_id)["JobState"] == "PENDING", 10, "it waits")
+        wait_until(lambda: self.job(job_id)["JobState"] == "PENDING", 60, "it waits")
         self.control("update", f"JobId={job_id}", "StartTime=now+9")
 
     def job(self, job_id: str) -> dict[str, str]:
@@ -289,5 +289,5 @@ class Slurm:
             user=whose.pw_uid,
             group=whose.pw_gid,
             extra_groups=[],
-            timeout=30,
+            timeout=60,
         )

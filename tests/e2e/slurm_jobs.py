@@ -40,6 +40,8 @@ LOAD = """#!/usr/bin/python3 -IS
 import json, os, signal, time
 watts, seconds, burn, home = {watts}, {seconds}, {burn}, "{home}"
 env = os.environ
+if "SLURM_RESTART_COUNT" not in env:
+    seconds = {first_s}
 gpus = [g for g in env.get("SLURM_JOB_GPUS", "").split(",") if g]
 boottime = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
 def draw(at_s, power_w):
@@ -115,12 +117,21 @@ class Cluster:
         *options: str | bytes,
         watts: float,
         s: float,
+        first_s: float | None = None,
         burn: bool = False,
     ) -> str:
-        """A job that draws so many watts on each of its GPUs for so long, and may burn CPU."""
+        """A job that draws so many watts on each of its GPUs for so long, and may burn CPU.
+
+        Its first run lasts `first_s`, where that is given.
+        """
         ahead_s = 0.15 if s < 1 else 0.3
         script = LOAD.format(
-            watts=watts, seconds=s, burn=burn, home=self.slurm.home, ahead_s=ahead_s
+            watts=watts,
+            seconds=s,
+            first_s=s if first_s is None else first_s,
+            burn=burn,
+            home=self.slurm.home,
+            ahead_s=ahead_s,
         )
         return self.slurm.submit(user, script, *options)
 
@@ -139,7 +150,7 @@ class Cluster:
             raise
         wait_until(
             lambda: not [f for f in self.slurm.jobs_dir.iterdir() if f.name.isdigit()],
-            10,
+            60,
             "epilogs",
         )
         return self.truths()

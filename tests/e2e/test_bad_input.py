@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def serve(node: Daemon, *more: str) -> Done:
     """`serve` that is expected to end by itself at once."""
     listen = f"127.0.0.1:{node.port}"
     done = node.cli("serve", "--config", str(node.config_file), "--listen", listen,
-                    *node.arguments, *more, timeout_s=20)  # fmt: skip
+                    *node.arguments, *more, timeout_s=60)  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout == ""
     return done
@@ -93,7 +94,7 @@ def test_a_port_in_use(daemon: Start) -> None:
         refused(serve(node), 1, f"port {node.port}", "in use", "--listen")
     for bad, words in (("203.0.113.7:0", "not an address of this machine"), ("nope.invalid:0", "")):
         node.port = free_port()
-        done = node.cli("serve", "--ledger", str(node.ledger), "--listen", bad, timeout_s=30)
+        done = node.cli("serve", "--ledger", str(node.ledger), "--listen", bad)
         refused(done, 1, words)
     refused(node.cli("serve", "--listen", "19400"), 2, "--listen", "127.0.0.1:19400")
 
@@ -126,17 +127,15 @@ def test_a_ledger_that_is_no_ledger(daemon: Start) -> None:
 
 
 def test_a_ledger_in_memory_must_be_declared(daemon: Start) -> None:
-    with Daemon(Path("/dev/shm") / f"wattledger-{free_port()}") as node:
-        try:
-            refused(serve(node), 1, "tmpfs", "ledger.volatile = true")
-            node.configure(FINE + "ledger.volatile = true")
-            node.start()
-            assert node.scrape().labels("ledger_info", "storage") == {"volatile"}
-            node.terminate()
-        finally:
-            for left in node.home.glob("*"):
-                if left != node.notify.path and not left.is_dir():
-                    left.unlink()
+    with (
+        tempfile.TemporaryDirectory(prefix="wattledger-", dir="/dev/shm") as home,
+        Daemon(Path(home)) as node,
+    ):
+        refused(serve(node), 1, "tmpfs", "ledger.volatile = true")
+        node.configure(FINE + "ledger.volatile = true")
+        node.start()
+        assert node.scrape().labels("ledger_info", "storage") == {"volatile"}
+        node.terminate()
 
 
 SOURCE = """

@@ -34,7 +34,10 @@ count = 2
 waveform = { kind = "square", low_w = 100, high_w = 600, period_s = 3 }
 """
 # The watchdog of the unit waits for 30 s; a test needs not wait as long.
-QUICK = "[Service]\nWatchdogSec=3\n"
+WATCHDOG_S = 6  # the daemon feeds it each second
+QUICK = f"[Service]\nWatchdogSec={WATCHDOG_S}\n"
+# Messages of systemd, sd-messages.h.
+STOPPING, STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365438aad20286"
 
 # Stops one thread of a process and nothing else of it, until the process is killed (ptrace(2)).
 HOLD = """
@@ -48,7 +51,7 @@ while os.WIFSTOPPED(os.waitpid(thread, WALL)[1]):
     print("held", flush=True)
 """
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1800)  # the first of them makes the Debian
 
 
 def configure(root: Path, pue: str = "1.25", more: str = "") -> None:
@@ -80,11 +83,14 @@ def test_it_starts_and_is_ready(machine: Machine) -> None:
     machine.run("systemctl", "start", UNIT)  # returns when the daemon has said READY
     assert machine.show("ActiveState") == "active"
     assert machine.show("StatusText").startswith("metering ")
-    page = machine.scrape()
-    assert page.one("meter_up", meter="nvml") == 1
-    # energy_uj is root's alone (0400): the ambient capability reads it.
-    assert page.one("meter_up", meter="rapl") == 1
-    assert page.labels("device_info", "device") >= {"cpu0", "dram0"}
+    page = machine.scrape_when(
+        lambda page: (
+            page.one("meter_up", meter="nvml") == 1
+            # energy_uj is root's alone (0400): the ambient capability reads it.
+            and page.one("meter_up", meter="rapl") == 1
+            and page.labels("device_info", "device") >= {"cpu0", "dram0"}
+        )
+    )
     assert page.one("pue_ratio", source="config") == 1.25
     # One meter may have had two turns when the other has had one.
     moved = machine.scrape_when(
@@ -127,12 +133,12 @@ def test_a_killed_daemon_comes_back_with_all_it_had(machine: Machine) -> None:
         lambda: (
             machine.show("MainPID") not in ("0", pid) and machine.show("ActiveState") == "active"
         ),
-        15,
-        "a restart",
+        what="a restart",
     )
-    after = machine.scrape()
-    after.assert_not_below(before)
-    assert after.sum("energy_quality_joules_total", quality="recovered") > 0
+    machine.scrape().assert_not_below(before)
+    after = machine.scrape_when(
+        lambda page: page.sum("energy_quality_joules_total", quality="recovered") > 0
+    )
     assert after.sum("unobserved_seconds_total") == 0
     assert machine.show("NRestarts") == "1"
 
@@ -143,14 +149,13 @@ def test_the_watchdog_ends_one_that_hangs(machine: Machine) -> None:
     machine.run("kill", "-STOP", pid)
     wait_until(
         lambda: machine.show("NRestarts") == "2" and machine.show("ActiveState") == "active",
-        30,
-        "the watchdog's restart",
+        what="the watchdog's restart",
     )
     assert "Watchdog timeout" in machine.run("journalctl", "-u", UNIT, "--no-pager").stdout
     assert machine.show("MainPID") != pid
     machine.scrape().assert_not_below(before)
     # One that works is left alone for longer than the watchdog waits.
-    time.sleep(4)
+    time.sleep(WATCHDOG_S + 1)
     assert machine.show("NRestarts") == "2"
 
 
@@ -201,9 +206,13 @@ def test_a_mistake_in_the_settings_is_said_once(machine: Machine) -> None:
 def test_stopping_takes_less_than_two_seconds_and_keeps_all(machine: Machine) -> None:
     machine.run("systemctl", "start", UNIT)
     before = machine.scrape_when(lambda page: page.sum("energy_joules_total", kind="gpu") > 0)
-    begun = time.monotonic()
     machine.run("systemctl", "stop", UNIT)
-    assert time.monotonic() - begun < 2.0
+    said = ("journalctl", "--no-pager", "-o", "json", "-n", "1", f"UNIT={UNIT}")
+    asked_us, ended_us = (
+        int(json.loads(machine.run(*said, f"MESSAGE_ID={which}").stdout)["__MONOTONIC_TIMESTAMP"])
+        for which in (STOPPING, STOPPED)
+    )
+    assert 0 < ended_us - asked_us < 2_000_000
     assert machine.show("Result") == "success"
     machine.run("systemctl", "start", UNIT)
     machine.scrape().assert_not_below(before)
@@ -240,7 +249,7 @@ def test_a_token_comes_as_a_credential(machine: Machine) -> None:
     configure(machine.root, more=more)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", UNIT)
-    page = machine.scrape_when(lambda page: page.one("grid_fallback_level") == 0, 70)
+    page = machine.scrape_when(lambda page: page.one("grid_fallback_level") == 0, 150)
     assert page.one("grid_carbon_intensity_grams_per_kwh", source="electricity_maps") == 321
     everything = machine.journal() + page.text
     assert CANARY not in everything

@@ -59,7 +59,7 @@ def test_a_full_disk_loses_nothing(daemon: Callable[..., Daemon], small_disk: Pa
     node.start()
     first = node.next_commit()
     ballast = fill(small_disk)
-    failing = node.scrape_when(lambda page: page.one("ledger_commit_errors_total") > 0, 30)
+    failing = node.scrape_when(lambda page: page.one("ledger_commit_errors_total") > 0)
     failing.assert_not_below(first)
 
     # The counters stand, the page stays, and it says what is wrong.
@@ -85,7 +85,7 @@ def test_a_full_disk_loses_nothing(daemon: Callable[..., Daemon], small_disk: Pa
 
     # Space returns: all that was kept in memory is written.
     ballast.unlink()
-    after = node.scrape_when(lambda page: page.one("ledger_pending_entries") == 0, 30)
+    after = node.scrape_when(lambda page: page.one("ledger_pending_entries") == 0)
     after = node.next_commit()
     after.assert_not_below(still)
     gained_j = after.sum("energy_joules_total") - still.sum("energy_joules_total")
@@ -111,7 +111,7 @@ def test_killed_while_the_disk_is_full(daemon: Callable[..., Daemon], small_disk
     before = checkpoints(node)
     node.start()
     ballast = fill(small_disk)
-    failing = node.scrape_when(lambda page: page.one("ledger_commit_errors_total") > 0, 30)
+    failing = node.scrape_when(lambda page: page.one("ledger_commit_errors_total") > 0)
     time.sleep(1)
     node.kill()
     assert_exact(before, checkpoints(node))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from e2e.daemon import FINE, Daemon, lines_of, wait_until
 from e2e.page import Page
@@ -30,19 +31,23 @@ END_S = 2.0
 def test_sigterm_ends_in_time_with_everything_committed(daemon: Start) -> None:
     # The commit interval is long: what the last commit writes cannot be an earlier one's.
     config = 'sampling = { interval = "1s", commit_interval = "1m" }'
-    # Commits fall on whole minutes of the monotonic clock; none may in the next seconds.
-    if time.monotonic() % 60 > 45:
-        time.sleep(60 - time.monotonic() % 60)
+    begun_s = time.monotonic()
     node = daemon(config, scenario=TWO_GPUS).start()
+    # Commits fall on whole minutes of the monotonic clock; none may in the next seconds.
+    if time.monotonic() % 60 > 30:
+        time.sleep(63 - time.monotonic() % 60)
+    before_j = node.scrape().sum("energy_joules_total", kind="gpu")
     booked = (
         "SELECT sum(energy_uj) FROM total JOIN device ON device.id = device_id WHERE kind='gpu'"
     )
     time.sleep(4)
     first = node.scrape()
-    assert first.sum("energy_joules_total", kind="gpu") == 0
+    assert first.sum("energy_joules_total", kind="gpu") == before_j
     assert node.terminate() < END_S
+    most_s = time.monotonic() - begun_s
     (energy_uj,) = node.query(booked)[0]
-    assert 3 * 600e6 <= energy_uj <= 6 * 600e6  # 3 to 6 s of 2 × 300 W
+    # 2 × 300 W, for the 4 s and the time around them.
+    assert before_j + 3 * 600 <= energy_uj / 1e6 <= most_s * 600
     assert node.query("SELECT clean FROM meta") == [(1,)]
     assert "the books are closed" in node.log()
     assert node.notify.lines()[-1] == "STOPPING=1"
@@ -50,7 +55,7 @@ def test_sigterm_ends_in_time_with_everything_committed(daemon: Start) -> None:
     node.assert_books_balance()
     again = node.start().scrape()
     again.assert_not_below(first)
-    assert again.sum("energy_joules_total", kind="gpu") * 1e6 >= energy_uj
+    assert again.sum("energy_joules_total", kind="gpu") >= energy_uj / 1e6
 
 
 def test_sigint_ends_as_sigterm_does(daemon: Start) -> None:
@@ -66,16 +71,15 @@ def test_sigterm_while_starting_leaves_sound_books(daemon: Start) -> None:
         time.sleep(delay_s)
         process.terminate()
         # Before its handlers are there, the signal's default ends it; after, it ends in order.
-        assert process.wait(5) in (0, -signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
     node.start().terminate()
     node.assert_books_balance()
 
 
 def test_a_hung_driver_call_holds_up_nothing(daemon: Start) -> None:
     node = daemon(FINE + "meters.other.watts = 50", scenario=TWO_GPUS + HANG).start()
-    before = node.scrape()
-    assert before.one("meter_up", meter="nvml") == 1
-    hung = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, 30, "it hangs")
+    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1, what="it answers")
+    hung = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, what="it hangs")
     gpu_j = hung.sum("energy_joules_total", kind="gpu")
     assert gpu_j > 0
     assert hung.one("meter_up", meter="constant") == 1
@@ -101,22 +105,25 @@ def test_a_hung_driver_call_holds_up_nothing(daemon: Start) -> None:
     node.assert_no_traceback()
     node.assert_books_balance()
     # The counter went on: the next process finds the energy of the hang.
-    again = node.start().scrape()
-    again.assert_not_below(later)
-    assert again.sum("energy_quality_joules_total", kind="gpu", quality="recovered") > 0
-    assert again.sum("unobserved_seconds_total") == again.one(
-        "unobserved_seconds_total", device="other"
+    node.start().scrape().assert_not_below(later)
+    again = node.scrape_when(
+        lambda page: page.sum("energy_quality_joules_total", kind="gpu", quality="recovered") > 0
     )
+    gpus = {dict(series[1])["device"] for series in again.all("energy_joules_total", kind="gpu")}
+    assert len(gpus) == 2
+    assert all(again.one("unobserved_seconds_total", device=gpu) == 0 for gpu in gpus)
+    assert again.one("unobserved_seconds_total", device="other") > 0  # it has no counter
 
 
 def test_a_hang_that_ends_is_booked(daemon: Start) -> None:
-    short = HANG.replace("for_s = 600", "for_s = 7")
+    # It hangs once a turn has taken 5 s; that is to be seen before it ends.
+    short = HANG.replace("for_s = 600", "for_s = 12")
     node = daemon(FINE, scenario=TWO_GPUS + short).start()
-    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, 30, "it hangs")
-    page = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1, 30, "it is back")
+    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, what="it hangs")
+    page = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1, what="it is back")
     page = node.next_commit()
     for series, joules in page.all("energy_joules_total", kind="gpu").items():
-        assert joules > 300 * 7, series  # at least the hang
+        assert joules > 300 * 12, series  # at least the hang
     assert page.sum("unobserved_seconds_total") == 0
     assert node.log().count("the driver call has returned") == 1
 
@@ -128,7 +135,14 @@ def test_systemd_is_told(daemon: Start) -> None:
     assert node.notify.lines()[1].startswith("STATUS=metering ")
     # A process that is stopped (or whose sampling loop hangs) feeds the watchdog no more.
     node.send(signal.SIGSTOP)
-    time.sleep(0.3)
+    threads = Path(f"/proc/{node.pid}/task")
+    wait_until(
+        lambda: all(
+            (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for thread in threads.iterdir()
+        ),
+        what="it is stopped",
+    )
     node.notify.clear()
     time.sleep(1)
     assert node.notify.lines() == []
@@ -221,7 +235,7 @@ def test_a_daemon_without_meters_serves(daemon: Start) -> None:
     assert page.one("grid_fallback_level") == 2
     assert node.get("/readyz").status == 200
     assert node.get("/").status == 200
-    assert "no meter answers yet" in node.log()
+    wait_until(lambda: "no meter answers yet" in node.log(), what="said once it is ready")
     assert node.terminate() < END_S
     node.assert_no_traceback()
 
@@ -232,7 +246,8 @@ def test_counters_are_the_same_over_a_clean_restart(daemon: Start) -> None:
     node.terminate()
     (stopped_uj,) = node.query("SELECT sum(energy_uj) FROM total")[0]
     time.sleep(1)
-    page: Page = node.start().scrape()
+    page: Page = node.start().scrape_when(  # the second in which nobody looked, as recovered
+        lambda page: page.sum("energy_quality_joules_total", quality="recovered") > 540
+    )
     gained_j = page.sum("energy_joules_total") - stopped_uj / 1e6
-    assert gained_j > 600 * 0.9  # the second in which nobody looked, as recovered
-    assert page.sum("energy_quality_joules_total", quality="recovered") > 540
+    assert gained_j > 540

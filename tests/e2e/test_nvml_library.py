@@ -110,7 +110,9 @@ def test_a_lost_gpu_and_its_return(over: Callable[..., tuple[Daemon, Stub]]) -> 
 
     stub.config.gpus[0].error = GPU_IS_LOST
     stub.write()
-    gone = node.scrape_when(lambda page: of(page, "device_present", stub, 0) == 0, 20, "it is lost")
+    gone = node.scrape_when(
+        lambda page: of(page, "device_present", stub, 0) == 0, what="it is lost"
+    )
     gone.assert_not_below(first)
     assert gone.sum("meter_errors_total", meter="nvml", reason="gpu_lost") > 0
     assert not gone.all("power_watts", device=stub.config.gpus[0].uuid)
@@ -122,7 +124,9 @@ def test_a_lost_gpu_and_its_return(over: Callable[..., tuple[Daemon, Stub]]) -> 
 
     stub.config.gpus[0].error = 0
     stub.write()
-    back = node.scrape_when(lambda page: of(page, "device_present", stub, 0) == 1, 40, "it is back")
+    back = node.scrape_when(
+        lambda page: of(page, "device_present", stub, 0) == 1, what="it is back"
+    )
     back = node.next_commit()
     back.assert_not_below(later)
     # Its counter went on: what it used while it was lost is booked.
@@ -138,25 +142,25 @@ def test_a_lost_gpu_and_its_return(over: Callable[..., tuple[Daemon, Stub]]) -> 
 
 def test_a_reset_counter_is_a_reset(over: Callable[..., tuple[Daemon, Stub]]) -> None:
     node, stub = over(StubConfig([constant(400)]))
+    begun_s = time.monotonic()
     node.start()
     before = node.next_commit()
     stub.config.gpus[0].zero_ns = time.time_ns()
     stub.write()
-    after = node.scrape_when(lambda page: page.sum("counter_resets_total") == 1, 20)
+    after = node.scrape_when(lambda page: page.sum("counter_resets_total") == 1)
     after.assert_not_below(before)
     time.sleep(1)
     later = node.next_commit()
     grown_j = later.sum("energy_joules_total", kind="gpu") - before.sum(
         "energy_joules_total", kind="gpu"
     )
-    assert 400 * 0.9 < grown_j < 400 * 20
+    assert 400 * 0.9 < grown_j < 400 * (time.monotonic() - begun_s)
     assert later.one("counter_resets_total", device=stub.config.gpus[0].uuid) == 1
     assert of(later, "unobserved_seconds_total", stub, 0) > 0  # possibly: it cannot be told
     node.terminate()
     node.assert_books_balance()
 
 
-@pytest.mark.timeout(150)
 def test_the_library_may_come_later(over: Callable[..., tuple[Daemon, Stub]]) -> None:
     node, stub = over(StubConfig([constant(350)]), library=False)
     node.start()
@@ -165,7 +169,7 @@ def test_the_library_may_come_later(over: Callable[..., tuple[Daemon, Stub]]) ->
     assert node.log().count("libnvidia-ml.so.1 is not installed") == 1
     build(stub.library_dir)
     # It is looked for once a minute.
-    page = node.scrape_when(lambda page: page.all("energy_joules_total", kind="gpu"), 75)
+    page = node.scrape_when(lambda page: page.all("energy_joules_total", kind="gpu"), 150)
     page = node.next_commit()
     assert of(page, "energy_joules_total", stub, 0) > 0
     assert page.one("meter_up", meter="nvml") == 1
@@ -205,7 +209,7 @@ def test_a_driver_upgraded_under_the_daemon(over: Callable[..., tuple[Daemon, St
     stub.config.init_error = stub.config.error = LIB_RM_VERSION_MISMATCH
     stub.write()
     assert node.process is not None
-    assert node.process.wait(30) not in (0, 2, None)  # Restart=on-failure, and not a usage error
+    assert node.process.wait(60) not in (0, 2, None)  # Restart=on-failure, and not a usage error
     node.assert_no_traceback()
     node.assert_books_balance()
     stub.config.init_error = stub.config.error = 0
@@ -238,7 +242,7 @@ def test_release_closes_nvml_and_books_the_gap(over: Callable[..., tuple[Daemon,
 
     done = node.cli("release", "--end", *socket)
     assert done.returncode == 0
-    back = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1, 15)
+    back = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1)
     back = node.next_commit()
     for gpu, watts in ((0, 400), (1, 200)):
         grown_j = of(back, "energy_joules_total", stub, gpu) - energies[gpu]
@@ -248,7 +252,7 @@ def test_release_closes_nvml_and_books_the_gap(over: Callable[..., tuple[Daemon,
 
     # And one that ends by itself.
     assert node.cli("release", "--for", "1s", *socket).returncode == 0
-    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1, 15)
+    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1)
     node.terminate()
     node.assert_no_traceback()
     node.assert_books_balance()
@@ -309,7 +313,7 @@ def test_a_call_that_hangs_in_the_library(over: Callable[..., tuple[Daemon, Stub
     node.next_commit()
     stub.config.gpus[0].hang_ms = 60_000
     stub.write()
-    hung = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, 20, "it hangs")
+    hung = node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0, what="it hangs")
     assert hung.one("meter_up", meter="constant") == 1
     begun = time.monotonic()
     node.next_commit()

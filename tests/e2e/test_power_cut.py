@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import ledgers
+from e2e.daemon import wait_until
 from fakes import FakeClock
 from ledgers import DEVICES, energy_uj, expected_uj, opened
 from wattledger.core.footprint import footprint
@@ -45,6 +46,15 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", where], check=True)
+        # Another mount namespace that was made meanwhile (a container's) may hold it a while
+        # longer, and mounting the image then gives the file system that was shut down again.
+        wait_until(lambda: not loops_of(image), 60, "the file system is let go")
+
+
+def loops_of(image: Path) -> str:
+    """The loop devices that stand for the image."""
+    asked = ["losetup", "--noheadings", "--associated", image]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout
 
 
 def cut_power(where: Path) -> None:

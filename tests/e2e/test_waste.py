@@ -116,13 +116,18 @@ def test_who_held_what_for_nothing(daemon: Daemon) -> None:
             rows[sleeper.name]["held_idle_kwh"] == rows[sleeper.name]["held_kwh"] > 0
         )
 
-    wait_until(lambda: over_and_told() and daemon.next_commit() and over_and_told(), what="rest")
+    wait_until(lambda: over_and_told() and daemon.all_until_now() and over_and_told(), what="rest")
     seen = waste(operator)
     assert seen["restricted_to_uid"] is None
     assert [row["group"] for row in seen["rows"]] == ["games", "nobody"]
     worst, busy = seen["rows"]
     assert worst["held_idle_kwh"] == worst["held_kwh"] and busy["held_idle_kwh"] == 0
-    assert busy["held_kwh"] > 3 * worst["held_kwh"]
+    ((_, listed),) = operator.ask(path, "GET /api/v1/jobs?state=ended")
+    held_s = {job["uid"]: job["duration_s"] for job in listed["jobs"]}
+    busy_kw, worst_kw = (
+        row["held_kwh"] / held_s[one.uid] for row, one in ((busy, worker), (worst, sleeper))
+    )
+    assert busy_kw > 3 * worst_kw > 0
     assert worst["held_idle_cost"]["amount"] == pytest.approx(worst["held_idle_kwh"] * 2000)
     assert seen["idle"]["energy_kwh"] > 0, "the third GPU, and the others before and after"
 

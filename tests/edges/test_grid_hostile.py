@@ -35,7 +35,7 @@ from wattledger.units import NS_PER_S, UJ_PER_KWH, slot_of
 from wattledger_exporters.prometheus import Renderer
 
 DAY_S = 86_400
-DRIP_S = 0.15
+DRIP_S = 0.5
 TABLE = ("WORLD", "table", "lifecycle", 1, 2)
 MIXES = ("entsoe", "eia")
 

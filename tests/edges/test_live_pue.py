@@ -21,7 +21,7 @@ QUARTER = 900 * 10**9
 
 
 def told(kind: str, **changes: Any) -> LivePue:
-    return LivePue(HttpClient(deadline_s=2.0), SourceConfig(kind=kind, zone="", **changes))
+    return LivePue(HttpClient(deadline_s=10.0), SourceConfig(kind=kind, zone="", **changes))
 
 
 def matrix(*values: object) -> dict[str, Any]:

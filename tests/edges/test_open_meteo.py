@@ -55,7 +55,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 def source(url: str = "", **options: Any) -> OpenMeteo:
     return OpenMeteo(
-        HttpClient(deadline_s=2.0), latitude=52.5200, longitude=13.41, url=url, **options
+        HttpClient(deadline_s=10.0), latitude=52.5200, longitude=13.41, url=url, **options
     )
 
 

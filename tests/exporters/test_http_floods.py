@@ -22,6 +22,9 @@ from wattledger_exporters.http.connection import Limits
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 ASK = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 GREEDY = ASK * 200
+# Milliseconds, on a machine that does nothing else. Whoever waits for a slow client to be cut off
+# waits for longer than this.
+PROMPT_S = 0.8 * min(Limits().head_s, Limits().handshake_s)
 QUICK = Limits(head_s=0.4, request_s=0.6, idle_s=0.8, handshake_s=0.4, connections=8)
 
 
@@ -74,7 +77,7 @@ def scrape_amid(client: Client, another: Callable[[], object]) -> None:
     while time.monotonic() < end:
         answer, took_s = scrape(client)
         assert answer.status == 200
-        assert took_s < 1
+        assert took_s < PROMPT_S
         another()
 
 
@@ -99,7 +102,7 @@ def test_300_half_requests_and_a_silent_tls_peer_hold_up_no_scrape(
         with flood(plain, 1, b""), flood(plain, 300, HALF):
             answer, took_s = scrape(it.tcp)
             assert answer.status == 200
-            assert took_s < 1  # the promise itself: a second, for what takes milliseconds
+            assert took_s < PROMPT_S
             assert threading.active_count() <= threads + 1
 
 
@@ -111,7 +114,7 @@ def test_300_half_requests_inside_tls(web_config: Path, tls: ssl.SSLContext) -> 
                 sock.sendall(HALF)
         answer, took_s = scrape(it.tcp)
         assert answer.status == 200
-        assert took_s < 1
+        assert took_s < PROMPT_S
 
 
 def test_300_half_requests_over_plain_http() -> None:
@@ -119,7 +122,7 @@ def test_300_half_requests_over_plain_http() -> None:
     with serving() as it, flood(it.tcp, 300, HALF) as socks:
         answer, took_s = scrape(it.tcp)
         assert answer.status == 200
-        assert took_s < 1
+        assert took_s < PROMPT_S
         assert threading.active_count() <= threads + 1
         # Those that waited longest had to go; the cap held.
         assert all(cut_off(sock, 2) for sock in socks[:200])
@@ -255,8 +258,8 @@ def test_when_everybody_is_being_served_the_next_one_waits_outside() -> None:
 def test_a_stop_amid_a_flood_is_quick() -> None:
     with serving() as it, flood(it.tcp, 100, HALF):
         begun = time.monotonic()
-        it.server.stop(1.0)
-        assert time.monotonic() - begun < 2
+        it.server.stop(30.0)
+        assert time.monotonic() - begun < PROMPT_S
 
 
 def test_a_connection_that_has_closed_does_not_wait_for_the_collector() -> None:

@@ -231,19 +231,23 @@ def test_stop_lets_the_answer_in_hand_finish_and_is_quick() -> None:
 
 
 def test_stop_does_not_wait_for_what_hangs() -> None:
-    go_on = threading.Event()
-    before = _http_threads()
+    started, go_on = threading.Event(), threading.Event()
     with serving() as it:
-        it.daemon.on_totals = lambda: go_on.wait(30) and None
+
+        def hangs() -> None:
+            started.set()
+            go_on.wait(60)
+
+        it.daemon.on_totals = hangs
         with it.tcp.connect() as asking:
             asking.sendall(b"GET /api/v1/totals HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert started.wait(10)
             it.server.stop(0.1)
-            assert _http_threads() == before
+            thread = it.server._thread
+            assert thread is not None
+            thread.join(10)
+            assert not thread.is_alive()
             go_on.set()
-
-
-def _http_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "wattledger-http"}
 
 
 def test_json_is_readable_by_people(served: Served) -> None:

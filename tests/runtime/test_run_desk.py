@@ -217,10 +217,10 @@ def test_where_commands_are_switched_off_they_are_refused(desk: Desk) -> None:
 
 
 class SlowMeter:
-    """A `Meter` that would not be read again for an hour."""
+    """A `Meter` that is not read again of itself: no turn of its grid falls into a test."""
 
     name = "nvml"
-    interval_ns = 3600 * NS_PER_S
+    interval_ns = 10**17  # three years since the boot
 
     def __init__(self) -> None:
         self.reads = 0

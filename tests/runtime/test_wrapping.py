@@ -185,15 +185,17 @@ def test_a_signal_that_the_command_sends_to_its_own_group_comes_once(
 def test_orphans_stay_below_the_wrapper_and_are_waited_for(
     start: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    process = start("sh", "-c", "(sleep 1 & echo $!); cat")  # the middle one ends at once
-    orphan = Path(f"/proc/{line_of(process)}/stat")
+    process = start("sh", "-c", "(sleep 100 & echo $!); cat")  # the middle one ends at once
+    number = int(line_of(process))
+    orphan = Path(f"/proc/{number}/stat")
     wait_until(lambda: orphan.read_text().rpartition(")")[2].split()[1] == str(process.pid))
+    os.kill(number, signal.SIGTERM)
     wait_until(lambda: not orphan.exists())  # it ended, and is no zombie either
     assert process.communicate(timeout=20)[1] == "receipt 0 over\n"
 
 
 def test_the_wrapper_does_not_wait_for_what_the_command_leaves_behind() -> None:
-    done = run("sh", "-c", "sleep 20 >/dev/null 2>&1 & echo $!; exit 3")
+    done = run("sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!; exit 3")
     os.kill(int(done.stdout), signal.SIGKILL)
     assert (done.returncode, done.stderr) == (3, "receipt 3 lives\n")
 

@@ -25,7 +25,7 @@ from wattledger.ports import Clock
 from wattledger.relay.manners import HISTORY, Manners
 from wattledger.relay.patience import Patience, WallClock, was_set_between
 from wattledger.relay.rows import Rows
-from wattledger.units import NS_PER_S
+from wattledger.units import NS_PER_S, SLOT_NS
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ RECENT_NS = 22 * HOUR_NS  # as the settling of the last day asks
 RECENT = -1  # the key of that part; those of days are their starts
 _MOST_DAYS = 5  # of one request
 _REVISED_NS = 2 * DAY_NS
-_LATE_NS = 300 * NS_PER_S  # what was asked for before the hour may come after it
+_LATE_NS = 300 * NS_PER_S  # what a node asked for may come so long after
 
 
 class Past(NamedTuple):
@@ -250,7 +250,8 @@ class History:
 
 
 def _recent_from_ns(now_ns: int) -> int:
-    return (now_ns - _LATE_NS) // HOUR_NS * HOUR_NS - RECENT_NS
+    # Not of whole hours: it must lie within the 23 hours of plans that show the last day only.
+    return (now_ns - _LATE_NS) // SLOT_NS * SLOT_NS - RECENT_NS
 
 
 def _of_day(signals: Iterable[GridSignal], day_ns: int) -> Iterator[GridSignal]:
