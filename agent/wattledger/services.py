@@ -77,7 +77,7 @@ class MeterThread:
         self._wake = threading.Event()
         self._read_asked = False
         self._turn_ns = 0  # when the last turn that brought a report began
-        self._resting = True  # no turn has brought anything, or none will for a while
+        self._resting = False  # none of its turns brings anything for a while
         self._stopping = False
         self._release_until_ns = 0  # monotonic
         self._release_wall_ns = 0

@@ -268,6 +268,18 @@ def test_a_turn_is_taken_at_once_where_it_is_asked_for(meter: SlowMeter) -> None
     assert thread.read_up_to_ns() == FOREVER_NS
 
 
+def test_the_first_turn_is_waited_for_too(meter: SlowMeter) -> None:
+    go = threading.Event()
+    meter.do_read = lambda: go.wait(10) and None
+    thread = MeterThread(meter, SystemClock())
+    thread.start()
+    assert thread.read_up_to_ns() == 0  # of a daemon that just started, and a command that ended
+    go.set()
+    wait_for(lambda: 0 < thread.read_up_to_ns() < FOREVER_NS)
+    thread.stop()
+    assert thread.done.wait(10)
+
+
 def test_what_is_read_in_a_turn_can_be_drained_before_it_counts(meter: SlowMeter) -> None:
     thread = started(meter)
     thread.drain()

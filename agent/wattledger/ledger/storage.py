@@ -8,6 +8,7 @@ systems forget everything at the next boot: both are told by their name in mount
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -140,7 +141,7 @@ def prepare_directory(directory: Path) -> None:
         except OSError as error:
             raise LedgerError(
                 f"the ledger's directory {directory} cannot be made: {error.strerror}",
-                _permission_hint(new.parent),
+                _hint(error, new.parent),
             ) from error
     if not directory.is_dir():
         raise LedgerError(f"{directory} is not a directory", ELSEWHERE)
@@ -171,6 +172,14 @@ def _verb(path: Path) -> str:
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return "written: its file system is mounted read-only"
     return "read and written by this user"
+
+
+def _hint(error: OSError, path: Path) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return _permission_hint(path)
+    if error.errno == errno.EIO:
+        return f"dmesg tells what is wrong with that disk; until it is mended, {ELSEWHERE}"
+    return ELSEWHERE
 
 
 def _permission_hint(path: Path) -> str:
@@ -215,7 +224,7 @@ class Lock:
         except OSError as error:
             raise LedgerError(
                 f"the ledger's lock {path} cannot be opened: {error.strerror}",
-                _permission_hint(path if path.exists() else path.parent),
+                _hint(error, path if path.exists() else path.parent),
             ) from error
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
