@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from fakes import START_WALL_NS, FakeClock
-from ledgers import PRICE, batch, opened
+from ledgers import CPU, GPU, PRICE, batch, key, opened
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.rollup import roll_up
-from wattledger.model import Basis, EntryKey, Price
+from wattledger.model import IDLE, Basis, EntryKey, Price
 from wattledger.model.jobs import JobRun, job_payee
 from wattledger.model.restating import END_S, Restatement, Stale
 from wattledger.model.settling import HistoryVersion, Settled, Settlement, sum_of_settled
@@ -25,6 +27,20 @@ ALL = (0, 2**62)
 LIVE = PRICE._replace(intensity_ug_per_kwh=123_456_789, zone="GB", source="neso", level=0)
 HISTORY = HistoryVersion("neso", "GB", Basis.LIFECYCLE, 1, 2, 3, "digest", 4)
 JOB = JobRun(payee=job_payee("slurm", "42", START_WALL_NS), last_seen_ns=START_WALL_NS, uid=1000)
+
+
+def bookings(
+    slots: st.SearchStrategy[int], prices: Sequence[Price]
+) -> st.SearchStrategy[dict[EntryKey, int]]:
+    """What a commit may book of two devices, for a job and for nobody: entry → µJ."""
+    keys = st.builds(
+        key,
+        slots,
+        st.sampled_from([GPU.name, CPU.name]),
+        st.sampled_from([IDLE, JOB.payee]),
+        price=st.sampled_from(prices),
+    )
+    return st.dictionaries(keys, st.integers(1, 10**13), min_size=1, max_size=6)
 
 
 def restatement(

@@ -23,9 +23,10 @@ import yaml
 import dashboards
 from bench.fleet_pages import GPUS, WIDE, Fleet, Page, cardinality, name_of, series_of, wide_job
 from bench.table import Result
-from e2e.daemon import free_port, wait_until
+from e2e.daemon import free_port
 from e2e.fleet_history import recording_levels
 from e2e.fleet_nodes import TURN_S
+from waiting import wait_until
 
 NODES = 2_000
 SCRAPES = 11  # five minutes

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
+from waiting import wait_until
 
 T = TypeVar("T")
 

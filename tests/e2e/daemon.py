@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from e2e.notify import NotifySocket
 from e2e.page import Page
 from serving import Client
+from waiting import wait_until
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline
 
@@ -62,16 +63,6 @@ def free_port() -> int:
     holder.bind(("127.0.0.1", 0))
     _held.append(holder)
     return int(holder.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
-    """The first true value of a condition; fails the test when there is none in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {what or condition}"
-        time.sleep(0.05)
 
 
 def clear_of_the(period_s: float, span_s: float = 90.0) -> None:

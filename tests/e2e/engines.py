@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from e2e.daemon import free_port, wait_until
+from e2e.daemon import free_port
+from waiting import wait_until
 
 SHIPPED = Path(__file__).parents[2] / "deploy/prometheus"
 INTERVAL = re.compile(r"(interval): (?:30s|1m|2m)$", re.MULTILINE)

@@ -19,7 +19,7 @@ from typing import Any
 
 import dashboards
 from e2e.chromium import Chromium
-from e2e.daemon import wait_until
+from waiting import wait_until
 
 SOURCES = Path(__file__).parent / "grafana_render"
 WIDTH = 1424

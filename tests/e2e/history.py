@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from e2e.daemon import free_port, wait_until
+from e2e.daemon import free_port
+from waiting import wait_until
 
 FOREVER = "100y"
 

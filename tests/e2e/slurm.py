@@ -24,7 +24,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from e2e.daemon import free_port, wait_until
+from e2e.daemon import free_port
+from waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel")
 HOOKS = Path(__file__).parents[2] / "deploy" / "slurm"

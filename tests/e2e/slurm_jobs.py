@@ -13,9 +13,10 @@ import pwd
 import subprocess
 from typing import Any, NamedTuple
 
-from e2e.daemon import FINE, Daemon, wait_until
+from e2e.daemon import FINE, Daemon
 from e2e.page import Page
 from e2e.slurm import Slurm
+from waiting import wait_until
 
 TICK_S = 0.1  # sampling.interval of FINE
 COUNTER_TICK_S = 0.02

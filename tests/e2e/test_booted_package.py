@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from e2e.booted import UNIT, Machine, copied
-from e2e.daemon import wait_until
 from e2e.packages import EARLIER, build, build_stand_in, copy_checkout
 from e2e.page import Page
 from sysfs import RaplTree
+from waiting import wait_until
 from wattledger import __version__
 from wattledger.config import load_config
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from e2e.booted import DEPLOY, PROGRAM, UNIT, Machine, copied
-from e2e.daemon import wait_until
 from sysfs import RaplTree
+from waiting import wait_until
 
 CANARY = "s3cr3t-canary-token"
 SETTINGS = """

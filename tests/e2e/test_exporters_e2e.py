@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from acme_exporter import install
-from e2e.daemon import FINE, Daemon, free_port, wait_until
+from e2e.daemon import FINE, Daemon, free_port
 from e2e.page import PREFIX, Page
 from otlp_receiver import LOGS, METRICS, OK, Got, Receiver, Said
+from waiting import wait_until
 from wattledger_exporters.metrics import CATALOGUE
 
 SCENARIO = """

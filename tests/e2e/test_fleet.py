@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
 from e2e.scraping import Scraper
+from waiting import wait_until
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
 CONFIG = """

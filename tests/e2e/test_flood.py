@@ -14,8 +14,9 @@ from pathlib import Path
 import bcrypt
 import trustme
 
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
 from e2e.page import Page
+from waiting import wait_until
 
 HALF_SENT = 300
 PASSWORD = "correct horse"

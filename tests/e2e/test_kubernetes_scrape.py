@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.kustomized import kustomized
-from e2e.daemon import Daemon, free_port, wait_until
+from e2e.daemon import Daemon, free_port
 from e2e.scraping import Scraper
+from waiting import wait_until
 
 COMPONENT = Path(__file__).parents[2] / "deploy/kubernetes/components/prometheus-operator"
 CONFIG = 'sampling = { interval = "0.2s", commit_interval = "0.4s", allow_fine_grained = true }\n'

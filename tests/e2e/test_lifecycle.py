@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e.daemon import FINE, Daemon, lines_of, wait_until
+from e2e.daemon import FINE, Daemon, lines_of
 from e2e.page import Page
+from waiting import wait_until
 
 Start = Callable[..., Daemon]
 

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from e2e.daemon import FINE, Daemon, free_port, wait_until
+from e2e.daemon import FINE, Daemon, free_port
 from e2e.engines import counters, no_line_was_refused, running
 from e2e.page import PREFIX, Page
 from sysfs import RaplTree
+from waiting import wait_until
 
 SCENARIO = """
 [[gpu]]

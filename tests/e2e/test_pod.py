@@ -21,11 +21,11 @@ import pytest
 from cgroups import POD_UID, FakeNode
 from deploy.kustomized import kustomized
 from e2e.conftest import lacking
-from e2e.daemon import wait_until
 from e2e.oci import SECCOMP, running, specification
 from e2e.page import Page
 from kubelet_server import KubeletServer, answer
 from sysfs import RaplTree
+from waiting import wait_until
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 GPU = "GPU-11111111-aaaa-4bbb-8ccc-000000000001"

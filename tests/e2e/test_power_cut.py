@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 import ledgers
-from e2e.daemon import wait_until
 from fakes import FakeClock
 from ledgers import DEVICES, energy_uj, expected_uj, opened
+from waiting import wait_until
 from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
 

@@ -18,8 +18,9 @@ import bcrypt
 import pytest
 import trustme
 
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
 from e2e.engines import Engine, no_line_was_refused, prometheus, victoria
+from waiting import wait_until
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
 SCENARIO = """

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, wait_until
+from e2e.daemon import FINE, Daemon
 from sysfs import RaplTree
+from waiting import wait_until
 
 SCENARIO = """
 [[gpu]]

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
+from waiting import wait_until
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
 CONFIG = """

@@ -13,10 +13,11 @@ import pytest
 
 from e2e.books import balanced
 from e2e.conftest import lacking
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
 from e2e.page import Page
 from e2e.slurm import CGROUPS, PROGRAMS, Slurm
 from e2e.slurm_jobs import ALICE, BOB, GPUS, MINORS, ROOT, Cluster, config, scenario
+from waiting import wait_until
 
 EVIL = b'"; DROP \'x\' \\n\n# HELP wattledger_x {a="b"} \xff\xfe \xc3\xbc \xe2\x82\xac'
 EVIL_SHOWN = '"; DROP \'x\' \\n # HELP wattledger_x {a="b"} �� ü €'

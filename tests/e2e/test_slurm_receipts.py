@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from e2e.conftest import lacking
-from e2e.daemon import Daemon, wait_until
+from e2e.daemon import Daemon
 from e2e.scraping import Scraper
 from e2e.slurm import CGROUPS, HOOKS, PROGRAMS, USER, Slurm
 from e2e.slurm_jobs import ALICE, ROOT
+from waiting import wait_until
 from wattledger.job_reports.line import MISSING
 from wattledger_exporters.wording import co2e, energy
 

@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from e2e.booted import PROGRAM, UNIT, Machine, copied
-from e2e.daemon import wait_until
 from e2e.page import Page
 from ledgers import batch, opened
 from sysfs import RaplTree
+from waiting import wait_until
 from wattledger.clock import SystemClock
 from wattledger.core.footprint import footprint
 from wattledger.ledger import open_reader_offline

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from e2e.daemon import FINE, Daemon, wait_until
+from e2e.daemon import FINE, Daemon
+from waiting import wait_until
 
 SCENARIO = """
 [[gpu]]

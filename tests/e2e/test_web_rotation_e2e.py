@@ -8,9 +8,9 @@ from pathlib import Path
 import trustme
 import yaml
 
-from e2e.daemon import wait_until
 from e2e.engines import Engine, running
 from serving import serving
+from waiting import wait_until
 from wattledger.model.web import WebStatus
 from wattledger_exporters.certificate import not_after_ns
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from e2e.books import balanced
-from e2e.daemon import FINE, Daemon, wait_until
+from e2e.daemon import FINE, Daemon
 from serving import Answer, Client
 from sysfs import RaplTree, Wave
+from waiting import wait_until
 from wattledger.procfs import busy_and_total_ticks
 from wattledger.units import UJ_PER_J
 

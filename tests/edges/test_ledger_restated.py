@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledgers import COMMIT, CPU, GPU, PRICE, Disk, batch, key
+from ledgers import COMMIT, CPU, PRICE, Disk, batch, key
 from restating import (
     ALL,
     HOUR,
@@ -20,13 +20,14 @@ from restating import (
     LIVE,
     SLOT_S,
     Node,
+    bookings,
     noded,
     restatement,
     settlement,
 )
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed
-from wattledger.model import IDLE, Amounts, Basis, EntryKey, Price, TotalsRow
+from wattledger.model import Amounts, Basis, EntryKey, Price, TotalsRow
 from wattledger.model.jobbooks import JobQuery
 from wattledger.model.restating import (
     RESTATED,
@@ -224,18 +225,7 @@ _PRICES = (
     LIVE,
     LIVE._replace(pue_ppm=1_100_000, ewif_ul_per_kwh=0, ewif_source="config"),
 )
-_BOOKINGS = st.dictionaries(
-    st.builds(
-        key,
-        _SLOTS,
-        st.sampled_from([GPU.name, CPU.name]),
-        st.sampled_from([IDLE, JOB.payee]),
-        price=st.sampled_from(_PRICES),
-    ),
-    st.integers(1, 10**13),
-    min_size=1,
-    max_size=6,
-)
+_BOOKINGS = bookings(_SLOTS, _PRICES)
 
 
 @st.composite

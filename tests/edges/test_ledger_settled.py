@@ -14,22 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import START_WALL_NS, FakeClock
-from ledgers import CPU, GPU, PRICE, batch, key, opened
+from ledgers import CPU, PRICE, batch, key, opened
+from restating import ALL, HISTORY, JOB, LIVE, bookings
 from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
 from wattledger.ledger.rollup import roll_up
-from wattledger.model import IDLE, Basis, EntryKey, Price
+from wattledger.model import Basis, EntryKey, Price
 from wattledger.model.jobbooks import JobQuery
-from wattledger.model.jobs import JobRun, job_payee
-from wattledger.model.settling import HistoryVersion, PricedSlot, Settled, Settlement
+from wattledger.model.settling import PricedSlot, Settled, Settlement
 from wattledger.units import NS_PER_S
 
 SLOT_S = START_WALL_NS // NS_PER_S
-ALL = (0, 2**62)
-LIVE = PRICE._replace(intensity_ug_per_kwh=123_456_789, zone="GB", source="neso", level=0)
 PRICES = (PRICE, LIVE, LIVE._replace(pue_ppm=1_100_000, ewif_ul_per_kwh=0))
-HISTORY = HistoryVersion("neso", "GB", Basis.LIFECYCLE, 1, 2, 3, "digest", 4)
-JOB = JobRun(payee=job_payee("slurm", "42", START_WALL_NS), last_seen_ns=START_WALL_NS, uid=1000)
 
 
 def at(price: Price, intensity: int) -> Price:
@@ -177,18 +173,7 @@ def test_energy_that_comes_late_is_settled_the_next_time(path: Path) -> None:
 
 
 _SLOTS = st.integers(0, 26).map(lambda number: SLOT_S + 300 * number)
-_BOOKINGS = st.dictionaries(
-    st.builds(
-        key,
-        _SLOTS,
-        st.sampled_from([GPU.name, CPU.name]),
-        st.sampled_from([IDLE, JOB.payee]),
-        price=st.sampled_from(PRICES),
-    ),
-    st.integers(1, 10**13),
-    min_size=1,
-    max_size=6,
-)
+_BOOKINGS = bookings(_SLOTS, PRICES)
 _SETTLEMENTS = st.lists(
     st.builds(  # another word of the source is another version of its history
         lambda slot_s, price, ug: settlement(slot_s, price, ug, digest=str(ug)),

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fakes import FakeClock
 from processes import FakeProcesses
+from waiting import wait_until
 from wattledger.clock import SystemClock
 from wattledger.errors import MeterUnavailable, RunRefused
 from wattledger.jobs.runs import RunRegistry
@@ -23,6 +25,7 @@ from wattledger.run_desk import KEPT_NS, RunDesk
 from wattledger.services import FOREVER_NS, MeterThread
 from wattledger.units import NS_PER_S
 
+wait_for = partial(wait_until, timeout_s=10, pause_s=0.002)
 UID = 1000
 
 
@@ -234,13 +237,6 @@ class SlowMeter:
 
     def close(self) -> None:
         pass
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen within 10 s"
-        time.sleep(0.002)
 
 
 @pytest.fixture

@@ -9,18 +9,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import FakeClock
+from waiting import wait_until
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.errors import MeterUnavailable
 from wattledger.model import DeviceInfo, Fault, Instant, Kind, MeterReport, PowerReading
 from wattledger.services import MeterThread, PollingThread
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S
+
+wait_for = partial(wait_until, timeout_s=10, pause_s=0.002)
 
 DEVICE = DeviceInfo("GPU-1", Kind.GPU, "nvml")
 READING = PowerReading("GPU-1", Instant(1, 1, 1), 1, 0, 1)
@@ -44,13 +48,6 @@ class ScriptedMeter:
 
     def close(self) -> None:
         self.closes += 1
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen within 10 s"
-        time.sleep(0.002)
 
 
 def test_it_reads_at_once_and_on_and_takes_a_last_turn_at_the_end() -> None:

@@ -15,6 +15,7 @@ import pytest
 from fakes import FakeClock
 from ledgers import CPU, GPU, PRICE, batch, key
 from restating import HOUR, NOW_NS, SLOT_S, Node, restatement, settlement
+from waiting import wait_until
 from wattledger.core.footprint import footprint
 from wattledger.errors import CommitFailed
 from wattledger.model import Basis, Batch, Books, Instant, LedgerStatus
@@ -103,13 +104,6 @@ class Bench:
         self.node.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path / "ledger.sqlite")
@@ -166,7 +160,7 @@ def test_who_asks_while_the_daily_run_is_under_way_does_not_wait_for_the_next_co
     bench.node.say(restatement(0, None, pue_ppm=1_200_000))
     desk = bench.desk(first_s=0.0)
     desk.start()
-    wait_until(lambda: len(bench.ledger._waiting) > 0)
+    wait_until(lambda: bench.ledger._waiting, WAIT_S)
     assert not bench.asked.is_set()
     bench.thread.start()
     result = desk.restate(restatement(0, None, made_at_ns=9, pue_ppm=1_300_000), WAIT_S)
@@ -215,7 +209,7 @@ def test_two_who_restate_the_same_hours_each_wait_for_their_own(bench: Bench) ->
     for mine in (one, two):
         begun = desk.restate(mine, 0.05)
         assert (begun.finished, begun.is_new) == (False, True), "nobody commits"
-        wait_until(lambda: len(bench.ledger._waiting) > 0)  # the run of the first is under way
+        wait_until(lambda: bench.ledger._waiting, WAIT_S)  # the run of the first is under way
     bench.thread.start()
     bench.asked.set()
     for _ in range(3):

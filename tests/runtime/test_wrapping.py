@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from waiting import wait_until
+
 DRIVER = """
 import sys
 from wattledger.wrapping import CommandFailed, Wrapped, find_command
@@ -46,13 +48,6 @@ def run(*command: str, **more: Any) -> subprocess.CompletedProcess[str]:
 def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -188,9 +183,9 @@ def test_orphans_stay_below_the_wrapper_and_are_waited_for(
     process = start("sh", "-c", "(sleep 100 & echo $!); cat")  # the middle one ends at once
     number = int(line_of(process))
     orphan = Path(f"/proc/{number}/stat")
-    wait_until(lambda: orphan.read_text().rpartition(")")[2].split()[1] == str(process.pid))
+    wait_until(lambda: orphan.read_text().rpartition(")")[2].split()[1] == str(process.pid), 20)
     os.kill(number, signal.SIGTERM)
-    wait_until(lambda: not orphan.exists())  # it ended, and is no zombie either
+    wait_until(lambda: not orphan.exists(), 20)  # it ended, and is no zombie either
     assert process.communicate(timeout=20)[1] == "receipt 0 over\n"
 
 
