@@ -65,12 +65,14 @@ class Disk:
         fail_at: statements until the one that fails; below 0: none does; `COMMIT`: that one.
         after: it takes effect all the same.
         sticky: the connection answers nothing any more.
+        commits: that took effect, whatever was reported.
     """
 
     def __init__(self) -> None:
         self.fail_at = -1
         self.after = False
         self.sticky = False
+        self.commits = 0
         self.code = sqlite3.SQLITE_IOERR
 
     def arm(self, fail_at: int, *, after: bool = False, sticky: bool = False) -> None:
@@ -85,7 +87,12 @@ class Disk:
             def execute(self, *args: Any) -> sqlite3.Cursor:
                 if args == ("COMMIT",) and disk.fail_at > COMMIT // 2:
                     disk.fail_at = 0
-                return self.attempt(lambda: super(Failing, self).execute(*args))
+                return self.attempt(lambda: self.done(*args))
+
+            def done(self, *args: Any) -> sqlite3.Cursor:
+                cursor = super().execute(*args)
+                disk.commits += args == ("COMMIT",)
+                return cursor
 
             def executemany(self, *args: Any) -> sqlite3.Cursor:
                 return self.attempt(lambda: super(Failing, self).executemany(*args))

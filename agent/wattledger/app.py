@@ -22,6 +22,7 @@ from wattledger.config import Config
 from wattledger.config.site_market import embodied
 from wattledger.errors import MeterUnavailable, RunRefused, WattledgerError
 from wattledger.exporter_build import build_exporters
+from wattledger.feeds import Feeds
 from wattledger.jobs.node import NodeLoad
 from wattledger.jobs.runs.claiming import GpuClaims
 from wattledger.ledger import LedgerReader
@@ -36,7 +37,6 @@ from wattledger.sampler import SITE_NOTE, Sampler
 from wattledger.services import MeterThread, PollingThread, describe_release
 from wattledger.settle_desk import SettleDesk
 from wattledger.settling_ledger import SettlingLedger
-from wattledger.site_build import site_feed
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.http import HttpServer, inherited_sockets
@@ -97,13 +97,9 @@ class App(BooksDoor):
                 build.first_settling_s(),
             )
             self._settling.configure(build.settle_sources(config), int(config.grid.settle_window))
-            self._feed = build.grid_feed(config, self._clock, self._ledger.books.signals)
-            self._poller = PollingThread("grid", self._feed.poll_once)
-            site_note = self._ledger.books.notes.get(SITE_NOTE, "")
-            self._site = site_feed(config, build.site_factors(config), self._clock, site_note)
-            self._site_poller = PollingThread("site", self._site.poll_once)
-            known = {record.info.meter for record in self._ledger.books.devices.values()}
             books = self._ledger.books
+            self._feeds = Feeds(config, self._clock, books.signals, books.notes.get(SITE_NOTE, ""))
+            known = {record.info.meter for record in books.devices.values()}
             claims = GpuClaims(lambda: self._snapshot, lambda: self._gpu_names())
             self._runs = build.run_registry(config, self._clock, known_runs(books), claims)
             hurried = self._runs.is_young if self._runs is not None else lambda: False
@@ -128,8 +124,8 @@ class App(BooksDoor):
             self._sampler = Sampler(
                 clock=self._clock,
                 feeds=self._meters,
-                grid=self._feed,
-                site=self._site,
+                grid=self._feeds.grid,
+                site=self._feeds.site,
                 ledger=self._ledger,
                 node_load=load.busy_ppm,
                 node_busy_ns=lambda: load.busy_ns,
@@ -242,9 +238,7 @@ class App(BooksDoor):
     def _begin(self) -> None:
         for meter in self._meters:
             meter.start()
-        self._poller.start()
-        if self._site.asks:
-            self._site_poller.start()
+        self._feeds.start()
         deadline = time.monotonic() + FIRST_TURN_S
         for meter in self._meters:
             meter.first_turn.wait(max(0.0, deadline - time.monotonic()))
@@ -318,10 +312,7 @@ class App(BooksDoor):
 
     def _end(self) -> None:
         self._notifier.stopping()
-        self._feed.request_stop()
-        self._poller.stop()
-        self._site.request_stop()
-        self._site_poller.stop()
+        self._feeds.stop()
         self._claims.stop()
         self._newcomers.stop()
         self._settling.stop()
@@ -365,27 +356,16 @@ class App(BooksDoor):
         self._notifier.reloading(self._clock.now().monotonic_ns)
         try:
             config = self._reload()
-            feed = build.grid_feed(config, self._clock, ())
-            feed.inherit(self._feed)
-            site = site_feed(config, build.site_factors(config), self._clock)
-            site.inherit(self._site)
+            feeds = self._feeds.heir(config)
             known = build.settle_sources(config)
         except WattledgerError as error:
             log.error("the configuration was not reloaded, the old one stays in force: %s", error)
         else:
-            self._sampler.reconfigure(grid=feed, site=site, embodied=embodied(config))
+            self._sampler.reconfigure(grid=feeds.grid, site=feeds.site, embodied=embodied(config))
             self._settling.configure(known, int(config.grid.settle_window))
-            self._feed.request_stop()
-            self._poller.stop()
-            self._feed = feed
-            self._poller = PollingThread("grid", feed.poll_once)
-            self._poller.start()
-            self._site.request_stop()
-            self._site_poller.stop()
-            self._site = site
-            self._site_poller = PollingThread("site", site.poll_once)
-            if site.asks:
-                self._site_poller.start()
+            self._feeds.stop()
+            self._feeds = feeds
+            feeds.start()
             logging.getLogger().setLevel(config.log.level.upper())
             later = [
                 name

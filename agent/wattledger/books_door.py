@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from contextlib import closing
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from wattledger.core.footprint import footprint
 from wattledger.ledger import LedgerReader
-from wattledger.ledger.audit import AuditCursor, Record
 from wattledger.model import TotalsRow
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.restating import Restatement
 from wattledger.model.settle_report import RestateResult, SettleResult, Verified
 from wattledger.settle_desk import SettleDesk
 from wattledger.settler import DAY_NS
+
+if TYPE_CHECKING:
+    from wattledger.ledger.audit import AuditCursor, Record
 
 MAX_DIFFERENCES = 1000
 """That are told; the rest is counted. The command tells all of them while no daemon runs."""

@@ -16,7 +16,8 @@ from ledgers import COMMIT, CPU, GPU, PRICE, Disk, batch, key, opened
 from wattledger.core.footprint import footprint
 from wattledger.core.summing import Summing
 from wattledger.errors import CommitFailed
-from wattledger.ledger import LedgerReader, check_books
+from wattledger.ledger import LedgerReader
+from wattledger.ledger.check import check_books
 from wattledger.model import IDLE, EntryKey, Price
 from wattledger.model.embodied import Embodied
 from wattledger.model.jobs import Held, JobRun, job_payee
@@ -64,6 +65,7 @@ OF_JOB = {key(SLOT_S, payee=JOB, price=price(250_000, "EUR", 10**8, 1_560_000)):
 @given(STEPS)
 @example([(OF_JOB, (COMMIT, True, True), False), (OF_JOB, None, True), (OF_JOB, None, False)])
 @example([(OF_JOB, (COMMIT, False, False), False), (OF_JOB, (3, False, True), True)])
+@example([({}, (COMMIT, True, True), False), (OF_JOB, (0, False, False), True)])
 def test_no_commit_loses_or_doubles(
     steps: list[tuple[dict[EntryKey, int], tuple[int, bool, bool] | None, bool]],
 ) -> None:
@@ -73,6 +75,7 @@ def test_no_commit_loses_or_doubles(
         summing = Summing(Embodied(gpus_ug=(("*", 10**12),), host_ug=10**12), 0)
         pending: dict[EntryKey, int] = {}
         booked: dict[EntryKey, int] = {}
+        on_disk: dict[EntryKey, int] = {}  # of a commit that was reported as failed
         shown = NO_SUMS
         for energy_uj, fault, restarts in steps:
             for entry, uj in energy_uj.items():
@@ -84,24 +87,24 @@ def test_no_commit_loses_or_doubles(
             )
             if fault is not None:
                 disk.arm(fault[0], after=fault[1], sticky=fault[2])
+            commits = disk.commits
             try:
                 ledger.commit(made, now)
             except CommitFailed:
-                pass
+                if disk.commits > commits:
+                    on_disk = dict(pending)
             else:
                 for entry, uj in pending.items():
                     booked[entry] = booked.get(entry, 0) + uj
-                pending = {}
+                pending, on_disk = {}, {}
                 summing.committed()
             disk.arm(-1)
             if restarts:
                 ledger.close()
-                # A commit that was reported as failed may be on disk: then its energy is, too.
-                was, ledger = ledger.books, opened(path, clock, factory=disk.factory())
-                if ledger.books.commits > was.commits:
-                    for entry, uj in pending.items():
-                        booked[entry] = booked.get(entry, 0) + uj
-                pending = {}
+                ledger = opened(path, clock, factory=disk.factory())
+                for entry, uj in on_disk.items():
+                    booked[entry] = booked.get(entry, 0) + uj
+                pending, on_disk = {}, {}
                 summing = Summing(Embodied(), now.boottime_ns)
             whole = total(read_node(ledger.books.notes).values())
             expected = sums_of((entry.price, uj) for entry, uj in booked.items())
@@ -109,6 +112,9 @@ def test_no_commit_loses_or_doubles(
             assert whole.embodied_fg >= shown.embodied_fg
             shown = whole
         ledger.close()
+        for entry, uj in on_disk.items():
+            booked[entry] = booked.get(entry, 0) + uj
+        expected = sums_of((entry.price, uj) for entry, uj in booked.items())
         with closing(sqlite3.connect(path)) as connection:
             assert list(check_books(connection, footprint)) == []
         reader = LedgerReader(path)

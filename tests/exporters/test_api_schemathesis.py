@@ -46,6 +46,7 @@ BEYOND_A_SCHEMA = (
     "is no instant of the last day",
     "Say what is restated",
     "cursor is not one that this server gave",
+    "by=hour covers at most",
 )
 """Why what the schema of each single parameter allows may be refused all the same."""
 QUICK = settings(max_examples=CASES, deadline=None)

@@ -151,8 +151,10 @@ _HEAD = f"""\
 
 Made by `python -m wattledger.audit.parquet_schema`; schema version {VERSION}.
 
-    pip install 'wattledger[parquet]'
-    wattledger report --export /srv/wattledger --format parquet --since 46d
+```sh checkout
+make install EXTRAS=otlp,parquet
+wattledger report --export /srv/wattledger --format parquet --since 46d
+```
 
 writes `day=2026-11-23/node=gpu01/part-EPOCH.parquet` under the directory: one file for each UTC
 day, node and ledger epoch, zstd, one row for each entry of the books. Spans are widened to whole

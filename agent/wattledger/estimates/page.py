@@ -22,7 +22,7 @@ Footprints without a meter, by the arithmetic of the books (`core/footprint.py`,
 well-known figures about AI's energy, carbon and water follow from, and which of them do. This page
 is generated (`python -m wattledger.estimates.page`).
 
-```console
+```sh node
 wattledger estimate --list                            # every published case, computed again
 wattledger estimate chatgpt-day                       # one of them: source, inputs, notes
 wattledger estimate chatgpt-day --zone FR             # the same on another grid
@@ -43,7 +43,7 @@ no row follows from is refused.
 _FILE = """\
 ## A file
 
-```toml
+```toml estimate
 title = "Training of ours"
 source = "…"                     # also url, doi, note: all may be left out
 

@@ -4,9 +4,8 @@ open_ledger ── SqliteLedger.commit(batch) ─► one transaction ─► Book
 LedgerReader / open_reader_offline ── totals(since, until, by)
 """
 
-from wattledger.ledger.check import check_books
 from wattledger.ledger.opening import open_ledger
 from wattledger.ledger.reader import LedgerReader, open_reader_offline
 from wattledger.ledger.writer import SqliteLedger
 
-__all__ = ["LedgerReader", "SqliteLedger", "check_books", "open_ledger", "open_reader_offline"]
+__all__ = ["LedgerReader", "SqliteLedger", "open_ledger", "open_reader_offline"]

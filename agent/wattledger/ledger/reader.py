@@ -15,26 +15,26 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from wattledger.errors import LedgerError
 from wattledger.ledger import database, migrations
-from wattledger.ledger.audit import AuditCursor, Record, audit_page
-from wattledger.ledger.check import check_books
 from wattledger.ledger.draft import Footprint
-from wattledger.ledger.job_queries import find_job, list_jobs
 from wattledger.ledger.restate import find_stale, load_restatements
 from wattledger.ledger.run_exports import count_backlog, waiting_runs
 from wattledger.ledger.settle import priced_slots
 from wattledger.ledger.storage import Lock, check_file
 from wattledger.ledger.totals import find_totals, first_slot_s
-from wattledger.ledger.waste_queries import find_waste
 from wattledger.model import TotalsRow
 from wattledger.model.exporting import Backlog, EndedRun
 from wattledger.model.jobbooks import JobDetail, JobQuery, JobRow, Waste
 from wattledger.model.restating import Restatement, Stale
 from wattledger.model.settling import PricedSlot
 
+if TYPE_CHECKING:
+    from wattledger.ledger.audit import AuditCursor, Record
+
+# What few ask is imported by the first question: a node where nobody asks does not pay for it.
 T = TypeVar("T")
 MAX_FINDINGS = 100
 
@@ -78,6 +78,8 @@ class LedgerReader:
             ValueError: no such state or order.
             LedgerError: the ledger cannot be read.
         """
+        from wattledger.ledger.job_queries import list_jobs
+
         return self._ask(lambda connection: list_jobs(connection, asked))
 
     def job(self, manager: str, job_id: str, uid: int | None = None) -> JobDetail | None:
@@ -86,6 +88,8 @@ class LedgerReader:
         Raises:
             LedgerError: the ledger cannot be read.
         """
+        from wattledger.ledger.job_queries import find_job
+
         return self._ask(lambda connection: find_job(connection, manager, job_id, uid))
 
     def waste(self, since_ns: int, until_ns: int, by: str, uid: int | None = None) -> Waste:
@@ -97,6 +101,8 @@ class LedgerReader:
             ValueError: no such grouping.
             LedgerError: the ledger cannot be read.
         """
+        from wattledger.ledger.waste_queries import find_waste
+
         since_s, until_s = first_slot_s(since_ns), first_slot_s(until_ns)
         return self._ask(lambda connection: find_waste(connection, since_s, until_s, by, uid))
 
@@ -135,6 +141,8 @@ class LedgerReader:
             ValueError: `after` is not what a page gave.
             LedgerError: the ledger cannot be read.
         """
+        from wattledger.ledger.audit import audit_page
+
         span = first_slot_s(since_ns), first_slot_s(until_ns)
         return self._ask(lambda connection: audit_page(connection, *span, after, most))
 
@@ -183,6 +191,8 @@ class LedgerReader:
         Raises:
             LedgerError: the ledger cannot be read.
         """
+        from wattledger.ledger.check import check_books
+
         with self._one_at_a_time:
             try:
                 connection = self._open()

@@ -18,7 +18,7 @@ A scenario is a node of simulated GPUs: `wattledger serve --simulate FILE` plays
 NVML, through the same lines of the meter. This page is generated from the reader's own tables
 (`python -m wattledger.meters.simulated.describe`).
 
-```toml
+```toml scenario
 [[gpu]]
 model = "H100 SXM"
 count = 8
