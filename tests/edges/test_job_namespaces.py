@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cgroups import CID, POD_UID, FakeNode
@@ -52,6 +53,17 @@ def test_one_above_the_top_tells_nothing() -> None:
     assert from_top("/", "/own/scope") == "/own/scope"
     assert from_top("/", "") == "/"
     assert from_top("/..hidden/x", "/own") == "/own/..hidden/x"
+
+
+@given(trees)
+@example(["user.slice", "user@7.service", "x\f0::", "slurmstepd.scope", "job_9"])
+def test_a_cgroup_is_where_the_kernel_says_whatever_it_is_called(target: list[str]) -> None:
+    """Whoever owns a cgroup names those below it; the kernel refuses a newline only."""
+    place = "/" + "/".join(target)
+    with tempfile.TemporaryDirectory() as procfs:
+        Path(procfs, "7").mkdir()
+        Path(procfs, "7/cgroup").write_bytes(f"0::{place}\n".encode())
+        assert process_cgroups(Path(procfs), 7, lambda path: path) == (place,)
 
 
 def test_its_own_place_is_found_by_the_inode(tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ def process_cgroups(procfs: Path, pid: int, locate: Callable[[str], str | None])
     if text is None:
         return ()
     found: dict[str, None] = {}
-    for line in text.splitlines():
+    # A cgroup's name may hold anything but a newline, other ends of a line included. What follows
+    # the last newline is a line cut short.
+    for line in text.split("\n")[:-1]:
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if colon and path.startswith("/"):

@@ -123,7 +123,7 @@ class Processes:
 
     def _status(self, pid: int) -> dict[bytes, bytes]:
         text = self._read(f"{self._root}/{pid}/status") or b""
-        lines = (line.partition(b":") for line in text.splitlines())
+        lines = (line.partition(b":") for line in text.split(b"\n"))
         return {name: value for name, _, value in lines}
 
     @staticmethod
