@@ -180,6 +180,19 @@ def test_a_unix_socket_alone_leaves_tcp_to_the_settings(tmp_path: Path) -> None:
         server.stop(0.3)
 
 
+def test_each_open_address_is_warned_of_not_only_the_first(
+    tcp: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as everywhere:  # nobody listens on it before the welcome
+        everywhere.bind(("0.0.0.0", 0))
+        server, _ = _server(tcp.dup(), everywhere.dup())
+        server.start()
+        server.stop(0.3)
+        port = everywhere.getsockname()[1]
+    warned = [record.getMessage() for record in caplog.records if "password" in record.getMessage()]
+    assert [text.partition(" is open")[0] for text in warned] == [f"0.0.0.0 port {port}"]
+
+
 # ── the end: who has just come in is still answered ───────────────────────────────────────────────
 
 

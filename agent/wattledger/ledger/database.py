@@ -133,7 +133,7 @@ def explain(error: BaseException, path: Path) -> tuple[str, str]:
         case sqlite3.SQLITE_FULL:
             return (
                 f"the disk that holds {path} is full",
-                "free some space; until then the totals are kept in memory",
+                "free some space; until then a daemon that runs keeps the totals in memory",
             )
         case sqlite3.SQLITE_READONLY:
             return (

@@ -100,12 +100,8 @@ class Server:
 
     @property
     def address(self) -> str:
-        """`host:port` as bound, empty without TCP."""
-        for listener in self._listeners:
-            if listener.sock.family != socket.AF_UNIX:
-                host, port = listener.sock.getsockname()[:2]
-                return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return ""
+        """`host:port` as bound, of the first where there are several, empty without TCP."""
+        return next((f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self._bound()), "")
 
     @property
     def url(self) -> str:
@@ -207,17 +203,22 @@ class Server:
         gate = Gate(self._limits.connections)
         self._listeners.append(_Listener(sock, secure, gate, inherited))
 
+    def _bound(self) -> list[tuple[str, int]]:
+        tcp = (each.sock for each in self._listeners if each.sock.family != socket.AF_UNIX)
+        return [sock.getsockname()[:2] for sock in tcp]
+
     def _warn_if_open(self) -> None:
-        host = self.address.rpartition(":")[0].strip("[]")
-        if not host or not self._shows or ipaddress.ip_address(host).is_loopback:
+        if not self._shows or (self._web is not None and self._web.current.users):
             return
-        if self._web is None or not self._web.current.users:
-            log.warning(
-                "%s is open to the network without a password: whoever reaches it reads %s; "
-                "http.web_config adds TLS and users",
-                self.address,
-                self._shows,
-            )
+        for host, port in self._bound():
+            if not ipaddress.ip_address(host).is_loopback:
+                log.warning(
+                    "%s port %d is open to the network without a password: whoever reaches it "
+                    "reads %s; http.web_config adds TLS and users",
+                    host,
+                    port,
+                    self._shows,
+                )
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────
 
