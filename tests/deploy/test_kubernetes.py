@@ -204,8 +204,8 @@ def test_probes_service_monitor_and_policy_mean_the_same_port() -> None:
     assert monitored.items() <= by_kind["Service"]["metadata"]["labels"].items()
 
 
-def matches(terms: list[dict[str, Any]], labels: dict[str, str]) -> bool:
-    """Whether a node is chosen: terms are alternatives, expressions conditions."""
+def chosen(pod: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a node is: by its selector and its affinity, whose terms are alternatives."""
 
     def holds(wanted: dict[str, Any]) -> bool:
         value = labels.get(wanted["key"])
@@ -214,29 +214,49 @@ def matches(terms: list[dict[str, Any]], labels: dict[str, str]) -> bool:
         assert wanted["operator"] == "In"
         return value in wanted["values"]
 
-    return any(all(map(holds, term["matchExpressions"])) for term in terms)
+    selected = pod.get("nodeSelector", {}).items() <= labels.items()
+    if "affinity" not in pod:
+        return selected
+    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    terms = required["nodeSelectorTerms"]
+    return selected and any(all(map(holds, term["matchExpressions"])) for term in terms)
 
 
 CLIENT, DCGM = "nvidia.com/gpu.deploy.client", "nvidia.com/gpu.deploy.dcgm-exporter"
+OLDER = FOLDER / "overlays" / "gpu-operator-before-26.7"
 
 
 @pytest.mark.parametrize(
-    ("labels", "runs"),
+    ("labels", "runs", "runs_before"),
     [
-        ({}, False),  # no GPUs
-        ({DCGM: "true"}, True),
-        ({DCGM: "paused-for-driver-upgrade"}, False),
-        ({DCGM: "paused-for-mig-change"}, False),
-        ({CLIENT: "true", DCGM: "true"}, True),
-        ({CLIENT: "true", DCGM: "false"}, True),  # the site runs no dcgm-exporter
-        ({CLIENT: "paused-for-driver-upgrade", DCGM: "true"}, False),  # whatever else is said
-        ({CLIENT: "paused-for-mig-change", DCGM: "true"}, False),
+        ({}, False, False),  # no GPUs
+        ({DCGM: "true"}, False, True),
+        ({DCGM: "paused-for-driver-upgrade"}, False, False),
+        ({DCGM: "paused-for-mig-change"}, False, False),
+        # The operator is renewed, the overlay is still the old one: nothing is lost.
+        ({CLIENT: "true", DCGM: "true"}, True, True),
+        ({CLIENT: "true", DCGM: "false"}, True, True),  # the site runs no dcgm-exporter
+        ({CLIENT: "paused-for-driver-upgrade", DCGM: "true"}, False, False),
+        ({CLIENT: "paused-for-mig-change", DCGM: "true"}, False, False),
     ],
 )
-def test_it_leaves_a_node_as_the_gpu_operator_asks(labels: dict[str, str], runs: bool) -> None:
-    chosen = pod_of(BASE)["affinity"]["nodeAffinity"]
-    terms = chosen["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert matches(terms, labels) is runs
+def test_it_leaves_a_node_as_the_gpu_operator_asks(
+    labels: dict[str, str], runs: bool, runs_before: bool
+) -> None:
+    assert chosen(pod_of(BASE), labels) is runs
+    assert chosen(pod_of(FOLDER / "overlays" / "non-root"), labels) is runs
+    assert chosen(pod_of(OLDER), labels) is runs_before
+    assert chosen(pod_of(FOLDER / "overlays" / "without-gpu-operator"), labels)
+
+
+def test_the_operator_waits_for_the_pod_to_be_gone() -> None:
+    """It does so for those of DaemonSets whose *nodeSelector* has its key.
+
+    k8s-driver-manager, internal/kubernetes/client.go, and mig-parted,
+    pkg/mig/reconfigure/reconfigure.go: an affinity is not looked at.
+    """
+    assert pod_of(BASE)["nodeSelector"] == {CLIENT: "true"}
+    assert "affinity" not in pod_of(BASE)
 
 
 def test_the_prometheus_rule_is_made_of_the_rules() -> None:

@@ -92,7 +92,12 @@ def document(version: str) -> dict[str, Any]:
 
 def _pages() -> dict[str, Any]:
     healthy = operation("The process serves.", _JSON, ref("Health"))
-    live = operation("The sampling loop turns.", _JSON, ref("Health"), errors=("503",))
+    live = operation(
+        "The sampling loop turns, or has not begun to: a check of the ledger may take minutes.",
+        _JSON,
+        ref("Health"),
+        errors=("503",),
+    )
     ready = operation(
         "The books are kept and the page is fresh.", _JSON, ref("Ready"), errors=("503",)
     )
