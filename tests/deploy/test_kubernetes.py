@@ -214,7 +214,7 @@ def chosen(pod: dict[str, Any], labels: dict[str, str]) -> bool:
         assert wanted["operator"] == "In"
         return value in wanted["values"]
 
-    selected = pod.get("nodeSelector", {}).items() <= labels.items()
+    selected: bool = pod.get("nodeSelector", {}).items() <= labels.items()
     if "affinity" not in pod:
         return selected
     required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
