@@ -5,7 +5,10 @@
 # epilog_slurmctld.sh leaves a file for each job. Its figures are asked of the Prometheus that
 # /etc/wattledger/receipts-from names, once the last page of each node was scraped. While nodes are
 # missing it is tried again; after ten minutes the receipt is written without them, and names them.
-# A comment that somebody else has made (jobstats, a person) stays as it is.
+# A comment that somebody else has made (jobstats, a person) stays as it is. What else the API asks
+# for stands in that file below the address, an option and its value on each line:
+#   --token-file /etc/wattledger/prometheus-token
+# SlurmUser must be able to read what is named there.
 #
 # A job that has ended can be given an AdminComment in the accounting database only: sacctmgr(1),
 # "SPECIFICATIONS FOR JOB". scontrol refuses (22.05), and is tried where there is no database.
@@ -30,22 +33,26 @@ comment_of() { # job, as sacct calls it
 }
 
 # 0: done, or never to be done; 1: to be tried again
-settle() { # file age_s
-    { read -r called && read -r nodelist && read -r end; } <"$1" || return 0
+settle() { # file age_s option…
+    file_=$1 age_=$2
+    shift 2
+    { read -r called && read -r nodelist && read -r end; } <"$file_" || return 0
     [ "$end" = end ] || return 0
     case $called in '' | *[!0-9_]*) return 0 ;; esac
-    job=${1##*/}
+    job=${file_##*/}
     nodes=$(timeout 20 scontrol show hostnames "$nodelist" 2>/dev/null | tr '\n' ',')
     nodes=${nodes%,}
     [ -n "$nodes" ] || return 1
-    line=$(timeout 120 "$program" job "slurm/$job" --line --nodes "$nodes" --from "$from" \
+    line=$(timeout 120 "$program" job "slurm/$job" --line --nodes "$nodes" --from "$from" "$@" \
         2>/dev/null </dev/null | head -n 1)
     case $line in
         'wattledger: '*) ;;
         *) return 1 ;;
     esac
     case $line in
-        *'; missing: '* | *'; cut short: '* | *' so far: '*) [ "$2" -ge "$give_up_s" ] || return 1 ;;
+        *'; missing: '* | *'; cut short: '* | *'; in part: '* | *' so far: '*)
+            [ "$age_" -ge "$give_up_s" ] || return 1
+            ;;
     esac
     there=$(comment_of "$called")
     case $there in
@@ -61,7 +68,24 @@ settle() { # file age_s
 }
 
 from=
-[ ! -r "$from_file" ] || read -r from <"$from_file" || :
+set --
+if [ -r "$from_file" ]; then
+    {
+        read -r from || :
+        while read -r name value || [ -n "$name" ]; do
+            case $name in
+                --token-file | --basic-auth-file | --ca-file | --tenant | --match)
+                    set -- "$@" "$name" "$value"
+                    ;;
+                '' | '#'*) ;;
+                *)
+                    say "$from_file: $name is not an option that is taken from there"
+                    exit 1
+                    ;;
+            esac
+        done
+    } <"$from_file"
+fi
 if [ -z "$from" ]; then
     say "$from_file names no Prometheus: nothing can be asked"
     exit 1
@@ -78,7 +102,7 @@ for file in "$ended"/[0-9]*; do
     age_s=$((now_s - $(stat -c %Y "$file")))
     [ "$age_s" -ge "$wait_s" ] || continue
     [ $((done_ + left)) -lt "$at_once" ] || break
-    if settle "$file" "$age_s"; then
+    if settle "$file" "$age_s" "$@"; then
         rm -f "$file"
         done_=$((done_ + 1))
     elif [ "$age_s" -ge $((give_up_s * 2)) ]; then

@@ -13,12 +13,14 @@ SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(s
 BATCH = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "gpu01"}
 
 
-def run(script: str, env: dict[str, str], shell: str = "sh") -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, env: dict[str, str], shell: str = "sh", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     command = [shell, *(["sh"] if shell == "busybox" else []), str(SLURM / script)]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
     )
-    assert done.returncode == 0
+    assert done.returncode == code
     assert done.stdout == ""  # Slurm gives these hooks nowhere to write it to
     return done
 
@@ -106,7 +108,9 @@ def test_it_follows_no_link_and_takes_no_other_name(tmp_path: Path) -> None:
         assert note(tmp_path, ENDED | {"SLURM_JOB_ID": number}) == {}
 
 
-def comments(folder: Path, line: str, *, there: str = "", **env: str) -> tuple[str, list[str]]:
+def comments(
+    folder: Path, line: str, *, there: str = "", options: str = "", code: int = 0, **env: str
+) -> tuple[str, list[str]]:
     """Run the timer's script over what is noted; returns what it says and sacctmgr's words."""
     (folder / "bin").mkdir(exist_ok=True)
     stubs = {
@@ -118,7 +122,7 @@ def comments(folder: Path, line: str, *, there: str = "", **env: str) -> tuple[s
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "told").unlink(missing_ok=True)
-    (folder / "from").write_text("http://prometheus:9090\n")
+    (folder / "from").write_text(f"http://prometheus:9090\n{options}")
     done = run(
         "admin_comments.sh",
         {
@@ -128,6 +132,7 @@ def comments(folder: Path, line: str, *, there: str = "", **env: str) -> tuple[s
             **program(folder, f'echo "$@" >{folder}/asked; echo "{line}"'),
             **env,
         },
+        code=code,
     )
     told = folder / "told"
     return done.stderr, told.read_text().splitlines() if told.exists() else []
@@ -148,7 +153,22 @@ def test_a_whole_receipt_is_written_once(tmp_path: Path) -> None:
     assert comments(tmp_path, line) == ("", [])
 
 
-@pytest.mark.parametrize("tail", ["; missing: gpu02", "; cut short: gpu02"])
+def test_what_the_api_asks_for_stands_below_its_address(tmp_path: Path) -> None:
+    (tmp_path / "ended").mkdir()
+    note(tmp_path, ENDED)
+    line = "wattledger: slurm/4711 on 2 of 2 nodes: 1.250 kWh"
+    said, told = comments(tmp_path, line, options="--nodes gpu09\n", code=1)
+    assert "--nodes is not an option" in said and told == []
+    options = "# Mimir\n--tenant lab-1\n\n--ca-file /etc/ca of ours.pem\n--match cluster=a"
+    _, told = comments(tmp_path, line, options=options)
+    assert told[-1] == f"AdminComment={line}"
+    assert (tmp_path / "asked").read_text() == (
+        "job slurm/4711 --line --nodes gpu01,gpu02 --from http://prometheus:9090 "
+        "--tenant lab-1 --ca-file /etc/ca of ours.pem --match cluster=a\n"
+    )
+
+
+@pytest.mark.parametrize("tail", ["; missing: gpu02", "; cut short: gpu02", "; in part: no"])
 def test_one_that_is_not_whole_waits_and_is_written_in_the_end(tmp_path: Path, tail: str) -> None:
     (tmp_path / "ended").mkdir()
     note(tmp_path, ENDED)

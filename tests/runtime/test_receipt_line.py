@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattledger.job_reports.line import CUT_SHORT, MISSING, lacking_nodes, receipt_line
+from wattledger.job_reports.line import CUT_SHORT, IN_PART, MISSING, lacking_nodes, receipt_line
 
 TOTALS = {
     "energy_kwh": {"gpu": 1.0, "cpu": 0.25, "dram": 0.0, "other": 0.0, "total": 1.25},
@@ -41,6 +41,23 @@ def test_missing_nodes_are_named_and_counted() -> None:
     assert line.endswith(f"{MISSING}gpu03{CUT_SHORT}gpu02")
     many = [f"n{number}" for number in range(30)]
     assert receipt_line(answer([]), many).endswith("n18, n19 and 10 more")
+
+
+def test_an_answer_in_part_says_so() -> None:
+    nodes = [("gpu01:19400", "ended"), ("gpu02:19400", "silent")]
+    silent = "gpu02:19400: nothing was scraped from it since 2026-11-23T16:02:10Z"
+    absent = "gpu03: nothing of this job was scraped from it"
+    named = answer(nodes, missing=[silent, absent], warnings=[], partial=False)
+    line = receipt_line(named, ["gpu01", "gpu02", "gpu03"])
+    assert line.endswith(f"{MISSING}gpu03{CUT_SHORT}gpu02"), "said once"
+    partial = {**named, "warnings": ['store "a" did not answer'], "partial": True}
+    line = receipt_line(partial, ["gpu01", "gpu02", "gpu03"])
+    assert line.endswith(f"{CUT_SHORT}gpu02{IN_PART}the API answered in part")
+    blind = "gpu02:19400: it shows no ledger_info, so that a new ledger could not be told"
+    both = {**partial, "missing": [silent, absent, blind], "partial": False}
+    assert receipt_line(both, []).endswith(f"{IN_PART}{absent}, and 1 more"), "nobody named it"
+    assert receipt_line(both, ["gpu03"]).endswith(f"{IN_PART}{blind}")
+    assert IN_PART not in receipt_line(answer(nodes, missing=[], warnings=[], partial=False))
 
 
 def test_what_is_unknown_is_not_0() -> None:

@@ -14,7 +14,11 @@ MISSING = "; missing: "
 """What stands before the names of nodes without figures; deploy/slurm looks for it."""
 CUT_SHORT = "; cut short: "
 """What stands before those that fell silent before the job's end; likewise."""
+IN_PART = "; in part: "
+"""What stands before what else is not whole: what the API said to lack, or a ledger not told apart;
+likewise."""
 _NAMES_SHOWN = 20
+_REASON_CHARS = 120
 
 
 def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: str = "") -> str:
@@ -41,9 +45,14 @@ def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: 
     if expected:
         there = len(dict.fromkeys(expected)) - len(lacking)
         nodes = f" on {there} of {len(dict.fromkeys(expected))} nodes"
-    silent = [_host(row["node"]) for row in answer.get("nodes", ()) if row["state"] == "silent"]
+    silent = [row["node"] for row in answer.get("nodes", ()) if row["state"] == "silent"]
     line = f"{head}{nodes}{so_far}: {', '.join(told)}"
-    return printable(line + _named(MISSING, lacking) + _named(CUT_SHORT, silent))
+    return printable(
+        line
+        + _named(MISSING, lacking)
+        + _named(CUT_SHORT, [_host(node) for node in silent])
+        + _in_part(answer, (*lacking, *silent))
+    )
 
 
 def print_line(answer: Mapping[str, Any], nodes: str) -> None:
@@ -80,6 +89,20 @@ def _named(head: str, names: Sequence[str]) -> str:
         return ""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{head}{', '.join(names[:_NAMES_SHOWN])}{more}"
+
+
+def _in_part(answer: Mapping[str, Any], named: Sequence[str]) -> str:
+    """The first reason why figures over many nodes are not whole, beside nodes that are named."""
+    silent = tuple(f"{node}: nothing " for node in named)
+    reasons = [
+        *(["the API answered in part"] if answer.get("partial") else []),
+        *(text for text in answer.get("missing", ()) if not text.startswith(silent)),
+    ]
+    if not reasons:
+        return ""
+    first, more = reasons[0], len(reasons) - 1
+    shown = first if len(first) <= _REASON_CHARS else f"{first[:_REASON_CHARS]}…"
+    return f"{IN_PART}{shown}{f', and {more} more' if more else ''}"
 
 
 def _held(totals: Mapping[str, Any]) -> list[str]:
