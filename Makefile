@@ -45,14 +45,18 @@ bench: $(READY) ## the figures of the README, measured again
 dashboards: $(READY) ## deploy/grafana/dashboards, made of their code again
 	$(BIN)/python deploy/grafana/build.py
 
+# PROMETHEUS=http://localhost:9090 draws what that one knows into build/pictures, MINUTES=60 up to now.
 pictures: $(READY) ## the dashboards' pictures, drawn again; needs prometheus, chromium, nodejs and npm
-	cd tests && ../$(BIN)/python -m e2e.grafana_pictures
+	cd tests && ../$(BIN)/python -m e2e.grafana_pictures \
+	    $(if $(PROMETHEUS),--prometheus $(PROMETHEUS) --minutes $(or $(MINUTES),60) --out ../build/pictures)
 
 fix: $(READY) ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # Without the .venv of the checkout: only python3, python3-venv and the package registry.
+# Before the export, which defines what is not: empty.
+EXTRAS ?= otlp
 export DESTDIR PREFIX SYSCONFDIR EXTRAS OUT
 SYSTEM_PYTHON ?= /usr/bin/python3
 

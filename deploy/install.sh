@@ -60,6 +60,8 @@ rm -rf "$DESTDIR$lib/bin" "$DESTDIR$lib/lib" "$DESTDIR$share"
 mkdir -p "$DESTDIR$lib" "$DESTDIR$share"
 cp -R "$venv/." "$DESTDIR$lib"
 cp -R deploy/slurm "$DESTDIR$share/slurm"
+# The checkout's modes are those of its owner's umask, which may keep everybody else out.
+chmod -R u=rwX,go=rX "$DESTDIR$share/slurm"
 ln -sfn ../lib/wattledger/bin/wattledger "$DESTDIR$PREFIX/bin/wattledger"
 put() {
     mkdir -p "$(dirname "$2")"

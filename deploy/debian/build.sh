@@ -31,12 +31,15 @@ for script in postinst prerm postrm; do
 done
 (cd "$tree" && find etc -type f | sort | sed 's|^|/|') >"$tree/DEBIAN/conffiles"
 (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+# Counted as dpkg-gencontrol does: what a directory itself takes is the file system's affair.
+installed_kib=$(find "$tree" -path "$tree/DEBIAN" -prune -o -printf '%y %s\n' |
+    awk '{ kib += $1 == "f" ? int(($2 + 1023) / 1024) : 1 } END { print kib }')
 cat >"$tree/DEBIAN/control" <<EOF
 Package: wattledger
 Version: $version
 Architecture: $architecture
 Maintainer: ${DEBFULLNAME:-wattledger} <${DEBEMAIL:-wattledger@localhost}>
-Installed-Size: $(du -sk --apparent-size --exclude=DEBIAN "$tree" | cut -f1)
+Installed-Size: $installed_kib
 Depends: $interpreter, libc6 (>= $libc), init-system-helpers, systemd (>= 247)
 Recommends: ca-certificates
 Section: admin
@@ -47,7 +50,8 @@ Description: energy, carbon and water books of GPU nodes
  the site's water factors, and keeps books that balance and survive. It exports
  them to Prometheus and prints receipts for people.
 EOF
-chmod 644 "$tree/DEBIAN/control" "$tree/DEBIAN/conffiles" "$tree/DEBIAN/md5sums"
+# Whatever the checkout's umask was, everybody reads what is installed.
+chmod -R u=rwX,go=rX,a-s "$tree"
 mkdir -p "$OUT"
 package=$OUT/wattledger_${version}_$architecture.deb
 # zstd: whatever has our Python has a dpkg that reads it, and xz takes ten times as long. One thread:

@@ -38,6 +38,11 @@ class Node:
         self.socket = home / "s"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.socket))
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "WATTLEDGER_SOCKET": str(self.socket),
+            "WATTLEDGER_RELEASE_FLAG": str(self.flag),
+        }
 
     body = "exit 0"
 
@@ -49,11 +54,7 @@ class Node:
             capture_output=True,
             text=True,
             timeout=60,
-            env={
-                "PATH": os.environ["PATH"],
-                "WATTLEDGER_SOCKET": str(self.socket),
-                "WATTLEDGER_RELEASE_FLAG": str(self.flag),
-            },
+            env=self.environment,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
@@ -127,10 +128,72 @@ def test_why_it_could_not_is_said(node: Node) -> None:
     assert ("has not returned" in told) is isinstance(node, RefusingNode)
 
 
-def test_without_a_daemon_nothing_is_asked(node: Node) -> None:
-    node.socket.unlink()
-    assert "no daemon runs" in node.run("begin")
-    assert node.asked() == []
+class BootedNode(Node):
+    """A node that systemd has booted, and on which nothing names the socket.
+
+    Attributes:
+        state: the service's, as `systemctl is-active` tells it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.settings, self._told = home / "wattledger.toml", home / "told"
+        text = self.hook.read_text()
+        for theirs, ours in (
+            ("/run/systemd/system", str(home)),
+            ("/run/wattledger/wattledger.sock", str(self.socket)),
+            ("/etc/wattledger/wattledger.toml", str(self.settings)),
+            ("PATH=/usr/sbin:", f"PATH={home}:/usr/sbin:"),
+        ):
+            assert text.count(theirs) == 1, theirs
+            text = text.replace(theirs, ours)
+        self.hook.write_text(text)
+        systemctl = home / "systemctl"
+        systemctl.write_text(f'#!/bin/sh\necho "$*" >>{home}/called\ncat {self._told}\nexit 3\n')
+        systemctl.chmod(0o755)
+        self.environment = {"PATH": os.environ["PATH"], "WATTLEDGER_RELEASE_FLAG": str(self.flag)}
+        self.be("active")
+
+    def be(self, state: str) -> None:
+        self._told.write_text(f"{state}\n")
+
+
+@pytest.fixture
+def booted() -> Iterator[BootedNode]:
+    with tempfile.TemporaryDirectory(prefix="wl") as folder:
+        made = BootedNode(Path(folder))
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("state", ["active", "reloading", "activating", ""])
+def test_a_service_that_runs_is_asked(booted: BootedNode, state: str) -> None:
+    """Nothing is known of it where systemctl does not answer: then it is asked, too."""
+    booted.be(state)
+    booted.run("begin")
+    assert booted.asked() == ["release --for 15m"]
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "deactivating"])
+def test_where_the_service_does_not_run_nobody_waits_for_it(booted: BootedNode, state: str) -> None:
+    """systemd holds the socket already; the daemon starts after the very unit that asks."""
+    booted.be(state)
+    for words in (["begin"], ["end"]):
+        assert "wattledger.service does not run" in booted.run(*words)
+    assert booted.asked() == []
+
+
+def test_a_daemon_with_another_socket_is_found_by_its_settings(booted: BootedNode) -> None:
+    booted.socket.unlink()
+    booted.settings.touch()
+    booted.run("end")
+    assert booted.asked() == [f"release --end --config {booted.settings}"]
+
+
+def test_without_a_daemon_the_command_says_so(booted: BootedNode) -> None:
+    booted.socket.unlink()
+    booted.run("begin")
+    assert booted.asked() == ["release --for 15m"]
 
 
 def test_what_it_does_not_know_is_no_failure(node: Node) -> None:

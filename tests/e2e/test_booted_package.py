@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from e2e.booted import UNIT, Machine, copied
+from e2e.booted import REPOSITORY, UNIT, Machine, copied
 from e2e.packages import EARLIER, build, build_stand_in, copy_checkout
 from e2e.page import Page
 from sysfs import RaplTree
@@ -114,6 +115,26 @@ def take_away(machine: Machine, name: str) -> None:
 
 def moved(page: Page) -> bool:
     return all(page.sum("energy_joules_total", kind=kind) > 0 for kind in ("cpu", "gpu"))
+
+
+def test_otlp_is_in_unless_told_otherwise(need: Callable[..., None]) -> None:
+    """What `make install` and `make deb` hand to deploy/install.sh."""
+    need("make")
+
+    def handed(*given: str) -> str:
+        return subprocess.run(
+            ["make", "--silent", "--eval", 'shown:;@echo "$$EXTRAS"', "shown", *given],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+
+    assert handed() == "otlp\n"
+    assert handed("EXTRAS=otlp,parquet") == "otlp,parquet\n"
+    assert handed("EXTRAS=") == "\n"
 
 
 def test_installed_it_is_enabled_and_runs_with_the_settings_it_brings(machine: Machine) -> None:
