@@ -8,7 +8,7 @@ import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,15 +21,19 @@ from exporting import ListOutbox, ToolsFake, ended_run
 from otlp_receiver import LOGS, METRICS, OK, Got, Receiver, Said, partial_logs, partial_metrics
 from snapshots import EPOCH_NS, JOB_LABELS, NOW_NS, snapshot, with_jobs
 from wattledger.errors import ExportFailed
+from wattledger.exporting import HANG_NS
 from wattledger.model.exporting import EndedRun
 from wattledger.setting import DurationNs, FilePath, Url
 from wattledger.units import NS_PER_S
 from wattledger_exporters.metrics import CATALOGUE
 from wattledger_exporters.otlp import PLUGIN, OtlpPlugin, records
+from wattledger_exporters.otlp.answers import Late, Session
 from wattledger_exporters.otlp.exporter import OtlpExporter
 from wattledger_exporters.otlp.points import otel_name, otel_unit
 from wattledger_exporters.otlp.settings import OtlpSettings
 from wattledger_exporters.prometheus import Renderer
+
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
@@ -179,6 +183,35 @@ def test_a_long_backlog_leaves_in_batches(receiver: Receiver) -> None:
     assert outbox.most_asked <= 100, "no more than a batch is ever in memory"
 
 
+@pytest.mark.parametrize(
+    ("answer_s", "turns"),
+    [
+        (1, [[METRICS, *[LOGS] * 5], [LOGS, LOGS]]),
+        (9, [[METRICS, LOGS, LOGS], [LOGS, LOGS, LOGS], [METRICS, LOGS, LOGS]]),
+        # Every push of metrics is due again when it is over, and holds up no run all the same.
+        (30, [[METRICS], [LOGS], [METRICS], [LOGS], [METRICS], [LOGS]]),
+    ],
+)
+def test_no_turn_takes_so_long_that_it_looks_hung(
+    receiver: Receiver, answer_s: int, turns: list[list[str]]
+) -> None:
+    runs = [ended_run(n) for n in range(650)]
+    exporter, outbox, tools = made(receiver, runs, metrics=True, interval=DurationNs(30 * NS_PER_S))
+
+    def slow(_: Got) -> Said:
+        tools.clock.advance(answer_s)
+        return OK
+
+    receiver.behave = slow
+    for turn in turns:
+        before = len(receiver.got)
+        begun_ns = tools.clock.now().monotonic_ns
+        paused_s = exporter.export(snapshot())
+        assert [got.path for got in receiver.got[before:]] == turn
+        assert tools.clock.now().monotonic_ns - begun_ns <= HANG_NS - 10 * NS_PER_S
+        assert paused_s == 0.01 or not outbox.runs
+
+
 # ── what receivers answer ───────────────────────────────────────────────────────────────────────
 
 
@@ -194,6 +227,14 @@ def test_a_long_backlog_leaves_in_batches(receiver: Receiver) -> None:
         (Said(500), "http_500", None),
         (Said(302, headers={"location": "http://192.0.2.1/"}), "http_302", None),
         (Said(200, b"<html>hello</html>", {"content-type": "text/html"}), "no_receiver", None),
+        (Said(200, b"OK", {"content-type": "text/plain"}), "no_receiver", None),
+        (Said(200, b"hi", {"content-type": "text/plain"}), "no_receiver", None),  # decodes, too
+        (Said(200, b"OK", {}), "no_receiver", None),
+        (Said(200, b"\0" * 100), "no_receiver", None),
+        (Said(200, b'{"status": "ok"}', JSON), "no_receiver", None),
+        (Said(200, b'["partialSuccess"]', JSON), "no_receiver", None),
+        (Said(200, b'{"partialSuccess": 3}', JSON), "no_receiver", None),
+        (Said(200, b'{"partialSuccess":', JSON), "no_receiver", None),
         (None, "unreachable", None),
         (Said(200, drip_s=0.05), "timeout", None),
     ],
@@ -222,8 +263,27 @@ def test_a_receiver_that_is_down_is_unreachable() -> None:
     assert caught.value.reason == "unreachable" and not outbox.done
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(200, headers={}),
+        Said(204),
+        Said(200, headers={"content-type": "text/plain"}),
+        Said(200, partial_logs(0, "slow down").body, {}),
+        Said(200, b"{}", JSON),
+        Said(200, b'{"partialSuccess": null}', JSON),
+        Said(200, b'{"partialSuccess": {"errorMessage": "slow", "new": 1}, "more": 2}', JSON),
+    ],
+)
+def test_what_says_that_all_was_taken(said: Said) -> None:
+    with Receiver(lambda _: said) as receiver:
+        exporter, outbox, _ = made(receiver, [ended_run(1)])
+        drained(exporter)
+        assert len(outbox.done) == len(receiver.got) == 1
+
+
 def test_an_answer_without_end_is_not_read_to_its_end() -> None:
-    with Receiver(lambda _: Said(200, b"\0" * 5_000_000)) as receiver:
+    with Receiver(lambda _: Said(200, b"\n\0" * 2_500_000)) as receiver:
         exporter, outbox, _ = made(receiver, [ended_run(1)])
         drained(exporter)
         assert outbox.done
@@ -260,10 +320,19 @@ def test_a_refusal_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixtur
     assert len(said) == 2 and "refuses the record of slurm/0" in said[0] and "again" in said[1]
 
 
-def test_what_a_partial_success_rejects_is_found_and_kept_apart() -> None:
+def in_json(rejected: int) -> Said:
+    """Whole numbers of 64 bits are strings there."""
+    body = f'{{"partialSuccess": {{"rejectedLogRecords": "{rejected}", "errorMessage": "no"}}}}'
+    return Said(200, body.encode(), {"content-type": "application/json; charset=utf-8"})
+
+
+@pytest.mark.parametrize("partial", [partial_logs, in_json])
+def test_what_a_partial_success_rejects_is_found_and_kept_apart(
+    partial: Callable[[int], Said],
+) -> None:
     def behave(got: Got) -> Said:
         bad = sum(record["wattledger.job_id"] == "5" for record in got.records)
-        return partial_logs(bad) if bad else OK
+        return partial(bad) if bad else OK
 
     with Receiver(behave) as receiver:
         exporter, outbox, _ = made(receiver, [ended_run(n) for n in range(9)])
@@ -277,6 +346,8 @@ def test_what_a_partial_success_rejects_is_found_and_kept_apart() -> None:
     [
         (Said(400), "refused"),
         (partial_metrics(3), "refused"),
+        (Said(200, b'{"partialSuccess": {"rejectedDataPoints": "3"}}', JSON), "refused"),
+        (Said(200, b"OK", {"content-type": "text/plain"}), "no_receiver"),
         (Said(404), "http_404"),
         (Said(429), "busy"),
     ],
@@ -376,6 +447,27 @@ def test_a_receiver_that_asks_for_a_certificate_gets_it(
         assert outbox.done
 
 
+def test_a_push_ends_in_time_whatever_the_sdk_asks_for() -> None:
+    """It works its timeouts out by the wall clock, which may be set back by hours."""
+    with Receiver(lambda _: Said(200, drip_s=0.001)) as receiver, Session() as session:
+        session.begin(0.3)
+        for _ in range(2):
+            with pytest.raises(Late):
+                session.post(receiver.url + LOGS, data=b"", timeout=4000.0)
+            assert session.answer.timed_out
+        assert len(receiver.got) == 1, "the second try is none: the time is over"
+
+
+def test_what_a_try_was_told_outlasts_one_that_came_too_late() -> None:
+    with Receiver(lambda _: Said(503)) as receiver, Session() as session:
+        session.begin(2)
+        session.post(receiver.url + LOGS, data=b"")
+        receiver.behave = lambda _: Said(200, drip_s=0.05)
+        with pytest.raises(Late):
+            session.post(receiver.url + LOGS, data=b"")
+        assert (session.answer.status, session.answer.timed_out) == (503, False)
+
+
 @pytest.mark.parametrize("way", ["tls", "proxy"])
 def test_an_answer_that_drips_ends_in_time_on_every_way(
     authority: tuple[trustme.CA, FilePath], way: str
@@ -470,6 +562,7 @@ def test_a_bad_headers_file_sends_nothing_and_shows_nothing(
         ({"endpoint": "http://collector:4318"}, "endpoint"),
         ({"endpoint": "http://127.0.0.1.example.org"}, "endpoint"),
         ({"endpoint": "https://x", "timeout": 1}, "timeout"),
+        ({"endpoint": "https://x", "timeout": 31 * NS_PER_S}, "timeout"),
         ({"endpoint": "https://x", "interval": 1}, "interval"),
         ({"endpoint": "https://x", "metrics": False, "runs": False}, "metrics"),
         ({"endpoint": "https://x", "ca_file": "/nonexistent"}, "ca_file"),

@@ -45,6 +45,10 @@ class Answer:
     timed_out: bool = False
 
 
+class Late(Exception):
+    """The time of a push is over. Not of `requests`: the SDK would try those again."""
+
+
 class _Open:
     """The connections that are open, so that a deadline can end what waits for them."""
 
@@ -98,7 +102,10 @@ def _adapter(opened: _Open) -> HTTPAdapter:
 
 
 class Session(requests.Session):
-    """A session whose requests end in time, the last byte of the answer included.
+    """A session whose pushes end in time, the last byte of the answer included.
+
+    A push is what the SDK makes of one call: a request, and some more where it tries again. It
+    works out their timeouts by the wall clock, which may be set; here the monotonic one counts.
 
     Attributes:
         answer: to the last request.
@@ -109,6 +116,7 @@ class Session(requests.Session):
         super().__init__()
         self.trust_env = False
         self.answer = Answer()
+        self._deadline_s = 0.0
         self._opened = _Open()
         adapter = _adapter(self._opened)
         self.mount("http://", adapter)
@@ -116,20 +124,28 @@ class Session(requests.Session):
         if proxy:
             self.proxies = {"http": proxy, "https": proxy}
 
-    def forget(self) -> None:
-        """A request that is never sent must not be taken for answered."""
+    def begin(self, timeout_s: float) -> None:
+        """A push begins: what it asks for is answered within so long, or never.
+
+        The answer is forgotten: a request that is never sent must not be taken for answered.
+        """
         self.answer = Answer()
+        self._deadline_s = time.monotonic() + timeout_s
 
     def request(self, *args: Any, **more: Any) -> requests.Response:
-        """One request; its answer is read here, as far as it is of use."""
-        more["stream"] = True
-        more["allow_redirects"] = False
-        given_s = more.get("timeout")
-        timeout_s = float(given_s) if isinstance(given_s, int | float) else 10.0
-        more["timeout"] = timeout_s
-        self.answer = Answer()
+        """One request; its answer is read here, as far as it is of use.
+
+        Raises:
+            Late: the time is over; the answer is that to the try before, where there was one.
+            requests.RequestException: it could not be sent.
+        """
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise Late
+        more |= {"stream": True, "allow_redirects": False, "timeout": left_s}
+        before, self.answer = self.answer, Answer()
         self._opened.was_cut = False
-        deadline = threading.Timer(timeout_s, self._opened.cut)
+        deadline = threading.Timer(left_s, self._opened.cut)
         deadline.daemon = True
         deadline.start()
         try:
@@ -142,8 +158,9 @@ class Session(requests.Session):
             late = self._opened.was_cut or isinstance(error, requests.Timeout)
             self.answer = Answer(problem=str(error) or repr(error), timed_out=late)
             if late:
-                # Not tried again at once: the deadline is over.
-                raise requests.Timeout("the answer was not complete in time") from error
+                if before.status or before.problem:  # what a try before was told says more
+                    self.answer = before
+                raise Late from error
             raise
         finally:
             deadline.cancel()

@@ -3,16 +3,19 @@
 Metrics are cumulative: a push that fails loses resolution and no energy. Ended runs wait in the
 ledger until they are acknowledged, and are sent in batches. Where a receiver refuses a batch (400,
 413, or a partial success), halves of it are sent, until the record that it refuses stands alone:
-that one is kept in the ledger, counted, and tried again in a day, and the rest goes on.
+that one is kept in the ledger, counted, and tried again in a day, and the rest goes on. Only an
+answer of OTLP's own is an acknowledgement: a page, or the words of some other service, is none.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from collections.abc import Sequence
+from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -30,7 +33,7 @@ from wattledger.errors import ExportFailed
 from wattledger.model import Snapshot
 from wattledger.model.exporting import EndedRun
 from wattledger.ports import ExporterTools
-from wattledger.units import seconds
+from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.otlp import records
 from wattledger_exporters.otlp.answers import Answer, Session
 from wattledger_exporters.otlp.headers import read_headers
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 BATCHES_PER_TURN = 5
+LONG_NS = 20 * NS_PER_S  # with one more request of MOST_TIMEOUT_NS a turn does not look hung
 LAST_PUSH_S = 0.2  # each of two, at the end
 SERVICE = "wattledger"
 REFUSES_CONTENT = frozenset({400, 413, 422})
@@ -71,6 +75,7 @@ class OtlpExporter:
         self._batch = BATCH
         self._refusing = False
         self._metrics_due_ns = 0
+        self._runs_next = False
 
     # ── turns ───────────────────────────────────────────────────────────────────────────────────
 
@@ -80,16 +85,23 @@ class OtlpExporter:
         Raises:
             ExportFailed: the receiver did not take all of it; the rest is pushed again.
         """
+        self._resource = self._resource or self._resource_of(snapshot)
+        begun_ns = self._tools.clock.now().monotonic_ns
         failure: ExportFailed | None = None
+        runs_only, self._runs_next = self._runs_next, False
+        if not runs_only:
+            try:
+                self._push_metrics(snapshot)
+            except ExportFailed as error:
+                if error.reason in UNHEARD:
+                    raise  # whoever does not answer is not asked twice
+                failure = error
         more = False
-        try:
-            self._push_metrics(snapshot)
-        except ExportFailed as error:
-            if error.reason in UNHEARD:
-                raise  # whoever does not answer is not asked twice
-            failure = error
         if self._settings.runs:
-            more = self._push_runs(snapshot)
+            # Metrics that take so long that they are due again at once must not hold up the runs.
+            more = self._runs_next = self._is_long(begun_ns)
+            if not more:
+                more = self._push_runs(snapshot, begun_ns)
         if failure is not None:
             raise failure
         return 0.01 if more else 0.0
@@ -113,7 +125,6 @@ class OtlpExporter:
 
     def _push_metrics(self, snapshot: Snapshot) -> None:
         now_ns = self._tools.clock.now().monotonic_ns
-        self._resource = self._resource or self._resource_of(snapshot)
         if not self._settings.metrics or now_ns < self._metrics_due_ns:
             return
         self._send_metrics(snapshot)
@@ -136,11 +147,10 @@ class OtlpExporter:
             client_key_file=self._settings.client_key_file or None,
             session=self._session,
         )
-        self._session.forget()
+        self._session.begin(self._timeout_s)
         exporter.export(MetricsData([resource]), self._timeout_s * 1000)
         try:
-            body = self._taken("/v1/metrics")
-            answer = ExportMetricsServiceResponse.FromString(body).partial_success
+            answer = self._taken("/v1/metrics", ExportMetricsServiceResponse()).partial_success
             if answer.rejected_data_points:
                 raise _Refused(f"{answer.rejected_data_points} data points: {answer.error_message}")
         except _Refused as error:
@@ -150,9 +160,17 @@ class OtlpExporter:
 
     # ── ended runs ──────────────────────────────────────────────────────────────────────────────
 
-    def _push_runs(self, snapshot: Snapshot) -> bool:
+    def _push_runs(self, snapshot: Snapshot, begun_ns: int) -> bool:
         """Push ended runs, some batches at most. Returns whether more may be waiting."""
-        return all(self._push_batch(snapshot) for _ in range(BATCHES_PER_TURN))
+        for _ in range(BATCHES_PER_TURN):
+            if not self._push_batch(snapshot):
+                return False
+            if self._is_long(begun_ns):
+                break
+        return True
+
+    def _is_long(self, begun_ns: int) -> bool:
+        return self._tools.clock.now().monotonic_ns - begun_ns >= LONG_NS
 
     def _push_batch(self, snapshot: Snapshot) -> bool:
         """Push one batch. Returns whether another one may be waiting."""
@@ -204,7 +222,7 @@ class OtlpExporter:
             client_key_file=self._settings.client_key_file or None,
             session=self._session,
         )
-        self._session.forget()
+        self._session.begin(self._timeout_s)
         exporter.export(
             [
                 ReadableLogRecord(
@@ -223,7 +241,7 @@ class OtlpExporter:
                 for run in runs
             ]
         )
-        answer = ExportLogsServiceResponse.FromString(self._taken("/v1/logs")).partial_success
+        answer = self._taken("/v1/logs", ExportLogsServiceResponse()).partial_success
         if answer.rejected_log_records:
             raise _Refused(f"{answer.rejected_log_records} records: {answer.error_message}")
 
@@ -233,8 +251,8 @@ class OtlpExporter:
         file = self._settings.headers_file
         return read_headers(file) if file else {}
 
-    def _taken(self, path: str) -> bytes:
-        """The body of the answer to a request that was taken, a message of OTLP's.
+    def _taken(self, path: str, message: Message) -> Any:
+        """What is said of a request that was taken: the message, filled in.
 
         Raises:
             _Refused: it will never be taken.
@@ -242,7 +260,13 @@ class OtlpExporter:
         """
         answer, where = self._session.answer, f"{self._base}{path}"
         if 200 <= answer.status < 300:
-            return _message(answer, where)
+            if _is_read(answer, message):
+                return message
+            raise ExportFailed(
+                "no_receiver",
+                f"{where} answers HTTP {answer.status} with what no receiver says",
+                "endpoint must be that of an OTLP receiver over HTTP",
+            )
         if not answer.status and not answer.problem:
             raise _Refused("it could not be written as a message")
         if not answer.status:
@@ -281,20 +305,31 @@ class OtlpExporter:
         )
 
 
-def _message(answer: Answer, where: str) -> bytes:
-    """The body, where it is a message of OTLP's; empty where the receiver says nothing of use.
+def _is_read(answer: Answer, message: Message) -> bool:
+    """Reads an answer into a message of OTLP's; False: it is none, and whoever gave it no receiver.
 
-    Raises:
-        ExportFailed: a page for people: whoever answers is no receiver, and has taken nothing.
+    An empty one is whole: nothing was rejected. Receivers exist that answer in JSON.
     """
-    if answer.media_type in ("text/html", "application/xhtml+xml"):
-        raise ExportFailed(
-            "no_receiver",
-            f"{where} answers with a page for people",
-            "endpoint must be that of an OTLP receiver over HTTP",
-        )
+    kind = answer.media_type
+    if kind in ("text/html", "application/xhtml+xml") or (kind.startswith("text/") and answer.body):
+        return False  # for people; a few letters may well be a message that says nothing
+    if kind == "application/json" and answer.body:
+        return _is_json_read(answer.body, message)
     try:
-        ExportLogsServiceResponse.FromString(answer.body)
+        message.ParseFromString(answer.body)
     except DecodeError:
-        return b""
-    return answer.body
+        return False
+    return True
+
+
+def _is_json_read(body: bytes, message: Message) -> bool:
+    from google.protobuf import json_format  # type: ignore[import-untyped]
+
+    try:
+        told = json.loads(body)
+        if not isinstance(told, dict) or (told and "partialSuccess" not in told):
+            return False
+        json_format.ParseDict(told, message, ignore_unknown_fields=True)
+    except (ValueError, RecursionError, json_format.ParseError):
+        return False
+    return True

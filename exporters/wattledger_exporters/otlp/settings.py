@@ -14,6 +14,7 @@ from wattledger.setting import DurationNs, FilePath, Url, s_ns, setting
 from wattledger.units import NS_PER_S
 
 NEEDS = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+MOST_TIMEOUT_NS = 30 * NS_PER_S
 INSTALL = "pip install 'wattledger[otlp]'"
 
 
@@ -38,7 +39,7 @@ class OtlpSettings:
         "has acknowledged it, over restarts and outages of any length.",
     )
     timeout: DurationNs = setting(
-        s_ns(10), "How long a request may take, its tries again included: from 0.1s to 1m."
+        s_ns(10), "How long a request may take, its tries again included: from 0.1s to 30s."
     )
     compression: Literal["gzip", "none"] = setting("gzip", "How requests are packed.")
     headers_file: FilePath = setting(
@@ -88,8 +89,8 @@ def settings_faults(
         found.append(("endpoint", "is plain http to another machine; write https, or a loopback"))
     if not NS_PER_S <= settings.interval <= 3600 * NS_PER_S:
         found.append(("interval", 'is not from "1s" to "1h"'))
-    if not NS_PER_S // 10 <= settings.timeout <= 60 * NS_PER_S:
-        found.append(("timeout", 'is not from "100ms" to "1m"'))
+    if not NS_PER_S // 10 <= settings.timeout <= MOST_TIMEOUT_NS:
+        found.append(("timeout", 'is not from "100ms" to "30s"'))
     if not settings.metrics and not settings.runs:
         found.append(
             ("metrics", "is off, as runs is: nothing would be pushed; leave the table out")
