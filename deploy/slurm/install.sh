@@ -7,11 +7,11 @@
 #   deploy/slurm/install.sh --uninstall      takes away what it has installed
 #
 #   --destdir DIR       below this directory, for packages; $DESTDIR does the same
-#   --slurm-conf FILE   else $SLURM_CONF, else where Slurm looks for it
+#   --slurm-conf FILE   else $SLURM_CONF, else where Slurm looks for it; /dev/null: Slurm is gone
 #
 # slurm.conf is read and never written: the lines that are missing are printed, as they have to be.
-# It ends with 0; with 3 when --check finds lines missing, or --uninstall finds them still there; and
-# with 1 or 2 when it could not do its work.
+# It ends with 0; with 3 when --check finds lines missing, or --uninstall finds what still needs the
+# files; and with 1 or 2 when it could not do its work.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -74,14 +74,21 @@ put() { # source target mode
         return
     fi
     mkdir -p "$(dirname "$to")"
-    # In one step: Slurm may be about to run the old one.
-    cp "$here/$1" "$to.new.$$"
-    chmod "$3" "$to.new.$$"
-    mv -f "$to.new.$$" "$to"
+    # In one step, since Slurm may be about to run the old one; and by a name that `prolog.d/*` does
+    # not match, or Slurm runs that, too, and drains the node once it is gone.
+    new=$(unfinished "$to")
+    cp "$here/$1" "$new"
+    chmod "$3" "$new"
+    mv -f "$new" "$to"
     echo "installed  $to"
 }
 
+unfinished() { # file: what it is called while it is written
+    echo "$(dirname "$1")/.$(basename "$1").new"
+}
+
 take_away() { # source target mode
+    rm -f "$(unfinished "$destdir$2")"
     [ -e "$destdir$2" ] || [ -L "$destdir$2" ] || return 0
     rm -f "$destdir$2"
     echo "removed    $destdir$2"
@@ -96,32 +103,43 @@ take_away() { # source target mode
 # ── what slurm.conf says ────────────────────────────────────────────────────────────────────────
 
 find_conf() {
-    for candidate in "$conf" "${SLURM_CONF:-}" "$destdir/etc/slurm/slurm.conf" \
-        "$destdir/etc/slurm-llnl/slurm.conf" "$destdir/run/slurm/conf/slurm.conf" \
-        "$destdir/var/spool/slurmd/conf-cache/slurm.conf"; do
-        [ -n "$candidate" ] && [ -r "$candidate" ] && echo "$candidate" && return
+    for named in "$conf" "${SLURM_CONF:-}"; do
+        [ -n "$named" ] || continue
+        [ -r "$named" ] || fail "$named cannot be read" 2
+        echo "$named"
+        return
     done
-    [ -z "$conf" ] || fail "$conf cannot be read" 2
+    for candidate in etc/slurm etc/slurm-llnl run/slurm/conf var/spool/slurmd/conf-cache; do
+        candidate=$destdir/$candidate/slurm.conf
+        [ -r "$candidate" ] && echo "$candidate" && return
+    done
+    :
 }
 
-# Comments go, lines that end in a backslash go on, included files stand where they are named.
-# https://slurm.schedmd.com/slurm.conf.html: keywords have no case, the later line holds.
+# Comments go, lines that end in a backslash go on, included files stand where they are named, there
+# is no space around "=". https://slurm.schedmd.com/slurm.conf.html, "INCLUDE MODIFIERS".
 flattened() { # file depth
     [ "$2" -lt 8 ] || fail "files include each other without end: $1"
-    [ -r "$1" ] || return 0
-    sed -e :a -e '/\\$/N; s/\\\n//; ta' "$1" | sed 's/#.*//' | while read -r line; do
-        case $line in
-            [Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:space:]]*)
-                name=$(echo "${line#???????}" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
-                case $name in /*) ;; *) name=$(dirname "$1")/$name ;; esac
-                flattened "$name" $(($2 + 1))
-                ;;
-            *) printf '%s\n' "$line" ;;
-        esac
-    done
+    [ -r "$1" ] || fail "$1 is included and cannot be read" 2
+    sed -e :a -e '/\\$/N; s/\\\n//; ta' "$1" | sed 's/#.*//; s/[[:space:]]*=[[:space:]]*/=/g' |
+        while read -r line; do
+            case $line in
+                [Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:space:]]*)
+                    name=$(echo "${line#???????}" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
+                    case $name in *%c*) name=${name%%%c*}$(cluster)${name#*%c} ;; esac
+                    case $name in /*) name=$destdir$name ;; *) name=$(dirname "$conf")/$name ;; esac
+                    flattened "$name" $(($2 + 1)) || exit
+                    ;;
+                *) printf '%s\n' "$line" ;;
+            esac
+        done
 }
 
-value_of() { # keyword
+cluster() {
+    sed -n 's/^[[:space:]]*ClusterName[[:space:]]*=[[:space:]]*\([^[:space:]#]*\).*/\1/Ip' "$conf"
+}
+
+values_of() { # keyword: a line for each time that it is set; keywords have no case
     printf '%s\n' "$flat" | awk -v want="$1" '
         BEGIN { want = tolower(want) }
         tolower($0) ~ /^[[:space:]]*(node|partition|down|frontend|nodeset)[a-z]*=/ { next }
@@ -131,10 +149,37 @@ value_of() { # keyword
                 if (at && tolower(substr($i, 1, at - 1)) == want) {
                     found = substr($i, at + 1)
                     gsub(/"/, "", found)
+                    print found
                 }
             }
-        }
-        END { print found }'
+        }'
+}
+
+value_of() { # keyword
+    values_of "$1" | tail -n 1
+}
+
+# Several lines of Prolog=, Epilog= and the controller's two are all run since Slurm 24.05; before,
+# and of other keywords, the last one holds. Where no Slurm tells its release, it is a new one.
+hooks_of() { # keyword
+    release=$({ scontrol --version || slurmd -V; } 2>/dev/null |
+        sed -n 's/.* \([0-9][0-9]*\)\.\([0-9][0-9]*\).*/\1\2/p')
+    if [ "${release:-2405}" -ge 2405 ]; then values_of "$1"; else value_of "$1"; fi
+}
+
+# A Prolog= is one pattern as of glob(7), or one file; a relative one is of slurm.conf's directory.
+as_path() { # value
+    case $1 in /*) path=$1 ;; *) path=$(dirname "${conf#"$destdir"}")/$1 ;; esac
+    printf '%s\n' "$path" | tr -s /
+}
+
+matches() { # file pattern
+    # In a `case`, "*" is slashes, too; with as many of them on both sides it is none.
+    [ "$(printf %s "$1" | tr -cd /)" = "$(printf %s "$2" | tr -cd /)" ] || return 1
+    # A pattern is what is wanted here.
+    # shellcheck disable=SC2254
+    case $1 in $2) return 0 ;; esac
+    return 1
 }
 
 missing=
@@ -143,26 +188,30 @@ want() { # line to be there
 "
 }
 
-# Whether a Prolog= runs a file: by its name, by a pattern that matches it, or from a script of the
-# site's that names it.
-runs() { # value target
-    for part in $(set -f; IFS=' ,'; printf '%s\n' $1); do
-        # A pattern is what is wanted here.
-        # shellcheck disable=SC2254
-        case $2 in $part) return 0 ;; esac
-        [ -f "$destdir$part" ] && grep -v '^[[:space:]]*#' "$destdir$part" 2>/dev/null |
-            grep -q -F -- "$2" && return 0
-    done
-    return 1
+# Whether one of the lines runs a file: by its name, by a pattern that matches it, or from a script
+# of the site's that names it.
+runs() { # values target
+    printf '%s\n' "$1" | (
+        while read -r value; do
+            path=$(as_path "$value")
+            ! matches "$2" "$path" || exit 0
+            [ -f "$destdir$path" ] || continue
+            ! grep -v '^[[:space:]]*#' "$destdir$path" 2>/dev/null | grep -q -F -- "$2" || exit 0
+        done
+        exit 1
+    )
 }
 
 hook() { # keyword target pattern-or-target for an empty value
-    value=$(value_of "$1")
-    case $value in
-        '' | '(null)') want "$1=$3" ;;
+    values=$(hooks_of "$1" | sed '/^(null)$/d')
+    told=$(printf %s "$values" | tr '\n' ' ')
+    case $values in
+        '') want "$1=$3" ;;
+        *,*) want "# $1=$told: Slurm drains the node, since it knows no lists; instead:
+$1=$3" ;;
         *)
-            runs "$value" "$2" ||
-                want "# $1=$value is the site's own: in it, before its last line:
+            runs "$values" "$2" ||
+                want "# $1=$told is the site's own: in it, before its last line:
 $2 || :"
             ;;
     esac
@@ -210,15 +259,27 @@ check_controller() {
         /etc/slurm/wattledger-epilog-slurmctld.sh
 }
 
-# Keywords that name a file of ours itself, and not through a pattern or `… || :` in a script: Slurm
-# drains nodes and requeues jobs when such a file is gone.
-named_directly() {
+# Lines that would run nothing any more: they name a file of ours, or a pattern that nothing else
+# matches. Slurm drains nodes and requeues jobs then. A `… || :` in a script does no harm.
+needing_us() {
     for keyword in Prolog Epilog TaskEpilog PrologSlurmctld EpilogSlurmctld; do
-        value=$(value_of "$keyword")
-        files | while read -r _ target _; do
-            case ,$value, in *,"$target",*) echo "$keyword=$value" ;; esac
+        values_of "$keyword" | while read -r value; do
+            path=$(as_path "$value")
+            ! runs_ours_only "$path" || echo "$keyword=$value"
         done
     done
+}
+
+runs_ours_only() { # pattern
+    found=$(files | while read -r _ target _; do ! matches "$target" "$1" || echo "$target"; done)
+    [ -n "$found" ] || return 1
+    (
+        IFS= # the pattern is to be expanded, and not split
+        for file in $destdir$1; do
+            [ -e "$file" ] || continue
+            printf '%s\n' "$found" | grep -q -x -F -- "${file#"$destdir"}" || exit 1
+        done
+    )
 }
 
 # ── doing it ────────────────────────────────────────────────────────────────────────────────────
@@ -228,12 +289,21 @@ flat=
 [ -z "$conf" ] || flat=$(flattened "$conf" 0)
 
 if [ "$action" = uninstall ]; then
-    named=$(named_directly)
-    if [ -n "$named" ]; then
-        echo "$conf still names what would go. Slurm drains nodes whose prolog or epilog is missing."
+    [ -n "$conf" ] || fail "which slurm.conf may need what would go? none was found; --slurm-conf" 2
+    needed=$(needing_us)
+    if [ -n "$needed" ]; then
+        echo "$conf still needs what would go: Slurm drains nodes without their prolog or epilog."
         echo "Take out, \`scontrol reconfigure\`, and run this again:"
         echo
-        echo "$named"
+        echo "$needed"
+        exit 3
+    fi
+    timer=wattledger-admin-comments.timer
+    enabled=$destdir/etc/systemd/system/timers.target.wants/$timer
+    if [ "$role" = controller ] && [ -L "$enabled" ]; then
+        echo "$timer is enabled, and would start what is gone. First:"
+        echo
+        echo "systemctl disable --now $timer"
         exit 3
     fi
     files | while read -r source target mode; do take_away "$source" "$target" "$mode"; done

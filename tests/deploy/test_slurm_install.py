@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-SLURM = Path(__file__).parents[2] / "deploy" / "slurm"
-SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
-COMPLETE = """
-ClusterName=lab
-ProctrackType=proctrack/cgroup
-Prolog=/etc/slurm/prolog.d/*
-Epilog=/etc/slurm/epilog.d/*
-PrologFlags=Alloc,Contain
-JobAcctGatherType=jobacct_gather/cgroup
-NodeName=gpu[01-02] Gres=gpu:8
-"""
-NODE_FILES = {
-    "etc/slurm/prolog.d/50-wattledger.sh": ("prolog.sh", 0o755),
-    "etc/slurm/epilog.d/50-wattledger.sh": ("epilog.sh", 0o755),
-    "etc/slurm/wattledger-task-epilog.sh": ("task_epilog.sh", 0o755),
-    "etc/tmpfiles.d/wattledger-jobs.conf": ("wattledger-jobs.conf", 0o644),
-}
-CONTROLLER_FILES = {
-    "etc/slurm/wattledger-prolog-slurmctld.sh": ("prolog_slurmctld.sh", 0o755),
-    "etc/slurm/wattledger-epilog-slurmctld.sh": ("epilog_slurmctld.sh", 0o755),
-    "usr/lib/wattledger/slurm/admin-comments": ("admin_comments.sh", 0o755),
-    "etc/tmpfiles.d/wattledger-names.conf": ("wattledger-names.conf", 0o644),
-    "etc/systemd/system/wattledger-admin-comments.service": (
-        "wattledger-admin-comments.service",
-        0o644,
-    ),
-    "etc/systemd/system/wattledger-admin-comments.timer": (
-        "wattledger-admin-comments.timer",
-        0o644,
-    ),
-}
-DONE, LACKING, WRONG = 0, 3, 2
-
-
-class Node:
-    """A directory that stands for a machine's root."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.conf = root / "etc" / "slurm" / "slurm.conf"
-
-    def says(self, conf: str, name: str = "slurm.conf") -> Node:
-        self.conf.parent.mkdir(parents=True, exist_ok=True)
-        (self.conf.parent / name).write_text(conf)
-        return self
-
-    def run(self, *options: str, rc: int, shell: str = "sh") -> str:
-        command = [shell, *(["sh"] if shell == "busybox" else []), str(SLURM / "install.sh")]
-        done = subprocess.run(
-            [*command, "--destdir", str(self.root), *options],
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"]},
-            cwd="/",
-            timeout=60,
-        )
-        assert done.returncode == rc, (done.stdout, done.stderr)
-        assert not done.stderr or rc == WRONG, done.stderr
-        return done.stdout
-
-    def files(self) -> set[str]:
-        return {str(p.relative_to(self.root)) for p in self.root.rglob("*") if not p.is_dir()}
+from deploy.slurm_node import (
+    COMPLETE,
+    CONTROLLER_FILES,
+    DONE,
+    LACKING,
+    NODE_FILES,
+    SHELLS,
+    SLURM,
+    WRONG,
+    Node,
+)
 
 
 @pytest.fixture
@@ -107,6 +55,7 @@ def test_files_come_stay_and_go(node: Node, role: str, shell: str) -> None:
     assert again.count("unchanged  ") == len(files)
     assert "installed" not in again
 
+    node.says(COMPLETE.replace("log=", "#"))  # the lines go first
     gone = node.run(role, "--uninstall", rc=DONE, shell=shell)
     assert gone.count("removed    ") == len(files)
     assert node.files() == {"etc/slurm/slurm.conf"}
@@ -122,6 +71,7 @@ def test_an_older_hook_is_replaced_and_others_are_left_alone(node: Node) -> None
     told = node.run(rc=DONE)
     assert f"installed  {own}/50-wattledger.sh" in told
     assert (own / "50-wattledger.sh").read_bytes() == (SLURM / "prolog.sh").read_bytes()
+    node.says(COMPLETE.replace("Epilog=", "#"))
     node.run("--uninstall", rc=DONE)
     assert node.files() == {"etc/slurm/slurm.conf", "etc/slurm/prolog.d/10-site.sh"}
 
@@ -184,7 +134,11 @@ def test_what_it_prints_is_what_is_missing(node: Node, conf: str, count: int) ->
         COMPLETE.replace("PrologFlags=Alloc,", "PrologFlags=Alloc,X11,\\\n"),
         COMPLETE.replace("=", "=", 1).replace("Prolog=", "Prolog=/bin/true\nProlog="),
         COMPLETE.replace("/etc/slurm/prolog.d/*", "/etc/slurm/prolog.d/50-wattledger.sh"),
-        COMPLETE.replace("/etc/slurm/prolog.d/*", "/opt/own,/etc/slurm/prolog.d/5*"),
+        COMPLETE.replace("/etc/slurm/prolog.d/*", "/etc/slurm/prolog.d/5*"),
+        COMPLETE.replace("/etc/slurm/prolog.d/*", '"/etc/*/prolog.d//[!0-4]?-wattledger.sh"'),
+        COMPLETE.replace("/etc/slurm/prolog.d/*", "prolog.d/*"),  # beside slurm.conf
+        COMPLETE.replace("=", " =  "),
+        COMPLETE + "Prolog=/opt/site/prolog.sh\n",  # both are run
         COMPLETE.replace("PrologFlags", "Epilog=/etc/slurm/epilog.d/* PrologFlags"),
         COMPLETE.replace("\n", "  # why\n"),
     ],
@@ -239,6 +193,7 @@ def test_a_script_of_the_sites_own_is_asked_to_call_ours(node: Node) -> None:
     own.write_text(f"#!/bin/sh\n{call}\nexit 0\n")
     node.run("--check", rc=DONE)
     # Such a call does no harm without the file, so it may go at once.
+    node.says(node.conf.read_text().replace("Epilog=", "#"))
     node.run("--uninstall", rc=DONE)
 
 
