@@ -32,9 +32,10 @@ from wattledger.model.measuring import GpuNames
 from wattledger.model.running import RunRequest, RunResult, RunTicket
 from wattledger.outbox import DeliveringLedger
 from wattledger.payroll import known_runs, remembered_runs
+from wattledger.release import RELEASE_NOTE, Released, describe_release
 from wattledger.run_desk import RunDesk
 from wattledger.sampler import SITE_NOTE, Sampler
-from wattledger.services import MeterThread, PollingThread, describe_release
+from wattledger.services import MeterThread, PollingThread
 from wattledger.settle_desk import SettleDesk
 from wattledger.settling_ledger import SettlingLedger
 from wattledger.systemd import Notifier
@@ -120,6 +121,8 @@ class App(BooksDoor):
                 "jobs", lambda: watch.step(self._clock.now()) if watch.rest(REST_S) else 0.0
             )
             self._nvml = next((m for m in self._meters if m.name == "nvml"), None)
+            if self._nvml is not None:
+                self._nvml.stay_released(books.notes.get(RELEASE_NOTE, ""))
             load = NodeLoad(Path(config.path.procfs))
             self._sampler = Sampler(
                 clock=self._clock,
@@ -133,7 +136,7 @@ class App(BooksDoor):
                 idle_policy=config.jobs.idle_policy,
                 cpu_idle_uw=build.cpu_idle_uw(config),
                 embodied=embodied(config),
-                released_until_ns=self._nvml.released_until_ns if self._nvml else lambda: 0,
+                released=self._nvml.released if self._nvml else Released,
                 version=__version__,
                 simulated=build.scenario_name(config),
             )

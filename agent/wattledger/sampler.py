@@ -38,14 +38,13 @@ from wattledger.model.measuring import Process
 from wattledger.model.receipts import Receipt
 from wattledger.payroll import Payroll
 from wattledger.ports import Clock, Grid, Jobs, Ledger, MeterFeed, Site
+from wattledger.release import RELEASE_NOTE, Released
 from wattledger.units import NS_PER_MS, NS_PER_S, SLOT_NS, UJ_PER_J, format_duration
 
 log = logging.getLogger(__name__)
 
 FLOORS_NOTE = "idle_floors"
 SITE_NOTE = "site_factors"
-
-
 MAX_TURNS = 64  # that wait to be divided
 
 
@@ -88,7 +87,7 @@ class Sampler:
         idle_policy: str = "allocated",
         cpu_idle_uw: int | None = None,
         embodied: Embodied = NO_EMBODIED,
-        released_until_ns: Callable[[], int] = lambda: 0,
+        released: Callable[[], Released] = Released,
         version: str = "",
         simulated: str = "",
     ) -> None:
@@ -106,7 +105,7 @@ class Sampler:
             idle_policy: who bears the CPUs' idle floor, one of `core.usage.POLICIES`.
             cpu_idle_uw: what a CPU package draws when idle; None: it is learnt.
             embodied: what making the hardware emitted.
-            released_until_ns: until when NVML is released on request (wall clock), or 0.
+            released: until when NVML is released on request.
             version: of the program, for `build_info`.
             simulated: the scenario's name, or empty.
         """
@@ -116,7 +115,7 @@ class Sampler:
         self._site = site
         self._ledger = ledger
         self._node_load = node_load
-        self._released_until_ns = released_until_ns
+        self._released = released
         self._version = version
         self._simulated = simulated
         self._started_ns = clock.now().wall_ns
@@ -343,6 +342,7 @@ class Sampler:
             notes={
                 FLOORS_NOTE: self._floors.note(),
                 SITE_NOTE: self._site.note(),
+                RELEASE_NOTE: self._released().note(self._clock.boot_id),
                 **self._payroll.notes(),
                 ENDED_NOTE: self._baselines.ended_note(books_ns, now, self._clock.boot_id),
             },
@@ -390,7 +390,7 @@ class Sampler:
             site=replace(site, ewif_ul_per_kwh=ewif_ul_per_kwh, ewif_source=ewif_source),
             site_sources=self._site.statuses(),
             ledger=replace(self._ledger.status, pending_entries=len(self._pending)),
-            released_until_ns=self._released_until_ns(),
+            released_until_ns=self._released().wall_ns,
             version=self._version,
             started_ns=self._started_ns,
             simulated=self._simulated,

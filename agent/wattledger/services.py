@@ -17,6 +17,7 @@ from wattledger.clock import TickGrid
 from wattledger.errors import MeterUnavailable
 from wattledger.model import Fault, MeterReport, MeterStatus
 from wattledger.ports import Clock, Meter
+from wattledger.release import NOT_RELEASED, Released, recalled, released_for
 from wattledger.units import NS_PER_S, format_duration, seconds
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,7 @@ class MeterThread:
         self._turn_ns = 0  # when the last turn that brought a report began
         self._resting = False  # none of its turns brings anything for a while
         self._stopping = False
-        self._release_until_ns = 0  # monotonic
-        self._release_wall_ns = 0
+        self._released = NOT_RELEASED
         self.first_turn = threading.Event()
         self.done = threading.Event()
         self._closed = threading.Event()
@@ -108,18 +108,31 @@ class MeterThread:
         Returns:
             Whether every handle was closed within `wait_s`; False while a driver call hangs.
         """
-        now = self._clock.now()
+        asked = released_for(duration_ns, self._clock.now())
         with self._lock:
-            if not (duration_ns and self._release_until_ns):
+            if not (duration_ns and self._released.monotonic_ns):
                 self._closed.clear()  # else it is closed already, and only its end is moved
-            self._release_until_ns = now.monotonic_ns + duration_ns if duration_ns else 0
-            self._release_wall_ns = now.wall_ns + duration_ns if duration_ns else 0
+            self._released = asked
         self._wake.set()
         if not duration_ns or self._closed.wait(wait_s):
             return True
         with self._lock:  # it did not come about, so it is not in force either
-            self._release_until_ns = self._release_wall_ns = 0
+            self._released = NOT_RELEASED
         return False
+
+    def stay_released(self, note: str) -> None:
+        """Before `start`: go on with the release that an earlier process noted, if it is not over.
+
+        Args:
+            note: as `Released.note` made it; empty: there is none.
+        """
+        now = self._clock.now()
+        self._released = recalled(note, now, self._clock.boot_id)
+        if self._released.monotonic_ns:
+            self._closed.set()
+            left_ns = self._released.monotonic_ns - now.monotonic_ns
+            left = format_duration(left_ns // NS_PER_S * NS_PER_S or NS_PER_S)
+            log.info("meter %s: stays released for %s, as was asked before", self.name, left)
 
     def read_now(self) -> None:
         """Take a turn at once; a meter that does not answer is left alone."""
@@ -136,11 +149,11 @@ class MeterThread:
         return self._turn_ns if self._is_expected() else FOREVER_NS
 
     def _is_expected(self) -> bool:
-        return not (self._resting or self._release_until_ns or self._stopping)
+        return not (self._resting or self._released.monotonic_ns or self._stopping)
 
-    def released_until_ns(self) -> int:
-        """Until when the meter is closed on request (wall clock); 0: it is not."""
-        return self._release_wall_ns
+    def released(self) -> Released:
+        """Until when the meter is closed on request."""
+        return self._released
 
     def wants_restart(self) -> bool:
         """The meter can only be mended by a new process.
@@ -183,10 +196,10 @@ class MeterThread:
         if self._hanging:
             message = f"a driver call has not returned for {seconds(busy_ns):.0f} s"
             hint = "see dmesg for Xid or RAPL errors; energy is booked when it answers again"
-        elif self._release_until_ns:
+        elif self._released.monotonic_ns:
             message = "closed on request"
             hint = "`wattledger release --end` takes it up again at once"
-        up = health.up and not self._hanging and not self._release_until_ns
+        up = health.up and not self._hanging and not self._released.monotonic_ns
         return MeterStatus(
             meter=name,
             up=up,
@@ -200,13 +213,13 @@ class MeterThread:
     # ── the thread ──────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        retry_ns = self._turn()
+        retry_ns = 0 if self._released.monotonic_ns else self._turn()
         self.first_turn.set()
         grid = TickGrid(self._meter.interval_ns)
         turn_ns = 0
         while not self._stopping:
             now_ns = self._clock.now().monotonic_ns
-            if self._release_until_ns:
+            if self._released.monotonic_ns:
                 self._stay_closed(now_ns)
                 retry_ns = 0
                 continue
@@ -229,7 +242,7 @@ class MeterThread:
             late_ns = self._clock.now().monotonic_ns - turn_ns
             if late_ns >= grid.interval_ns and not retry_ns:
                 self._missed += late_ns // grid.interval_ns
-        if not self._release_until_ns and not retry_ns:
+        if not self._released.monotonic_ns and not retry_ns:
             self._turn()  # the last second before the end
         self._meter.close()
         self.done.set()
@@ -239,15 +252,15 @@ class MeterThread:
             self._turn()  # the last second before it is closed
             self._meter.close()
             self._closed.set()
-        left_ns = self._release_until_ns - now_ns
+        left_ns = self._released.monotonic_ns - now_ns
         if left_ns > 0:
             if self._wake.wait(seconds(left_ns)):
                 self._wake.clear()
             return
         with self._lock:
-            if self._release_until_ns > now_ns:
+            if self._released.monotonic_ns > now_ns:
                 return  # asked for anew in this very moment
-            self._release_until_ns = self._release_wall_ns = 0
+            self._released = NOT_RELEASED
         log.info("meter %s: taken up again after its release", self.name)
 
     def _turn(self) -> int:
@@ -352,14 +365,3 @@ class PollingThread:
                 # Whatever a server sent must not end the polling for good.
                 log.exception("%s: unexpected error, tried again in a minute", self._name)
                 pause_s = self.PAUSE_AFTER_BUG_S
-
-
-def describe_release(duration_ns: int, written: bool) -> str:
-    """What `release` answers. Args: written: the books are on disk up to now."""
-    if not duration_ns:
-        return "NVML is taken up again; the gap is booked at the next commit."
-    books = "The books are written and" if written else "The books could NOT be written now, but"
-    return (
-        f"{books} NVML is closed for {format_duration(duration_ns)}; "
-        "GPUs with an energy counter lose nothing, the gap is booked afterwards."
-    )

@@ -250,6 +250,18 @@ def test_release_closes_nvml_and_books_the_gap(over: Callable[..., tuple[Daemon,
         assert of(back, "unobserved_seconds_total", stub, gpu) == 0
     assert node.api("status")["released_until"] is None
 
+    # A restart in the middle, as by an upgrade of this package, does not take it up.
+    assert node.cli("release", "--for", "10m", *socket).returncode == 0
+    node.terminate()
+    refcount, calls = stub.stats().refcount, stub.stats().calls
+    assert refcount == 0
+    node.start()
+    node.next_commit()
+    assert node.api("status")["released_until"]
+    assert stub.stats().calls == calls
+    assert node.cli("release", "--end", *socket).returncode == 0
+    node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1)
+
     # And one that ends by itself.
     assert node.cli("release", "--for", "1s", *socket).returncode == 0
     node.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 1)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from waiting import wait_until
 from wattledger.clock import SystemClock, TickGrid
 from wattledger.errors import MeterUnavailable
 from wattledger.model import DeviceInfo, Fault, Instant, Kind, MeterReport, PowerReading
+from wattledger.release import LONGEST_NS, NOT_RELEASED, recalled, released_for
 from wattledger.services import MeterThread, PollingThread
 from wattledger.systemd import Notifier
 from wattledger.units import NS_PER_S
@@ -247,7 +249,7 @@ def test_release_closes_and_takes_up_again() -> None:
     assert thread.release(3600 * NS_PER_S, 10)
     reads, closes = meter.reads, meter.closes
     assert closes >= 1
-    assert thread.released_until_ns() > time.time_ns()
+    assert thread.released().wall_ns > time.time_ns()
     assert not thread.statuses()[0].up
     assert "on request" in thread.statuses()[0].message
     time.sleep(0.1)
@@ -255,7 +257,7 @@ def test_release_closes_and_takes_up_again() -> None:
     thread.release(0, 10)
     wait_for(lambda: meter.reads > reads)
     wait_for(lambda: thread.statuses()[0].up)
-    assert thread.released_until_ns() == 0
+    assert thread.released() == NOT_RELEASED
     thread.stop()
     assert thread.done.wait(10)
 
@@ -301,11 +303,11 @@ def test_a_release_is_prolonged_without_opening_in_between() -> None:
     thread.start()
     assert thread.release(3600 * NS_PER_S, 10)
     reads = meter.reads
-    first_ns = thread.released_until_ns()
+    first = thread.released()
     assert thread.release(7200 * NS_PER_S, 10)
     time.sleep(0.1)
 
-    assert thread.released_until_ns() > first_ns
+    assert thread.released() > first
     assert meter.reads == reads
     thread.stop()
     assert thread.done.wait(10)
@@ -320,6 +322,70 @@ def test_release_ends_by_itself() -> None:
     wait_for(lambda: meter.reads > reads)
     thread.stop()
     assert thread.done.wait(10)
+
+
+def test_a_release_is_gone_on_with_after_a_restart() -> None:
+    """Of a driver's exchange that this package's own upgrade falls into the middle of."""
+    first = MeterThread(ScriptedMeter(), SystemClock())
+    first.start()
+    assert first.release(3600 * NS_PER_S, 10)
+    note = first.released().note(SystemClock().boot_id)
+    first.stop()
+    assert first.done.wait(10)
+
+    meter = ScriptedMeter()
+    thread = MeterThread(meter, SystemClock())
+    thread.stay_released(note)
+    thread.start()
+    assert thread.first_turn.wait(10)  # nobody waits for what will not come
+    assert "on request" in thread.statuses()[0].message
+    assert thread.released().monotonic_ns == first.released().monotonic_ns
+    assert thread.release(7200 * NS_PER_S, 10)  # prolonged: nothing is opened in between
+    assert meter.reads == 0
+    thread.release(0, 10)
+    wait_for(lambda: thread.statuses()[0].up)
+    assert thread.released().note("boot") == ""
+    thread.stop()
+    assert thread.done.wait(10)
+
+
+def test_and_ends_by_itself() -> None:
+    meter = ScriptedMeter()
+    thread = MeterThread(meter, SystemClock())
+    soon = released_for(NS_PER_S // 20, SystemClock().now())
+    thread.stay_released(soon.note(SystemClock().boot_id))
+    thread.start()
+    wait_for(lambda: meter.reads >= 1)
+    thread.stop()
+    assert thread.done.wait(10)
+
+
+@given(st.integers(1, LONGEST_NS), st.integers(0, 2 * LONGEST_NS))
+def test_of_a_release_what_is_left_stays_in_force(asked_ns: int, later_ns: int) -> None:
+    clock = FakeClock()
+    asked = released_for(asked_ns, clock.now())
+    note = asked.note(clock.boot_id)
+    clock.advance(later_ns / NS_PER_S)
+    kept = recalled(note, clock.now(), clock.boot_id)
+    assert kept == (asked if clock.monotonic_ns < asked.monotonic_ns else NOT_RELEASED)
+    clock.step_wall(-3600)  # which decides nothing
+    assert recalled(note, clock.now(), clock.boot_id).monotonic_ns == kept.monotonic_ns
+    clock.reboot("boot-2")
+    assert recalled(note, clock.now(), clock.boot_id) == NOT_RELEASED
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "", "{}", "[]", "7", "{", '{"boot_id": "boot-1"}',
+        '{"boot_id": "boot-1", "until_monotonic_ns": "soon"}',
+        '{"boot_id": "boot-1", "until_monotonic_ns": null}',
+        '{"boot_id": "boot-1", "until_monotonic_ns": 9000000000000000000}',
+    ],
+)  # fmt: skip
+def test_a_damaged_note_releases_nothing(note: str) -> None:
+    clock = FakeClock()
+    assert recalled(note, clock.now(), clock.boot_id) == NOT_RELEASED
 
 
 def test_release_says_when_a_call_hangs() -> None:
