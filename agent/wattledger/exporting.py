@@ -8,6 +8,7 @@ memory, and whoever waits for a commit may look at the page after it.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 HANG_NS = 60 * NS_PER_S
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 300.0
+LONGEST_ASKED_RETRY_S = 3600.0
+LONGEST_PAUSE_S = 86_400.0
 BACKLOG_AGE_NS = 30 * NS_PER_S
 UNEXPECTED = "unexpected"
 
@@ -80,9 +83,9 @@ class _Health:
     def failed(self, error: BaseException) -> None:
         """Count it; said once, and once more where the reason is another one."""
         known = isinstance(error, WattledgerError)
-        reason = error.reason if isinstance(error, ExportFailed) else UNEXPECTED
+        reason = str(error.reason) if isinstance(error, ExportFailed) else UNEXPECTED
         before, self.reason = self.reason, reason
-        self.message = error.message if isinstance(error, WattledgerError) else repr(error)
+        self.message = error.message if isinstance(error, WattledgerError) else _told(error)
         self.hint = error.hint if isinstance(error, WattledgerError) else ""
         self.turned, self.up = True, False
         self.failures += 1
@@ -91,7 +94,7 @@ class _Health:
             log.warning(
                 "exporter %s: %s; it is tried again",
                 self.name,
-                error if known else f"unexpected error {error!r}",
+                error if known else f"unexpected error {self.message}",
                 exc_info=None if known else error,
             )
 
@@ -231,22 +234,15 @@ class ExporterThread:
         self._busy_since_ns = self._clock.now().monotonic_ns
         try:
             exporter = exporter or self._make()
-            pause_s = float(exporter.export(snapshot))
+            pause_s = _pause_s(exporter.export(snapshot))
         except BaseException as error:  # noqa: BLE001  (a plugin's exit() ends no thread of ours)
             self._health.failed(error)
-            return exporter, self._patience_s(error)
+            return exporter, patience_s(error, self._health.failures)
         finally:
             self._count_backlog()
             self._busy_since_ns = 0
         self._health.succeeded(self._clock.now().wall_ns)
-        return exporter, max(0.0, pause_s)
-
-    def _patience_s(self, error: BaseException) -> float:
-        asked_s = error.retry_after_s if isinstance(error, ExportFailed) else None
-        if asked_s is not None:
-            return min(max(asked_s, 0.05), 3600.0)
-        usual_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._health.failures - 1, 10))
-        return float(usual_s * random.uniform(0.8, 1.2))  # noqa: S311  (a fleet must not come at once)
+        return exporter, pause_s
 
     def _count_backlog(self) -> None:
         now_ns = self._clock.now().monotonic_ns
@@ -257,6 +253,42 @@ class ExporterThread:
         except WattledgerError:
             self._backlog = None  # the ledger's own metrics say what is wrong with it
         self._counted_ns = now_ns + BACKLOG_AGE_NS
+
+
+def patience_s(error: BaseException, failures: int) -> float:
+    """How long an exporter that failed is left alone: as it asks for, else longer each time.
+
+    Args:
+        error: what it raised.
+        failures: how many of its turns in a row failed, this one included.
+    """
+    asked_s: object = error.retry_after_s if isinstance(error, ExportFailed) else None
+    # A plugin may say anything. With NaN a thread would wait for nothing, and never sleep.
+    if isinstance(asked_s, int | float):
+        clamped_s = min(max(asked_s, 0.05), LONGEST_ASKED_RETRY_S)
+        if math.isfinite(clamped_s):
+            return float(clamped_s)
+    usual_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10))
+    return float(usual_s * random.uniform(0.8, 1.2))  # noqa: S311  (a fleet must not come at once)
+
+
+def _pause_s(asked_s: float) -> float:
+    """What an exporter returned, as a time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pause_s = float(asked_s)
+    if not math.isfinite(pause_s):
+        raise ValueError(f"export returned {pause_s}, which is no time to wait")
+    return min(max(0.0, pause_s), LONGEST_PAUSE_S)
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001  (a plugin's own error ends no thread of ours)
+        return type(error).__name__
 
 
 def _is_long(backlog: Backlog | None) -> bool:

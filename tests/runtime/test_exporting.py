@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from exporting import ListOutbox, ToolsFake
 from fakes import FakeClock
 from snapshots import snapshot
 from wattledger.errors import ExportFailed
-from wattledger.exporting import Exporters, ExporterThread
+from wattledger.exporting import Exporters, ExporterThread, patience_s
 from wattledger.model import Snapshot
 from wattledger.model.exporting import ExporterStatus
 from wattledger.units import NS_PER_S
@@ -208,14 +210,75 @@ def test_it_is_called_after_the_pause_it_asked_for_with_the_newest_snapshot(
     until(lambda: slow.seen[-1] is two)
 
 
+@pytest.mark.parametrize("odd", [None, math.inf, -math.inf, math.nan, 10**400, "soon"])
 def test_what_an_exporter_returns_that_is_no_time_is_a_fault_of_its(
-    hosts: Callable[..., Host],
+    hosts: Callable[..., Host], odd: Any
 ) -> None:
-    host = hosts(odd=Fake(lambda _: None))  # type: ignore[arg-type,return-value]
+    host = hosts(odd=Fake(lambda _: odd))
     host.all.take(ONE)
     until(lambda: host.status("odd") is not None)
     status = host.status("odd")
-    assert status is not None and set(status.errors) == {"unexpected"}
+    assert status is not None and not status.up and set(status.errors) == {"unexpected"}
+    host.threads[0].stop()
+    assert host.threads[0].done.wait(5), "its thread lives, and ends when it is asked to"
+
+
+def test_a_pause_is_a_day_at_most() -> None:
+    fake = Fake(lambda _: 1e12)  # more than a thread can wait
+    thread = ExporterThread("lazy", lambda: fake, FakeClock())
+    thread.start()
+    thread.offer(ONE)
+    until(lambda: (one := thread.status()) is not None and one.up)
+    thread.stop()
+    assert thread.done.wait(5) and fake.closed == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "least_s", "most_s"),
+    [
+        (0, 0.05, 0.05),
+        (-math.inf, 0.05, 0.05),
+        (77, 77, 77),
+        (math.inf, 3600, 3600),
+        (10**400, 3600, 3600),
+        (None, 16, 24),
+        (math.nan, 16, 24),
+        ("soon", 16, 24),
+        ([7], 16, 24),
+    ],
+)
+def test_one_that_failed_is_left_alone_for_a_time_that_there_is(
+    asked_s: Any, least_s: float, most_s: float
+) -> None:
+    error = ExportFailed("busy", "busy", retry_after_s=asked_s)
+    assert least_s <= patience_s(error, 3) <= most_s
+
+
+def test_one_that_asks_for_no_time_at_all_keeps_its_thread(hosts: Callable[..., Host]) -> None:
+    host = hosts(bad=Fake(raising(ExportFailed("busy", "busy", retry_after_s="soon"))))  # type: ignore[arg-type]
+    host.all.take(ONE)
+    until(lambda: host.status("bad") is not None)
+    host.threads[0].stop()
+    assert host.threads[0].done.wait(5)
+
+
+def test_one_whose_error_cannot_be_told_is_tried_again_all_the_same() -> None:
+    class Odd(Exception):
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    fake = Fake(raising(ExportFailed(["no", "label"], "busy", retry_after_s=0.05)))  # type: ignore[arg-type]
+    thread = ExporterThread("odd", lambda: fake, FakeClock())
+    thread.start()
+    thread.offer(ONE)
+    until(lambda: len(fake.seen) >= 2)
+    fake.act = raising(Odd())
+    until(lambda: (one := thread.status()) is not None and "unexpected" in one.errors)
+    status = thread.status()
+    assert status is not None and status.message == "Odd"
+    assert set(status.errors) == {"['no', 'label']", "unexpected"}
+    thread.stop()
+    assert thread.done.wait(5)
 
 
 def test_a_page_that_cannot_be_made_does_not_end_the_daemon() -> None:

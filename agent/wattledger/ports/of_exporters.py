@@ -70,7 +70,7 @@ class Exporter(Protocol):
         """Take the newest snapshot out. May block: nothing waits for it but its own next turn.
 
         Returns:
-            Seconds after which it wants its next turn; 0: with the next commit.
+            Seconds after which it wants its next turn, a day at most; 0: with the next commit.
 
         Raises:
             ExportFailed: it could not, and is tried again. Anything else that is raised is logged
