@@ -58,7 +58,7 @@ class Asker:
             "query_string": query.encode(),
             "method": method,
             "headers": [(b"authorization", b"Basic " + base64.b64encode(login.encode()))],
-            "state": {"peer": peer, "certified": certified},
+            "state": {"peer": peer, "has_left": lambda: False, "certified": certified},
         }
         response = asyncio.run(self.app._respond_to(scope, web))
         return response.status, json.loads(response.body)

@@ -166,6 +166,25 @@ def test_an_inherited_unix_socket_takes_the_place_of_ones_own_and_its_file_stays
         assert not own.exists()
 
 
+def test_a_release_is_not_for_who_has_given_up_meanwhile(tmp_path: Path) -> None:
+    """A hook that waited for a daemon that starts, was killed, and whose cause is long over."""
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "s"))
+        unix.listen()
+        asked = b"POST /api/v1/release?seconds=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.connect(str(tmp_path / "s"))
+            gone.sendall(asked % 60)
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.settimeout(10)
+            waiting.connect(str(tmp_path / "s"))
+            waiting.sendall(asked % 70)
+            with serving(inherited=[unix.dup()]) as it:
+                it.server.welcome()
+                assert read_answer(waiting).status == 200
+                assert it.daemon.released == [70 * NS_PER_S]
+
+
 def test_a_unix_socket_alone_leaves_tcp_to_the_settings(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "s"))

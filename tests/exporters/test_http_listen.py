@@ -70,7 +70,7 @@ async def _post_as(app: App, uid: int) -> int:
         "method": "POST",
         "query_string": b"",
         "headers": [],
-        "state": {"peer": Peer(1, uid, uid)},
+        "state": {"peer": Peer(1, uid, uid), "has_left": lambda: False},
     }
     await app(scope, receive, send)
     return sent[0]["status"]  # type: ignore[return-value]

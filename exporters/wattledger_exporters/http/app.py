@@ -24,6 +24,7 @@ from wattledger_exporters.http.application import (
     Refused,
     Route,
     Scope,
+    has_left,
     header,
     peer_of,
 )
@@ -292,6 +293,9 @@ class App(Application):
             return refusal(403, f"You are uid {peer.uid}. {_UNIX_ONLY}")
         given = parameters(scope["query_string"], ("seconds",))
         seconds = whole_number("seconds", given.get("seconds", str(_RELEASE_S)), _RELEASE_MOST_S)
+        if has_left(scope):
+            # It asked while nobody was there, and gave up: what it stood around is over.
+            return refusal(503, "Whoever asked for it has gone.")
         release = partial(self._daemon.release, seconds * NS_PER_S)
         return answer(200, {"message": await self._release.run(release, _TIMEOUT_S)})
 

@@ -156,6 +156,12 @@ def peer_of(scope: Scope) -> Peer | None:
     return peer
 
 
+def has_left(scope: Scope) -> bool:
+    """Whoever asks over the Unix socket has hung up meanwhile, and is told nothing any more."""
+    left: Callable[[], bool] = scope["state"]["has_left"]
+    return left()
+
+
 def header(scope: Scope, name: bytes) -> bytes:
     """A request's header, its lines joined; empty where there is none."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]

@@ -19,6 +19,7 @@ import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h11
@@ -27,6 +28,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, Request
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+
     from wattledger_exporters.tls import TlsSettings
     from wattledger_exporters.web_config import WebConfig
 
@@ -111,8 +114,9 @@ class Gate:
 class Connection(H11Protocol):
     """See the module. What an application finds in `scope["state"]`.
 
-    `peer` is the `Peer` on a Unix socket, None over TCP; `certified`, whether a client certificate
-    says who asks; `web`, the web configuration by which it was let in.
+    `peer` is the `Peer` on a Unix socket, None over TCP; `has_left()`, whether it hung up
+    meanwhile; `certified`, whether a client certificate says who asks; `web`, the web configuration
+    by which it was let in.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class Connection(H11Protocol):
         tls = self._web.tls if self._web is not None else None
         self.app_state = {
             "peer": _peer(transport),
+            "has_left": partial(_has_left, transport),
             "certified": tls is not None and tls.knows_clients,
             "web": self._web,
         }
@@ -321,6 +326,20 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     layout = struct.Struct("3i")  # struct ucred of unix(7)
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
     return Peer(*layout.unpack(raw))
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether a client on a plain socket has hung up, also where the loop has not read that yet."""
+    connected: TransportSocket | None = transport.get_extra_info("socket")
+    if connected is None or transport.is_closing():
+        return True
+    with connected.dup() as copy:
+        try:
+            return not copy.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:  # it is there, and waits
+            return False
+        except OSError:
+            return True
 
 
 def _allowed(tls: TlsSettings, transport: asyncio.Transport) -> bool:
