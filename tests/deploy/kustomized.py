@@ -8,6 +8,7 @@ volumes and mounts by their merge key, with `$patch: delete`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def kustomized(folder: Path) -> list[Manifest]:
             one["metadata"]["namespace"] = wanted["namespace"]
         for image in wanted.get("images", ()):
             for container in _containers(one):
-                if container["image"] == image["name"]:
+                if re.sub(r":[^/:]+$", "", container["image"]) == image["name"]:  # less its tag
                     container["image"] = f"{image['newName']}:{image['newTag']}"
     return found
 

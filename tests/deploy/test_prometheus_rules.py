@@ -14,6 +14,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
+from documents import chosen
 from wattledger_exporters.metrics import CATALOGUE as METRICS
 from wattledger_exporters.metrics.spec import MetricSpec
 
@@ -93,7 +94,7 @@ def test_it_is_promql_over_metrics_and_labels_that_exist(name: str, expression: 
 
 def test_queries_of_the_document_are_over_what_there_is() -> None:
     text = (FOLDER / "README.md").read_text()
-    blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
+    blocks = [block.text for block in chosen("promql")]
     inline = re.findall(r"`([^`\n]*(?:_over_time|topk|offset)\b[^`\n…]*[^`\n…(])`", text)
     assert len(blocks) >= 2
     assert len(inline) >= 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from deploy.slurm_node import (
     WRONG,
     Node,
 )
+from documents import chosen
 
 
 @pytest.fixture
@@ -34,6 +36,14 @@ def printed_lines(told: str) -> str:
     assert "lacks" in head or "needs" in head
     assert tail == "scontrol reconfigure\n"
     return wanted
+
+
+def test_the_lines_of_the_document_are_all_that_is_needed(node: Node) -> None:
+    needed, task_epilog = chosen("conf slurm")
+    assert "has all that is needed" in node.says(needed.text).run("--check", rc=DONE)
+    node.says(needed.text + task_epilog.text).run(rc=DONE)
+    (at,) = re.findall(r"^TaskEpilog=(/.*)$", task_epilog.text, re.MULTILINE)
+    assert (node.root / at.lstrip("/")).exists()
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────

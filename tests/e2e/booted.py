@@ -135,8 +135,8 @@ class Machine:
         self._nspawn.wait(10)
 
 
-def make_root(root: Path) -> None:
-    """A minimal Debian of the host's release, from the host's own mirror."""
+def make_root(root: Path, *more: str) -> None:
+    """A minimal Debian of the host's release with more packages, from the host's own mirror."""
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
@@ -147,8 +147,8 @@ def make_root(root: Path) -> None:
         line.split()[0] for line in targets.stdout.splitlines() if line.endswith(f" {release}")
     ]
     made = subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(root),
-         *mirrors[:1]],  # without one mmdebstrap takes its own default
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join((PACKAGES, *more))}",
+         release, str(root), *mirrors[:1]],  # without one mmdebstrap takes its own default
         capture_output=True,
         text=True,
         timeout=900,

@@ -1,19 +1,25 @@
-"""Writes the pictures of the dashboards that deploy/grafana/README.md shows.
+"""Draws the dashboards by Grafana's own components, without a Grafana.
 
     make pictures
 
-They are of the fleet that the tests play (`fleet_nodes`), drawn by Grafana's own components. Each
-carries the hash of the dashboard it is of, so that a test can tell when it is out of date.
+writes those that deploy/grafana/README.md shows, of the fleet that the tests play (`fleet_nodes`).
+Each carries the hash of the dashboard it is of, so that a test can tell when it is out of date.
+
+    make pictures PROMETHEUS=http://localhost:9090
+
+draws what a Prometheus knows of the last hour into `build/pictures/`.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import json
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +30,7 @@ from e2e.chromium import Chromium
 from e2e.fleet_history import END_S, SHOWN_S, serve
 from e2e.grafana_pages import Pages
 from e2e.grafana_values import values_of
+from e2e.history import PrometheusApi
 
 PICTURES = GRAFANA / "pictures"
 PICTURED: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -121,22 +128,58 @@ def pictured(picture: bytes) -> str:
     return ""
 
 
-def main() -> int:
-    """Draws all of them."""
+def draw_known(out: Path) -> None:
+    """Those of the fleet that the tests play."""
     rules = sorted((GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))
     with tempfile.TemporaryDirectory() as folder:
         prometheus, _ = serve(Path(folder), rules, dashboards.recorded())
         try:
-            with Pages(Path(folder) / "browser", prometheus.url) as pages:
-                for name in NAMES:
-                    board = dashboards.load(name)
-                    given = values_of(board, prometheus, PICTURED.get(name, {}))
-                    _, png = pages.draw(name, given, SHOWN_S, END_S)
-                    path = PICTURES / f"{name}.png"
-                    path.write_bytes(reduced(pages.browser, png, hash_of(name)))
-                    sys.stdout.write(f"{path}: {path.stat().st_size} bytes\n")
+            _draw(Path(folder), prometheus, out, PICTURED, (SHOWN_S, END_S))
         finally:
             prometheus.stop()
+
+
+def draw_of(url: str, minutes: int, out: Path) -> None:
+    """Those of a Prometheus that is there, up to now."""
+    now_s = int(time.time())
+    with tempfile.TemporaryDirectory() as folder:
+        _draw(Path(folder), PrometheusApi(url), out, {}, (now_s - 60 * minutes, now_s))
+
+
+def _draw(
+    home: Path,
+    prometheus: PrometheusApi,
+    out: Path,
+    choices: Mapping[str, Mapping[str, Sequence[str]]],
+    shown: tuple[int, int],
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    step_s = max(15, (shown[1] - shown[0]) // 225)
+    with Pages(home / "browser", prometheus.url) as pages:
+        for name in NAMES:
+            board = dashboards.load(name)
+            try:
+                given = values_of(board, prometheus, choices.get(name, {}), shown)
+            except LookupError as error:
+                sys.stdout.write(f"{name}: not drawn, {error}\n")
+                continue
+            _, png = pages.draw(name, given, *shown, step_s)
+            path = out / f"{name}.png"
+            path.write_bytes(reduced(pages.browser, png, hash_of(name)))
+            sys.stdout.write(f"{path}: {path.stat().st_size} bytes\n")
+
+
+def main() -> int:
+    """Draws all of them."""
+    parser = argparse.ArgumentParser(prog="make pictures")
+    parser.add_argument("--prometheus", metavar="URL", default="")
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=PICTURES)
+    options = parser.parse_args()
+    if options.prometheus:
+        draw_of(options.prometheus, options.minutes, options.out)
+    else:
+        draw_known(options.out)
     return 0
 
 

@@ -18,14 +18,58 @@ from waiting import wait_until
 FOREVER = "100y"
 
 
-class Prometheus:
+class PrometheusApi:
+    """What a Prometheus that is there answers.
+
+    Args:
+        url: its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, path: str, asked: Mapping[str, str | float | Sequence[str]]) -> Any:
+        """The data of an answer of the API; fails with its error."""
+        body = urllib.parse.urlencode(asked, doseq=True).encode()
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body, timeout=30) as reply:
+                answer = json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{asked}: {error.read().decode()}") from None
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def at(self, query: str, at_s: float) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series at an instant."""
+        data = self.ask("query", {"query": query, "time": at_s})
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(row["metric"], float(row["value"][1])) for row in data["result"]]
+
+    def over(
+        self, query: str, begin_s: int, end_s: int, step_s: int
+    ) -> list[tuple[dict[str, str], list[float]]]:
+        """Labels and values of each series over a time."""
+        asked = {"query": query, "start": begin_s, "end": end_s, "step": step_s}
+        data = self.ask("query_range", asked)
+        return [(r["metric"], [float(v) for _, v in r["values"]]) for r in data["result"]]
+
+    def label_values(self, series: str, label: str, begin_s: int, end_s: int) -> list[str]:
+        """What a label is of the series that fit."""
+        found: list[dict[str, str]] = self.ask(
+            "series", {"match[]": series, "start": begin_s, "end": end_s}
+        )
+        return sorted({row[label] for row in found if row.get(label)})
+
+
+class Prometheus(PrometheusApi):
     """`prometheus` over blocks in a directory; scrapes nothing."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.data = home / "data"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self._process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
         (home / "prometheus.yml").write_text("{}\n")
@@ -83,36 +127,3 @@ class Prometheus:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self.stop()
-
-    def ask(self, path: str, asked: Mapping[str, str | float | Sequence[str]]) -> Any:
-        """The data of an answer of the API; fails with its error."""
-        body = urllib.parse.urlencode(asked, doseq=True).encode()
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body, timeout=30) as reply:
-                answer = json.load(reply)
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{asked}: {error.read().decode()}") from None
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def at(self, query: str, at_s: float) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series at an instant."""
-        data = self.ask("query", {"query": query, "time": at_s})
-        if data["resultType"] == "scalar":
-            return [({}, float(data["result"][1]))]
-        return [(row["metric"], float(row["value"][1])) for row in data["result"]]
-
-    def over(
-        self, query: str, begin_s: int, end_s: int, step_s: int
-    ) -> list[tuple[dict[str, str], list[float]]]:
-        """Labels and values of each series over a time."""
-        asked = {"query": query, "start": begin_s, "end": end_s, "step": step_s}
-        data = self.ask("query_range", asked)
-        return [(r["metric"], [float(v) for _, v in r["values"]]) for r in data["result"]]
-
-    def label_values(self, series: str, label: str, begin_s: int, end_s: int) -> list[str]:
-        """What a label is of the series that fit."""
-        found: list[dict[str, str]] = self.ask(
-            "series", {"match[]": series, "start": begin_s, "end": end_s}
-        )
-        return sorted({row[label] for row in found if row.get(label)})

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from documents import chosen, commands
 from fakes import START_WALL_NS, FakeClock
 from ledgers import GPU, PRICE, batch, key, opened
 from parquets import DAY, DAY_S, HOUR, Pages, ask, content, export, settle, settle_day, two_days
@@ -155,6 +157,31 @@ def test_the_columns_of_this_version_stay() -> None:
 def test_the_document_is_the_codes() -> None:
     text = (Path(__file__).parents[2] / "exporters" / "PARQUET.md").read_text()
     assert text == document(), "python -m wattledger.audit.parquet_schema > exporters/PARQUET.md"
+
+
+def test_the_documents_queries_are_answered(node: Node, tmp_path: Path) -> None:
+    settle_day(node, 1)
+    export(Pages(node.path), tmp_path / "lake")
+    (block,) = chosen("sql")
+    queries = [query for query in block.text.split(";") if query.strip()]
+    assert len(queries) == 2
+    for query in queries:
+        assert "'/srv/wattledger/" in query
+        with duckdb.connect() as connection:
+            said = connection.execute(query.replace("/srv/wattledger", f"{tmp_path}/lake"))
+            assert all(value is not None for value in said.fetchall()[0]), query
+
+
+def test_the_documents_export_is_one(
+    node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = chosen("sh lake")
+    (command,) = commands(block)
+    name, *words = command.typed.replace("/srv/wattledger", str(tmp_path / "lake")).split()
+    assert name == "wattledger"
+    node.ledger.close()
+    assert main([*words, "--ledger", str(node.path), "--socket", str(tmp_path / "none")]) == 0
+    assert "days written" in capsys.readouterr().out
 
 
 def test_other_books_are_files_beside_and_what_was_exported_stays(

@@ -193,7 +193,7 @@ def test_in_words() -> None:
 
 def test_the_documents_name_every_term() -> None:
     """`python -m wattledger_exporters.bands` prints the table anew."""
-    assert reference_markdown() in (Path(__file__).parents[2] / "README.md").read_text()
+    assert reference_markdown() in (Path(__file__).parents[2] / "exporters/READING.md").read_text()
 
 
 @pytest.mark.parametrize(("low", "high", "said"), [

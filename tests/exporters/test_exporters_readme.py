@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from documents import chosen
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "exporters/README.md").read_text()
 RUN = """
@@ -32,13 +34,14 @@ print("written")
 
 
 def test_the_exporter_of_the_readme_works(tmp_path: Path) -> None:
-    (source,) = re.findall(r"```python\n# acme_exporter.py\n(.*?)```", README, re.DOTALL)
+    (source,) = (block.text for block in chosen("python exporter"))
     (group,) = re.findall(r'entry-points\."(wattledger\.exporters)"', README)
     (tmp_path / "acme_exporter.py").write_text(source)
     info = tmp_path / "acme_exporter-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-exporter\nVersion: 1.0\n")
-    (line,) = re.findall(r'^acme = "(.*)"$', README, re.MULTILINE)
+    (entry,) = chosen("toml entry-point")
+    (line,) = re.findall(r'^acme = "(.*)"$', entry.text, re.MULTILINE)
     (info / "entry_points.txt").write_text(f"[{group}]\nacme = {line}\n")
     paths = [tmp_path, ROOT / "tests", ROOT / "agent", ROOT / "exporters"]
     done = subprocess.run(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from documents import chosen
 from wattledger.errors import ConfigError
 from wattledger_exporters.metrics import CATALOGUE, PREFIX
 from wattledger_exporters.web_config import load_web_config
@@ -32,7 +33,9 @@ def test_every_key_has_its_line_and_no_other(write: Callable[[str], Path]) -> No
 
 
 def test_its_example_is_a_good_file(write: Callable[[str], Path]) -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    [example] = [
+        block.text for block in chosen("yaml web-config") if block.document == "exporters/TLS.md"
+    ]
     path = write(example)
     for ours, theirs in (("cert", "node.crt"), ("key", "node.key"), ("ca", "scrapers-ca.crt")):
         path.with_name(f"{ours}.pem").rename(path.with_name(theirs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from documents import chosen
 from wattledger.cli import main
 from wattledger.config.estimate_file import parse_case
 from wattledger.core.estimate.cases import Row, rows
@@ -165,7 +165,6 @@ def test_a_note_says_what_a_figure_follows_from(
 
 
 def test_the_example_of_the_page_holds() -> None:
-    page = (ROOT / "configs/estimates/README.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    found = list(rows(parse_case(example, "mine", "mine.toml")))
+    (example,) = chosen("toml estimate")
+    found = list(rows(parse_case(example.text, "mine", "mine.toml")))
     assert [row.reproduced for row in found] == [True]

@@ -14,6 +14,7 @@ import pytest
 
 import grid_bodies as bodies
 import grid_server as play
+from documents import chosen, commands, fits
 from grid_feeds import T0
 from grid_server import GridServer, Request
 from relays import Upstream, relayed
@@ -336,3 +337,21 @@ def test_it_stands_alone() -> None:
     )
     assert done.returncode == 1 and "no live source" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_the_document_shows_is_what_it_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    (block,) = chosen("console forecast")
+    (command,) = commands(block)
+    with GridServer(play.reply(body=neso(DAY))) as server:
+        words = command.typed.partition("#")[0].split()
+        assert words[:2] == ["wattledger", "when"]
+        assert ask(settings(tmp_path, source("neso", server)), *words[2:]) == 0
+    printed = capsys.readouterr().out
+    assert fits(command.shown, printed) == ""
+    # Here the times and the figures are given, so they are the same as well.
+    assert [line.split() for line in command.shown] == [
+        line.split() for line in printed.splitlines() if line.strip()
+    ]

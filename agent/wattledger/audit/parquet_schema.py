@@ -151,8 +151,11 @@ _HEAD = f"""\
 
 Made by `python -m wattledger.audit.parquet_schema`; schema version {VERSION}.
 
-```sh checkout
-make install EXTRAS=otlp,parquet
+```sh build
+make install EXTRAS=otlp,parquet    # or: pip install '.[parquet]'
+```
+
+```sh lake
 wattledger report --export /srv/wattledger --format parquet --since 46d
 ```
 
