@@ -37,7 +37,8 @@ DIGITS = 1e-12
 """VictoriaMetrics keeps 12 to 13 digits of a fraction, such as a counter in kWh."""
 CLUSTER = "bench"
 _SECONDS = {"30s": 30, "1m": 60, "2m": 120}
-RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules" / "recording.yml"
+_RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules"
+RULES = [_RULES / "recording.yml", _RULES / "hours.yml"]
 CHOICES = {
     "node": {"instance": name_of(7)},
     "job": {"manager": "slurm", "job_id": wide_job(0)},
@@ -200,7 +201,7 @@ def _take_in(server: _Server, fleet: Fleet, result: Result) -> None:
 def _rules(took: Mapping[str, float], result: Result) -> None:
     """Each group's rules are evaluated one after the other, once in its interval."""
     duty = 0.0
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
+    for group in _groups():
         times = {rule["record"]: took[rule["record"]] for rule in group["rules"]}
         slowest = max(times, key=times.__getitem__)
         interval_s = _SECONDS[group["interval"]]
@@ -208,6 +209,10 @@ def _rules(took: Mapping[str, float], result: Result) -> None:
         note = f"{len(times)} rules; the slowest {slowest} {times[slowest]:.2f} s"
         result.add(f"rules {group['name']}", sum(times.values()), "s", interval_s, note)
     result.add("all rules, of the time", 100 * duty, "%", note="groups run beside one another")
+
+
+def _groups() -> list[dict[str, Any]]:
+    return [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
 
 
 def _target(page: Page) -> dict[str, str]:
@@ -220,11 +225,10 @@ def _evaluate(server: _Server, at_s: int) -> tuple[dict[str, float], int]:
     Returns:
         Seconds of each, and how many series they recorded.
     """
-    text = yaml.safe_load(RULES.read_text())
-    names = [rule["record"] for group in text["groups"] for rule in group["rules"]]
+    names = [rule["record"] for group in _groups() for rule in group["rules"]]
     took: dict[str, float] = {}
     count = 0
-    for level in recording_levels([RULES], names):
+    for level in recording_levels(RULES, names):
         for rule in level:
             data, took[rule["record"]] = server.timed("query", query=rule["expr"], time=at_s)
             found = data["result"]
