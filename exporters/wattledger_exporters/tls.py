@@ -42,7 +42,8 @@ _CLIENT_AUTH = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-# Go's crypto/tls CipherSuites() to OpenSSL's names; the three of TLS 1.3 are always on in both.
+# Go's crypto/tls CipherSuites() to OpenSSL's names; the three of TLS 1.3 are always on in both. The
+# last four are there up to Go 1.21: files for exporters of that time may name them.
 _TLS13_SUITES = (
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
@@ -59,6 +60,10 @@ _SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
 }
 # Go's server with HTTP/2, which is on by default there, does not start without one of them
 # (RFC 7540, section 9.2.2).
@@ -257,7 +262,7 @@ def _ciphers(
 
 
 def _curve(section: dict[str, Any], faults: Faults) -> str:
-    names = texts(section, "curve_preferences", AT, faults) or []
+    names = list(dict.fromkeys(texts(section, "curve_preferences", AT, faults) or []))
     at = f"{AT}.curve_preferences"
     for name in names:
         if name not in _ALL_CURVES:

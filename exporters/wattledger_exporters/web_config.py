@@ -15,19 +15,20 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from wattledger.errors import ConfigError
 from wattledger.model.web import WebStatus
-from wattledger.units import parse_duration_ns
+from wattledger.units import NS_PER_S
 from wattledger_exporters.tls import TlsSettings, read_tls
 from wattledger_exporters.tls_context import make_context
 from wattledger_exporters.watched import Watched
+from wattledger_exporters.web_users import read_users
 from wattledger_exporters.web_yaml import Faults, Scalar, flag, mapping, parse, text
 
 log = logging.getLogger(__name__)
 
-_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 _HEADERS: dict[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -35,8 +36,22 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "X-Frame-Options": ("deny", "sameorigin"),
     "X-XSS-Protection": (),
 }
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
 _CHECK_S = 1.0
-_DIGITS = 9
+_DECIMAL = re.compile("0|[1-9][0-9]{0,8}")
+# https://pkg.go.dev/time#ParseDuration
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": NS_PER_S,
+    "m": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S,
+}
+_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([nuµμm]s|[smh])")
+_DURATION = re.compile(f"(?:{_PART.pattern})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,7 @@ def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
     sections = mapping(document, "", known, faults)
     http2, headers = _read_http(sections.get("http_server_config"), faults)
     tls = read_tls(sections.get("tls_server_config"), path.parent, http2=http2, faults=faults)
-    users = _read_users(sections.get("basic_auth_users"), faults)
+    users = read_users(sections.get("basic_auth_users"), faults)
     interval_ns, burst = _read_rate(sections.get("rate_limit"), faults)
     made = make_context(tls, files, faults) if tls is not None and not faults else None
     if faults:
@@ -106,53 +121,46 @@ def _read_http(value: object, faults: Faults) -> tuple[bool, tuple[tuple[str, st
         allowed = _HEADERS.get(name)
         if allowed is None:
             continue
-        line = text(headers, name, at, faults)
-        if not line.isascii() or not line.isprintable():
-            faults.append((f"{at}.{name}", "must be one line of ASCII text"))
-        elif allowed and line not in allowed:
+        given = text(headers, name, at, faults)
+        # As Go writes them: a block of text in YAML ends in a line's end.
+        line = given.replace("\r", " ").replace("\n", " ").strip(" \t")
+        if _CONTROL.search(line):
+            faults.append((f"{at}.{name}", "must not hold control characters"))
+        elif allowed and given not in allowed:
             faults.append((f"{at}.{name}", f"must be one of: {', '.join(allowed)}"))
         elif line:
-            result.append((str(name).lower(), line))
+            # HTTP's headers are bytes; ASGI's texts are of Latin-1.
+            result.append((str(name).lower(), line.encode().decode("latin-1")))
     return http2, tuple(result)
-
-
-def _read_users(value: object, faults: Faults) -> dict[str, str]:
-    at = "basic_auth_users"
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        faults.append((at, "must be a mapping of names to bcrypt hashes"))
-        return {}
-    for name, hashed in value.items():
-        if not isinstance(name, Scalar) or ":" in name:
-            faults.append((f"{at}.{name}", "a name is text without a colon"))
-        elif not isinstance(hashed, Scalar) or not _HASH.fullmatch(hashed):
-            faults.append(
-                (
-                    f"{at}.{name}",
-                    "is not a bcrypt hash; `htpasswd -nBC 10 \"\" | tr -d ':\\n'` makes one",
-                )
-            )
-    return {str(name): str(hashed) for name, hashed in value.items()}
 
 
 def _read_rate(value: object, faults: Faults) -> tuple[int, int]:
     at = "rate_limit"
     section = mapping(value, at, ("interval", "burst"), faults)
-    interval_ns = burst = 0
-    interval = text(section, "interval", at, faults) or "0"
-    try:
-        interval_ns = 0 if interval == "0" else parse_duration_ns(interval)
-    except ValueError as error:
-        faults.append((f"{at}.interval", str(error)))
-    number = text(section, "burst", at, faults) or "0"
-    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS:
-        faults.append((f"{at}.burst", "must be a whole number, 0 or more"))
-    else:
+    interval_ns = _interval_ns(section.get("interval"), faults)
+    number = section.get("burst")
+    if number is None:
+        burst = 0
+    elif isinstance(number, Scalar) and number.kind == "int" and _DECIMAL.fullmatch(number):
         burst = int(number)
-        if interval_ns and burst < 1:
-            faults.append((f"{at}.burst", "must be 1 or more, else no request is ever let in"))
+    else:
+        faults.append((f"{at}.burst", "must be a whole number in decimal digits, 0 or more"))
+        return interval_ns, 0
+    if interval_ns and burst < 1:
+        faults.append((f"{at}.burst", "must be 1 or more, else no request is ever let in"))
     return interval_ns, burst
+
+
+def _interval_ns(value: object, faults: Faults) -> int:
+    """A duration as Go writes them; a number without a unit would be nanoseconds there."""
+    if value is None or value == "0":
+        return 0
+    if not isinstance(value, Scalar) or not _DURATION.fullmatch(value):
+        said = 'must be a duration with its unit, such as "500ms" or "1m30s"; 0: no limit'
+        faults.append(("rate_limit.interval", said))
+        return 0
+    parts = _PART.findall(value)
+    return int(sum(Fraction(f"0{number}") * _UNITS_NS[unit] for number, unit in parts))
 
 
 class LiveWebConfig:

@@ -1,11 +1,16 @@
 """YAML as the Prometheus exporters' own reader takes it, which is Go's yaml.v2 in strict mode.
 
 There a scalar is what its key wants: `X-XSS-Protection: 1` is text, and so is a user called `on`.
+Tags of mappings and lists mean nothing; of scalars, YAML's own must be true, others make text.
 A key that is given twice is a fault: the second of two lists of users must not hide the first.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import codecs
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ from wattledger.errors import ConfigError
 
 Faults = list[tuple[str, str]]
 _TAG = "tag:yaml.org,2002:"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_TRUE = {"y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"}
 
 
 class Scalar(str):
@@ -36,20 +43,50 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value in known:
+            name = None if key.tag == f"{_TAG}null" else key.value
+            if name in known:
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key stands there twice", key.start_mark
                 )
-            known.add(key.value)
+            known.add(name)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        own = self.peek_event().tag == "!"  # type: ignore[no-untyped-call]
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if own:
+            node.tag = "!"
         return node
 
 
-def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Scalar:
-    return Scalar(str(loader.construct_scalar(node)), node.tag.removeprefix(_TAG))
+def _value(loader: _Loader, node: yaml.Node) -> object:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    kind = node.tag.removeprefix(_TAG)
+    written = str(node.value)
+    if kind == "binary":
+        try:
+            written = written.replace("\n", "")
+            return Scalar(base64.b64decode(written, validate=True).decode(), kind)
+        except (binascii.Error, UnicodeDecodeError):
+            raise _false(node) from None
+    if kind in ("null", "bool", "int", "float", "timestamp"):
+        plain = loader.resolve(yaml.ScalarNode, written, (True, False))  # type: ignore[no-untyped-call]
+        if plain != node.tag and (kind, plain) != ("float", f"{_TAG}int"):
+            raise _false(node)
+    return None if kind == "null" else Scalar(written, kind)
 
 
-for _kind in ("bool", "int", "float", "timestamp", "str"):
-    _Loader.add_constructor(_TAG + _kind, _scalar)
+def _false(node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(
+        None, None, "a value is not what its tag says", node.start_mark
+    )
+
+
+_Loader.yaml_constructors = {None: _value}
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile("[yYnN]"), list("yYnN"))
 
 
 def parse(raw: bytes, path: Path) -> object:
@@ -59,13 +96,13 @@ def parse(raw: bytes, path: Path) -> object:
         ConfigError: it is not one document of YAML. No fault quotes a line: it may hold a secret.
     """
     try:
-        loader = _Loader(raw.decode("utf-8"))
+        loader = _Loader(raw.decode("utf-16" if raw[:2] in _UTF_16 else "utf-8"))
         try:
             return loader.get_single_data()
         finally:
             loader.dispose()
     except UnicodeDecodeError:
-        fault = f"{path} is not UTF-8 text"
+        fault = f"{path} is not text (UTF-8, or UTF-16 that says so)"
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -110,7 +147,7 @@ def flag(section: dict[str, Any], key: str, at: str, faults: Faults, *, default:
     if not isinstance(value, Scalar) or value.kind != "bool":
         faults.append((f"{at}.{key}", "must be true or false"))
         return default
-    return value.lower() in ("true", "yes", "on")
+    return value in _TRUE
 
 
 def texts(section: dict[str, Any], key: str, at: str, faults: Faults) -> list[str] | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import socket
 import ssl
+import string
 import subprocess
 import textwrap
 import time
@@ -21,6 +23,11 @@ from pathlib import Path
 import bcrypt
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from e2e.daemon import free_port
 from serving import Client, serving
@@ -37,6 +44,11 @@ GUESSING = ("plain HTTP", "a certificate")
 HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
 GOOD_SUITE = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 OTHER_SUITE = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
+RSA_SUITES = "TLS_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_256_CBC_SHA"
+RSA_PAIR = "cert_file: rsa.pem, key_file: rsa-key.pem"
+# 128 bits of salt are 21 letters and two bits of the next: the others are nothing, but there.
+LETTERS = "./" + string.ascii_uppercase + string.ascii_lowercase + string.digits
+LOOSE = HASH[:28] + LETTERS[LETTERS.index(HASH[28]) + 1] + HASH[29:]
 SUITES = ", ".join(
     [
         *(
@@ -66,7 +78,7 @@ def users(name: str, hashed: str) -> str:
     return f"basic_auth_users: {{{name}: {hashed}}}\n"
 
 
-SAME = {
+SAME: dict[str, str | bytes] = {
     # accepted
     "an empty file": "",
     "an empty mapping": "{}",
@@ -92,9 +104,15 @@ SAME = {
     "suites of TLS 1.3 only, no HTTP/2": tls(
         "cipher_suites: [TLS_AES_128_GCM_SHA256]", http="http2: false"
     ),
+    "suites of RSA's key exchange": (
+        f"tls_server_config: {{{RSA_PAIR}, cipher_suites: [{RSA_SUITES}]}}\n"
+        "http_server_config: {http2: n}"
+    ),
+    "such suites beside others": tls(f"cipher_suites: [{RSA_SUITES}, {GOOD_SUITE}]"),
     "a list of no suites": tls("cipher_suites: []"),
     "all curves": tls("curve_preferences: [CurveP256, CurveP384, CurveP521, X25519]"),
     "a curve": tls("curve_preferences: [CurveP521]", "min_version: TLS13"),
+    "a curve twice": tls("curve_preferences: [CurveP384, CurveP384]"),
     "TLS 1.3": tls("min_version: TLS13"),
     "TLS 1.2": tls("max_version: TLS12"),
     "no least version": tls("min_version: null"),
@@ -105,11 +123,29 @@ SAME = {
     ),
     "a header that is blank": "http_server_config: {headers: {X-XSS-Protection: ''}}",
     "truth in other words": "http_server_config: {http2: off}",
+    "truth in a letter": "http_server_config: {http2: y}",
+    "truth in a capital letter": tls("prefer_server_cipher_suites: N"),
+    "truth that says so": "http_server_config: {http2: !!bool 'true'}",
     "users": users("alice", HASH),
     "users over TLS": tls() + users("alice", HASH),
     "users over mutual TLS": tls(REQUIRED, CA) + users("alice", HASH),
     "a user whose name is a number": users("7", HASH),
+    "a user without a name": users("''", HASH),
+    "a user whose name is nothing": users("~", HASH),
+    "users of a tag of their own": f"basic_auth_users: !!foo {{alice: {HASH}}}",
+    "a file of a tag of its own": "!foo {basic_auth_users: !!set {}}",
+    "sections of the wrong tag": "http_server_config: !!seq {http2: false}",
+    "a hash of a bcrypt of 1999": users("alice", f"$2{HASH[3:]}"),
+    "a hash that PHP was wrong about": users("alice", f"$2x{HASH[3:]}"),
+    "a hash with bits to spare": users("alice", LOOSE),
+    "a hash with more behind it": users("alice", f"{HASH}a"),
+    "a hash with its line's end": f"basic_auth_users:\n  alice: |\n    {HASH}\n",
+    "a hash as bytes": users("alice", f"!!binary {base64.b64encode(HASH.encode()).decode()}"),
+    "nobody, and one who is called a tilde": (
+        f"basic_auth_users: {{~: {HASH}, '~': {HASH}, alice: {HASH}}}"
+    ),
     "no users": "basic_auth_users: {}",
+    "a file of UTF-16": "http_server_config: {http2: no}".encode("utf-16"),
     # refused
     "junk": "hWkNKCp3fvIx3jKnsaBI\nTuEjdwNS8A2vYdFbiKqr\n",
     "a list": "[]",
@@ -143,6 +179,15 @@ SAME = {
     "an order that is no truth": tls("prefer_server_cipher_suites: maybe"),
     "HTTP/2 as text": "http_server_config: {http2: 'true'}",
     "HTTP/2 as a number": "http_server_config: {http2: 1}",
+    "truth in mixed letters": "http_server_config: {http2: tRUE}",
+    "truth that is none": "http_server_config: {http2: !!bool maybe}",
+    "a number that is none": f"basic_auth_users: {{!!int alice: {HASH}}}",
+    "truth of another tag": "http_server_config: {http2: !foo true}",
+    "truth of no tag in particular": "http_server_config: {http2: ! true}",
+    "nobody in two words": f"basic_auth_users: {{~: {HASH}, null: {HASH}}}",
+    "nobody twice": f"basic_auth_users: {{~: {HASH}, '': {HASH}}}",
+    "a file within itself": "&a {http_server_config: *a}",
+    "bytes that are none": "basic_auth_users: {alice: !!binary '?'}",
     "another header": "http_server_config: {headers: {Content-Type: foo}}",
     "a header in small letters": "http_server_config: {headers: {x-frame-options: deny}}",
     "a frame option that there is not": "http_server_config: {headers: {X-Frame-Options: foo}}",
@@ -182,13 +227,31 @@ STRICTER = {
         "Python 3.11 cannot set it; ignoring the key would offer other curves",
     ),
     "two curves": (tls("curve_preferences: [X25519, CurveP256]"), "likewise"),
-    "a hash that is too long": (users("alice", HASH + "a"), "no password would ever fit"),
-    "a hash of other letters": (users("alice", "$2b$10$" + "!" * 53), "likewise"),
-    "a name with a colon": (users("'a:b'", HASH), "no client can send it"),
-    "a header of two lines": (
-        'http_server_config: {headers: {X-XSS-Protection: "a\\nb"}}',
-        "it would begin another header",
+    "two curves without X25519": (tls("curve_preferences: [CurveP256, CurveP384]"), "likewise"),
+    "a key that is too short": (
+        "tls_server_config: {cert_file: short.pem, key_file: short-key.pem}",
+        "Debian's OpenSSL serves with no RSA key below 2048 bits",
     ),
+    "a hash of other letters": (
+        users("alice", "$2b$10$" + "!" * 53),
+        "no password would ever fit",
+    ),
+    "a hash of another major version": (users("alice", f"$1b{HASH[3:]}"), "there was none"),
+    "a name with a colon": (users("'a:b'", HASH), "no client can send it"),
+    "a header of what is not to be printed": (
+        'http_server_config: {headers: {X-XSS-Protection: "a\\x01b"}}',
+        "RFC 9110, section 5.5: it is invalid, and dangerous",
+    ),
+}
+
+HEADERS = {
+    "a header of two lines": '{X-XSS-Protection: "a\\r\\nSet-Cookie: b"}',
+    "a header with its line's end": "\n    Content-Security-Policy: |\n      default-src 'self'\n",
+    "a header with blanks around it": "{Strict-Transport-Security: ' max-age=1\t'}",
+    "a header of other letters": "{X-XSS-Protection: é—字}",
+    "a header with a tab in it": '{X-XSS-Protection: "a\\tb"}',
+    "a header that is a sign": "{X-XSS-Protection: =, Content-Security-Policy: <<}",
+    "a header that is true": "{X-XSS-Protection: yes}",
 }
 
 NEWER = {
@@ -207,10 +270,21 @@ class Folder:
     authority: trustme.CA
     clients: dict[str, ssl.SSLContext | None]
 
-    def write(self, text: str) -> Path:
+    def write(self, text: str | bytes) -> Path:
         path = self.path / "web.yml"
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
+
+
+def write_short_pair(path: Path) -> None:
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin.replace(2090))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    (path / "short.pem").write_bytes(pem)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (path / "short-key.pem").write_bytes(secret)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +295,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     server = authority.issue_cert("localhost")
     server.private_key_pem.write_to_path(path / "key.pem")
     server.cert_chain_pems[0].write_to_path(path / "cert.pem")
+    older = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
+    older.private_key_pem.write_to_path(path / "rsa-key.pem")
+    older.cert_chain_pems[0].write_to_path(path / "rsa.pem")
+    write_short_pair(path)
     authority.issue_cert("other").private_key_pem.write_to_path(path / "other.pem")
     authority.cert_pem.write_to_path(path / "ca.pem")
     below.cert_pem.write_to_path(path / "below.pem")
@@ -247,7 +325,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     curve = ssl.create_default_context()
     authority.configure_trust(curve)
     curve.set_ecdh_curve("secp384r1")
+    exchange = ssl.create_default_context()
+    authority.configure_trust(exchange)
+    exchange.maximum_version = ssl.TLSVersion.TLSv1_2
+    exchange.set_ciphers("AES128-GCM-SHA256")
     clients |= {"TLS 1.2": old, "another suite": suite, "another curve": curve}
+    clients |= {"RSA's key exchange": exchange}
     return Folder(path, authority, clients)
 
 
@@ -259,7 +342,7 @@ def outcomes(port: int, folder: Folder) -> Outcomes:
     found = {}
     for name, context in folder.clients.items():
         client = Client(socket.AF_INET, ("127.0.0.1", port), context)
-        wrong = ("alice:wrong", "mallory:right") if name in GUESSING else ()
+        wrong = ("alice:wrong", "mallory:right", ":right") if name in GUESSING else ()
         for login in ("", "alice:right", *wrong):
             headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
             try:
@@ -332,6 +415,21 @@ def test_the_same(name: str, folder: Folder) -> None:
     assert ours(path, folder) == theirs(path, folder)
 
 
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_are_the_same(name: str, folder: Folder) -> None:
+    path = folder.write(f"http_server_config:\n  headers: {HEADERS[name]}")
+
+    def headers(port: int) -> dict[str, str]:
+        answer = Client(socket.AF_INET, ("127.0.0.1", port)).request("/metrics")
+        kept = ("x-xss-protection", "content-security-policy", "strict-transport-security")
+        return {key: value for key, value in answer.headers.items() if key in (*kept, "set-cookie")}
+
+    with node_exporter(path) as port:
+        theirs = headers(port)
+    with serving(web_config=path) as it:
+        assert headers(int(it.server.address.rpartition(":")[2])) == theirs != {}
+
+
 def test_the_clients_tell_files_apart(folder: Folder) -> None:
     """Else the test above could not fail."""
     files = [
@@ -339,6 +437,8 @@ def test_the_clients_tell_files_apart(folder: Folder) -> None:
         tls("max_version: TLS12", f"cipher_suites: [{GOOD_SUITE}]"),
         *(tls("min_version: TLS13"), tls("curve_preferences: [CurveP521]")),
         tls(REQUIRED, "client_ca_file: below.pem"),
+        SAME["suites of RSA's key exchange"],
+        users("~", HASH),
     ]
     found = [ours(folder.write(text), folder) for text in files]
     assert all(found.count(one) == 1 for one in found)

@@ -14,7 +14,7 @@ from serving import serving
 from wattledger.errors import ConfigError
 from wattledger_exporters.web_config import LiveWebConfig, load_web_config
 
-HASH = "$2b$04$" + "a" * 53
+HASH = "$2b$04$" + "a" * 21 + "O" + "a" * 31
 TLS = "cert_file: cert.pem, key_file: key.pem"
 AUTH = "client_auth_type"
 ONLY_13 = "max_version: TLS12, cipher_suites: [TLS_AES_128_GCM_SHA256]"
@@ -96,8 +96,13 @@ def faults_of(path: Path) -> dict[str, str]:
          "is not known"),
         ("http_server_config: {headers: {X-Frame-Options: never}}",
          "http_server_config.headers.X-Frame-Options", "deny"),
-        ('http_server_config: {headers: {X-XSS-Protection: "a\\r\\nSet-Cookie: b"}}',
-         "http_server_config.headers.X-XSS-Protection", "one line"),
+        ('http_server_config: {headers: {X-XSS-Protection: "a\\x7fb"}}',
+         "http_server_config.headers.X-XSS-Protection", "control"),
+        ("http_server_config: {http2: !!bool maybe}", "http.web_config", "its tag"),
+        ("basic_auth_users: {alice: !!binary '?'}", "http.web_config", "its tag"),
+        (f"basic_auth_users: {{~: {HASH}, '': {HASH}}}", "basic_auth_users.", "twice"),
+        ("basic_auth_users: {[a]: b}", "http.web_config", "not YAML"),
+        ("&a {http_server_config: *a}", "http.web_config", "not YAML"),
         ("basic_auth_users: {alice: secret}", "basic_auth_users.alice", "htpasswd"),
         ("basic_auth_users: {alice: $2y$03$" + "a" * 53 + "}", "basic_auth_users.alice", "bcrypt"),
         ('basic_auth_users: {"a:b": ' + HASH + "}", "basic_auth_users.a:b", "colon"),
@@ -105,6 +110,13 @@ def faults_of(path: Path) -> dict[str, str]:
         ("rate_limit: {interval: often, burst: 1}", "rate_limit.interval", "duration"),
         ("rate_limit: {interval: 1s}", "rate_limit.burst", "1 or more"),
         ("rate_limit: {interval: 1s, burst: -1}", "rate_limit.burst", "whole number"),
+        ("rate_limit: {interval: 1s, burst: '5'}", "rate_limit.burst", "whole number"),
+        ("rate_limit: {interval: 1s, burst: 010}", "rate_limit.burst", "decimal"),
+        ("rate_limit: {interval: 1s, burst: 1.5}", "rate_limit.burst", "decimal"),
+        ("rate_limit: {interval: 5, burst: 1}", "rate_limit.interval", "unit"),
+        ("rate_limit: {interval: -1s, burst: 1}", "rate_limit.interval", "duration"),
+        ("rate_limit: {interval: 1d, burst: 1}", "rate_limit.interval", "duration"),
+        ("rate_limit: {interval: '', burst: 1}", "rate_limit.interval", "duration"),
         ("basic_auth_users: {}\nbasic_auth_users: {}", "http.web_config", "twice"),
         ("{}\n---\n{}", "http.web_config", "not YAML"),
         ('a: "\\UFFFFFFFF"', "http.web_config", "not YAML"),
@@ -195,6 +207,18 @@ def test_a_file_that_only_root_may_read_is_told(write: Callable[[str], Path]) ->
 )
 def test_good_files(write: Callable[[str], Path], text: str) -> None:
     assert load_web_config(write(text)).users in ({}, {"alice": HASH})
+
+
+@pytest.mark.parametrize(
+    ("said", "interval_ns"),
+    [("0", 0), ("0s", 0), ("1s", 10**9), ("500us", 500_000), ("1.5ms", 1_500_000), ("7ns", 7),
+     ("1h30m", 5_400 * 10**9), (".5m", 30 * 10**9), ("3µs", 3_000), ("~", 0)],
+)  # fmt: skip
+def test_an_interval_is_a_duration_of_go(
+    write: Callable[[str], Path], said: str, interval_ns: int
+) -> None:
+    config = load_web_config(write(f"rate_limit: {{interval: {said}, burst: 20}}"))
+    assert (config.rate_interval_ns, config.rate_burst) == (interval_ns, 20)
 
 
 @given(st.recursive(
