@@ -17,6 +17,7 @@ import yaml
 from deploy.crds import SCHEMAS
 from deploy.kustomized import Manifest, kustomized
 from deploy.pod_security import baseline, containers, restricted
+from wattledger import node_name
 from wattledger.config import load_config
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -150,10 +151,16 @@ def test_it_takes_no_gpu_from_anybody() -> None:
     container = container_of(BASE)
     resources = container["resources"]
     assert not any("nvidia" in name for part in resources.values() for name in part)
-    assert {one["name"]: one["value"] for one in container["env"]} == {
+    assert {one["name"]: one["value"] for one in container["env"] if "value" in one} == {
         "NVIDIA_VISIBLE_DEVICES": "all",
         "NVIDIA_DRIVER_CAPABILITIES": "utility",
     }
+
+
+@pytest.mark.parametrize("folder", BUILDS, ids=lambda folder: folder.name)
+def test_what_leaves_names_the_node_and_not_the_pod(folder: Path) -> None:
+    asked = {one["name"]: one.get("valueFrom") for one in container_of(folder)["env"]}
+    assert asked[node_name.VARIABLE] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
 
 
 # ── that the parts fit each other ───────────────────────────────────────────────────────────────

@@ -490,8 +490,8 @@ def test_an_answer_that_drips_ends_in_time_on_every_way(
         assert outbox.done
 
 
-def test_only_the_proxy_of_the_settings_is_asked(receiver: Receiver) -> None:
-    """Whatever the environment says: it would be handed headers and records."""
+def pushed_with(receiver: Receiver, environment: dict[str, str]) -> Got:
+    """What a process of that environment pushes: a run."""
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from test_otlp_push import made, drained\n"
@@ -500,20 +500,29 @@ def test_only_the_proxy_of_the_settings_is_asked(receiver: Receiver) -> None:
         "drained(exporter); assert outbox.done\n"
     )
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    nowhere = "http://127.0.0.1:9"
     done = subprocess.run(
         [sys.executable, "-c", script, receiver.url, *paths],
-        env={
-            **os.environ,
-            **dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), nowhere),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere,
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": nowhere,
-        },
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert len(receiver.got) == 1
+    (got,) = receiver.got
+    return got
+
+
+def test_only_the_proxy_of_the_settings_is_asked(receiver: Receiver) -> None:
+    """Whatever the environment says: it would be handed headers and records."""
+    nowhere = "http://127.0.0.1:9"
+    names = ("http_proxy", "HTTP_PROXY", "all_proxy", "OTEL_EXPORTER_OTLP_ENDPOINT",
+             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")  # fmt: skip
+    assert pushed_with(receiver, dict.fromkeys(names, nowhere)).uids
+
+
+def test_a_pod_speaks_for_its_node(receiver: Receiver) -> None:
+    """As Kubernetes names it: the host's name is the pod's there, and goes with it."""
+    resource = pushed_with(receiver, {"NODE_NAME": "gpu-node-7"}).resource
+    assert resource["host.name"] == resource["service.instance.id"] == "gpu-node-7"
 
 
 # ── settings ────────────────────────────────────────────────────────────────────────────────────

@@ -27,7 +27,9 @@ def add_export_options(report: argparse.ArgumentParser) -> None:
     """Add the options of `report` that write files."""
     report.add_argument(EXPORT, type=Path, metavar="FILE", help=EXPORT_HELP)
     parquet = report.add_argument_group("with --export and --format parquet")
-    parquet.add_argument("--node", default="", metavar="NAME", help="without it the host's name")
+    parquet.add_argument(
+        "--node", default="", metavar="NAME", help="without it $NODE_NAME, else the host's name"
+    )
     parquet.add_argument(
         "--only-settled",
         action="store_true",

@@ -10,7 +10,6 @@ import argparse
 import filecmp
 import os
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -24,9 +23,10 @@ from typing import Any, NamedTuple
 from wattledger.audit.export import read_records
 from wattledger.audit.parquet_schema import COLUMNS, NAMED, schema
 from wattledger.config import Config
-from wattledger.errors import ConfigError, WattledgerError
+from wattledger.errors import ConfigError, LedgerError, WattledgerError
 from wattledger.model.restating import END_S
-from wattledger.remote import Remote
+from wattledger.node_name import node_name
+from wattledger.remote import Refused, Remote
 from wattledger.units import NS_PER_S, NS_PER_US
 from wattledger_exporters.http.query import BadRequest, instant_ns
 
@@ -34,6 +34,9 @@ DAY_S = 86_400
 US_PER_S = 1_000_000
 INSTALL = "pip install 'wattledger[parquet]'"
 ROWS_AT_ONCE = 2_000
+TRIES = 5
+PART = ".wattledger-"
+OLD_S = DAY_S
 ROW_GROUP = 15 * ROWS_AT_ONCE
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _EPOCH = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -89,12 +92,13 @@ def export_parquet(
 
     Raises:
         ConfigError: an option that cannot be.
-        WattledgerError: pyarrow is missing, or a file cannot be written.
+        WattledgerError: pyarrow is missing, a file cannot be written, or these books lie there
+            under another node's name.
         LedgerError: no daemon runs, and its ledger cannot be read either; or the books were rolled
-            up or settled while a day was read: the days before it are there.
+            up or settled each time that a day was read: the days before it are there.
     """
     _see_pyarrow()
-    node = options.node or socket.gethostname()
+    node = options.node or node_name()
     if not _NODE.fullmatch(node):
         text = f"{node!r} makes no directory: letters, digits, '.', '_' and '-' only"
         raise ConfigError([("--node", text)])
@@ -113,19 +117,44 @@ def export_parquet(
     start_s = since_ns // NS_PER_S // DAY_S * DAY_S
     try:
         options.export.mkdir(parents=True, exist_ok=True)
+        _remove_old_parts(options.export)
         while start_s * NS_PER_S < until_ns:
-            with closing(read(start_s)) as records:
-                books = _books(records)
-                if books.first_s is None:
-                    break
-                if books.first_s < start_s + DAY_S:
-                    writer.write(_Day(start_s, books), records)
+            books = _write_day(writer, read, start_s)
+            if books.first_s is None:
+                break
             start_s = max(start_s + DAY_S, books.first_s // DAY_S * DAY_S)
     except OSError as error:
         what = error.filename or options.export
         raise WattledgerError(f"{what} cannot be written: {error.strerror}") from error
     sys.stdout.write(f"{options.export}: {writer.told()}\n")
     return 0
+
+
+def _write_day(
+    writer: _Writer, read: Callable[[int], Generator[Row, None, None]], start_s: int
+) -> _Books:
+    """Writes the books' next day, if it is this one. Books that change meanwhile are read again."""
+    for left in reversed(range(TRIES)):
+        try:
+            with closing(read(start_s)) as records:
+                books = _books(records)
+                if books.first_s is not None and books.first_s < start_s + DAY_S:
+                    writer.write(_Day(start_s, books), records)
+                break
+        except (LedgerError, Refused):
+            if not left:
+                raise
+    return books
+
+
+def _remove_old_parts(directory: Path) -> None:
+    """What was left by those that were killed. A younger one may be at work, on any node."""
+    for part in directory.glob(f"{PART}*"):
+        try:
+            if part.stat().st_mtime < time.time() - OLD_S:
+                part.unlink()
+        except OSError:  # somebody else's, or just gone
+            continue
 
 
 def _see_pyarrow() -> None:
@@ -170,12 +199,14 @@ class _Writer:
 
         Raises:
             OSError: it cannot be written; what was there is there.
+            WattledgerError: these books lie there under another node's name.
         """
         if self._only_settled and not day.complete:
             self._left_out += 1
             return
+        self._see_no_other_name(day)
         # Beside the partitions, under a name that no reader of them takes for a part.
-        handle, name = tempfile.mkstemp(prefix=".wattledger-", dir=self._directory)
+        handle, name = tempfile.mkstemp(prefix=PART, dir=self._directory)
         part = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -193,13 +224,28 @@ class _Writer:
         finally:
             part.unlink(missing_ok=True)
 
-    def _replace(self, part: Path, day: _Day) -> None:
+    def _target(self, day: _Day) -> Path:
         folder = self._directory / f"day={day.name}" / f"node={self._node}"
-        target = folder / f"part-{day.books.epoch}.parquet"
+        return folder / f"part-{day.books.epoch}.parquet"
+
+    def _see_no_other_name(self, day: _Day) -> None:
+        """Only where the file is new: many nodes' directories are looked into."""
+        target = self._target(day)
+        if target.exists():
+            return
+        for other in self._directory.glob(f"day={day.name}/node=*/{target.name}"):
+            named = other.parent.name.removeprefix("node=")
+            raise WattledgerError(
+                f"{other} holds the same books, as those of {named}: they would be counted twice",
+                f"add --node {named}, or rename its directories to node={self._node}",
+            )
+
+    def _replace(self, part: Path, day: _Day) -> None:
+        target = self._target(day)
         if target.is_file() and filecmp.cmp(part, target, shallow=False):
             self._unchanged += 1
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)
         self._written += 1
 

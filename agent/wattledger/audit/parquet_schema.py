@@ -13,7 +13,7 @@ VERSION = "1"
 """Of the columns. New ones may come at the end; what one means or is named never changes."""
 PARTITIONS = (
     ("day", "UTC day in which the slot begins"),
-    ("node", "`--node`; without it the host's name"),
+    ("node", "`--node`; without it `$NODE_NAME`, else the host's name"),
 )
 SETTLEMENTS = ("booked", "partly", "settled")
 NAMED = ("user", "account", "job_name")
@@ -166,8 +166,15 @@ days.
 - **Again and again.** A day's file is replaced as a whole (written beside, then renamed), and only
   if it would change. `--since 46d` each night therefore brings all that was settled meanwhile
   (`grid.settle_window` is 45 days); after `wattledger restate` of an older time, export that time.
-  Each file is of one moment; if the books are rolled up or settled while a day is read, the command
-  ends with an error after the days before it, and is to be run again.
+  The file of a day that is over is of one moment: where the books are rolled up or settled while
+  it is read, it is read again, up to five times; then the command ends with an error, the days
+  before it are there, and it is to be run again. An unfinished day grows while it is read.
+- **A node keeps its name**, as its books keep their epoch: the same books of the same day under
+  another node's name would be counted twice, and are refused. In a pod the host's name changes with
+  each restart, so the DaemonSet sets `$NODE_NAME`. Was a node renamed, give it the old name with
+  `--node`, or rename its directories.
+- **What an export that was killed left** (`.wattledger-…` in the directory) is removed by the next
+  one after a day.
 - **Provisional days** are marked: `settlement` in each row, `day_complete` for today. With
   `--only-settled` a day is written once it is over and every µJ of it is settled. What a static
   table or a source without a history priced is never settled: leave the option out there.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from wattledger.errors import ExportFailed
 from wattledger.model import Snapshot
 from wattledger.model.exporting import EndedRun
+from wattledger.node_name import node_name
 from wattledger.ports import ExporterTools
 from wattledger.units import NS_PER_S, seconds
 from wattledger_exporters.otlp import records
@@ -294,7 +294,7 @@ class OtlpExporter:
 
     def _resource_of(self, snapshot: Snapshot) -> Resource:
         """Who speaks; OTEL_RESOURCE_ATTRIBUTES of the environment adds to it."""
-        host = platform.node()
+        host = node_name()
         return Resource.create(
             {
                 "service.name": SERVICE,

@@ -65,7 +65,7 @@ class OtlpSettings:
     )
     instance_id: str = setting(
         "",
-        "`service.instance.id` of the node. Not set: its host name.",
+        "`service.instance.id` of the node. Not set: `$NODE_NAME`, else the host name.",
         '"rack7-node03"',
     )
 
