@@ -97,8 +97,7 @@ def test_a_run_leaves_as_one_record_that_says_what_its_receipt_says(
 
 
 def test_what_ended_while_nobody_listened_leaves_once_somebody_does(daemon: Start) -> None:
-    with Receiver() as gone:
-        port = gone.port
+    port = free_port()  # ours until the end: no other test may listen on it meanwhile
     node = daemon(FINE + NO_HOOKS + otlp(f"http://127.0.0.1:{port}"), scenario=SCENARIO).start()
     ids = {run(node)["job_id"] for _ in range(2)}
     page = node.scrape_when(
