@@ -46,7 +46,6 @@ UNITS = {
     "percentunit",
     "short",
     "none",
-    "h",
 }
 
 
@@ -276,7 +275,7 @@ def only_known_metrics_and_labels(board: Board) -> Iterator[str]:
                 if matcher.name not in labels:
                     yield f"{name}: {selector.name} has no label {matcher.name}"
             known |= labels
-        known |= set(re.findall(r'label_replace\(.*?, "(\w+)", "\$1"', expr))
+        known |= set(re.findall(r'label_replace\(.*?, "(\w+)", "\$1', expr))
         used = re.findall(r"(?:by|on|group_left) \(([^)]*)\)", expr)
         for label in {one.strip() for group in used for one in group.split(",")} - {""}:
             if label not in known:
@@ -310,6 +309,25 @@ def links_lead_somewhere(board: Board) -> Iterator[str]:
         for label in re.findall(r"\$\{__field\.labels\.(\w+)\}", query):
             if f"{{{{{label}}}}}" not in legends:
                 yield f"{panel['title']}: its series do not tell {label}"
+
+
+def links_name_the_cluster(board: Board) -> Iterator[str]:
+    """Two clusters may have a node or a job of the same name."""
+    for panel, url in links(board):
+        if "var-cluster=" not in url or "${cluster:queryparam}" in url:
+            yield f"{panel['title']}: {url} leads to all clusters chosen here"
+
+
+def limits_are_not_drawn_as_lines(board: Board) -> Iterator[str]:
+    """A line at a threshold reads like a series, in the colours of the series beside it."""
+    for panel in dashboards.panels(board):
+        config = panel["fieldConfig"]["defaults"]
+        style = config.get("custom", {}).get("thresholdsStyle", {}).get("mode", "off")
+        if style not in ("off", "area"):
+            yield f"{panel['title']} draws its limits as {style}"
+        good = [step for step in config["thresholds"]["steps"] if step["color"] == "green"]
+        if style == "area" and good:
+            yield f"{panel['title']} shades what is good"
 
 
 def links(board: Board) -> Iterator[tuple[dict[str, Any], str]]:
@@ -363,6 +381,8 @@ RULES: tuple[Rule, ...] = (
     uneditable_dashboard,
     only_known_metrics_and_labels,
     links_lead_somewhere,
+    links_name_the_cluster,
+    limits_are_not_drawn_as_lines,
     panels_do_not_overlap,
     ids_are_unique,
 )

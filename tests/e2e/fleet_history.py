@@ -35,6 +35,18 @@ def scraped(page: Iterable[str], target: str, at_s: int) -> Iterator[str]:
         yield f"{series} {value} {at_s}"
 
 
+def target(cluster: str, job: str, instance: str) -> str:
+    """The labels of a target; the configuration that is shipped takes our port from `instance`."""
+    return f'cluster="{cluster}",job="{job}",instance="{instance}"'
+
+
+def exporter_of(line: str, cluster: str, host: str) -> str:
+    """The labels of the target that shows a line of `Node.beside`."""
+    if line.startswith("ipmi_"):
+        return target(cluster, "ipmi", f"{host}:9290")
+    return target(cluster, "dcgm", f"{host}:9400")
+
+
 def write(path: Path, home: Path) -> dict[str, float]:
     """Play the fleet's hours into a file that `promtool tsdb create-blocks-from` reads.
 
@@ -50,14 +62,12 @@ def write(path: Path, home: Path) -> dict[str, float]:
                     page = node.turn().splitlines()
                     at_s = BEGIN_S + node.second
                     shown_ws += sum(node.watts.values()) * TURN_S * (at_s > SHOWN_S)
-                    ours = f'cluster="{CLUSTER}",job="{JOB}",instance="{node.name}:19400"'
-                    ipmi = f'cluster="{CLUSTER}",job="ipmi",instance="{node.name}:9290"'
-                    dcgm = f'cluster="{CLUSTER}",job="dcgm",instance="{node.name}:9400"'
-                    lines = [*scraped([*page, "up 1"], ours, at_s)]
+                    lines = [*page, *node.process(), "up 1"]
+                    samples = [*scraped(lines, target(CLUSTER, JOB, node.name), at_s)]
                     for line in node.beside():
-                        other = ipmi if line.startswith("ipmi_") else dcgm
-                        lines += scraped([line], other, at_s)
-                    out.write("\n".join(lines) + "\n")
+                        other = exporter_of(line, CLUSTER, node.name)
+                        samples += scraped([line], other, at_s)
+                    out.write("\n".join(samples) + "\n")
             out.write("# EOF\n")
         watts = sum(sum(node.watts.values()) for node in nodes)
         return {"watts": watts, "shown_kwh": shown_ws / 3.6e6}
@@ -100,6 +110,21 @@ def recording_levels(rules: Sequence[Path], wanted: Iterable[str]) -> list[list[
     ]
 
 
+def record(prometheus: Prometheus, levels: Sequence[list[dict[str, str]]], end_s: int) -> None:
+    """Have a running Prometheus hold what rules would have recorded since `BEGIN_S`.
+
+    Args:
+        prometheus: holds what the rules read.
+        levels: of `recording_levels`.
+        end_s: the last evaluation, Unix time.
+    """
+    for number, level in enumerate(levels):
+        group = {"name": f"level{number}", "interval": "30s", "rules": level}
+        path = prometheus.home / f"rules{number}.yml"
+        path.write_text(yaml.safe_dump({"groups": [group]}))
+        prometheus.replay(path, BEGIN_S, end_s)
+
+
 def serve(
     home: Path, rules: Sequence[Path] = (), wanted: Iterable[str] = ()
 ) -> tuple[Prometheus, dict[str, float]]:
@@ -118,11 +143,5 @@ def serve(
     truth = write(home / "fleet.openmetrics", home)
     prometheus.ingest(home / "fleet.openmetrics")
     prometheus.start()
-    for number, level in enumerate(recording_levels(rules, wanted)):
-        # The files' own intervals are for production; two minutes are as right, and four times
-        # as fast.
-        group = {"name": f"level{number}", "interval": "2m", "rules": level}
-        path = home / f"rules{number}.yml"
-        path.write_text(yaml.safe_dump({"groups": [group]}))
-        prometheus.replay(path, BEGIN_S, END_S)
+    record(prometheus, recording_levels(rules, wanted), END_S)
     return prometheus, truth

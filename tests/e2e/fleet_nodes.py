@@ -46,6 +46,7 @@ LABELS = ("name", "user", "account")
 CORES = 64
 MODEL = "NVIDIA H100 80GB HBM3"
 OTHER_W, DRAM_W, GPU_IDLE_W, CPU_IDLE_W, CORE_W = 250.0, 18.0, 72.0, 90.0, 2.5
+CPU_SHARE, MEMORY_BYTES = 0.006, 44 << 20
 
 
 class JobPlan(NamedTuple):
@@ -57,6 +58,7 @@ class JobPlan(NamedTuple):
         end_s: likewise; None: it runs on.
         busy_until_s: after that it holds its GPUs without using them.
         cores: that it keeps busy on each of its nodes.
+        named_s: so long after its beginning nobody knows its labels.
     """
 
     manager: str
@@ -69,6 +71,7 @@ class JobPlan(NamedTuple):
     end_s: int | None = None
     busy_until_s: int = 10**9
     cores: int = 8
+    named_s: int = 0
 
     def runs_at(self, second: float) -> bool:
         """Whether it is there."""
@@ -148,6 +151,7 @@ class Node:
     home: Path
     begin_s: int = BEGIN_S
     gpu_numbers: tuple[int, ...] = EVERY
+    schedule: Sequence[JobPlan] = PLANS
     clock: FakeClock = field(init=False)
     watts: dict[str, float] = field(default_factory=dict)
 
@@ -198,7 +202,7 @@ class Node:
 
     def plans(self) -> list[JobPlan]:
         """The jobs that are here now."""
-        return [p for p in PLANS if self.name in p.gpus and p.runs_at(self.second)]
+        return [p for p in self.schedule if self.name in p.gpus and p.runs_at(self.second)]
 
     def _draw(self) -> dict[str, float]:
         """Watts of each device now."""
@@ -243,7 +247,8 @@ class Node:
             if job_id not in here
         )
         self._running = {
-            job_id: self._running.get(job_id) or self._run(plan) for job_id, plan in here.items()
+            job_id: replace(self._running.get(job_id) or self._run(plan), labels=self._told(plan))
+            for job_id, plan in here.items()
         }
         runs = {run.payee: run for run in self._running.values()}
         return Survey(
@@ -263,11 +268,15 @@ class Node:
 
     def _run(self, plan: JobPlan) -> JobRun:
         held = tuple(Holding(self.gpus[n].name, 1_000_000) for n in plan.gpus[self.name])
-        labels = {"name": plan.name, "user": plan.user, "account": plan.account}
         start_ns = (self.begin_s + plan.begin_s) * NS_PER_S
         now_ns = self.clock.wall_ns
         payee = job_payee(plan.manager, plan.job_id, start_ns)
-        return JobRun(payee, 1000, labels, holdings=held, last_seen_ns=now_ns)
+        return JobRun(payee, 1000, {}, holdings=held, last_seen_ns=now_ns)
+
+    def _told(self, plan: JobPlan) -> dict[str, str]:
+        if self.second < plan.begin_s + plan.named_s:
+            return {}
+        return {"name": plan.name, "user": plan.user, "account": plan.account}
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,8 +298,15 @@ class Node:
             self._raw_uj[first], self._load[first] = 40 * UJ_PER_J, "2"
         self._reports.append(self._report())
         self._sampler.tick()
-        page = self._renderer.render(self._sampler.commit(), self.clock.monotonic_ns, labels=LABELS)
+        page = self._renderer.render(
+            self._sampler.commit(), self.clock.monotonic_ns, labels=LABELS, process=False
+        )
         return page.openmetrics.decode()
+
+    def process(self) -> Iterator[str]:
+        """What the daemon would show of itself: what plays it is no daemon."""
+        yield f"process_cpu_seconds_total {CPU_SHARE * self.second:.2f}"
+        yield f"process_resident_memory_bytes {MEMORY_BYTES + (len(self.plans()) << 20)}"
 
     def _report(self) -> MeterReport:
         now, boot = self.clock.now(), self.clock.boot_id

@@ -34,7 +34,7 @@ from e2e.history import PrometheusApi
 
 PICTURES = GRAFANA / "pictures"
 PICTURED: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "node": {"instance": ("gpu03:19400",)},
+    "node": {"instance": ("gpu03",)},
     "job": {"manager": ("slurm",), "job_id": ("4711", "4712")},
 }
 """What is chosen in the pictures; everything otherwise."""
@@ -154,7 +154,7 @@ def _draw(
     shown: tuple[int, int],
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    step_s = max(15, (shown[1] - shown[0]) // 225)
+    step_s = max(15, (shown[1] - shown[0]) // 225 // 15 * 15)  # scrapes are at whole ones
     with Pages(home / "browser", prometheus.url) as pages:
         for name in NAMES:
             board = dashboards.load(name)

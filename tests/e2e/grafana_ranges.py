@@ -24,6 +24,7 @@ BALANCE: dict[str, Ranges] = {
     "Books out of balance": ((0, 0.001),),
     "Residual of the wall": ((0.06, 0.1),),
     "GPU power: books less DCGM": ((-0.02, 0.02),),
+    "Compared": ((1, 1), (1, 1)),
 }
 HELD_IDLE_KWH = (0.3, 0.4)
 
@@ -90,10 +91,10 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "GPUs held and idle now": ((1.9, 2.1),),
         "Energy by user": ((0.5, 22),),
         "CO2e by account": ((150, 9000),),
-        "Held idle by job": ((0, 1.5e6),),
+        "Held idle by job": ((1e-4, 0.4),),
         "Held idle power": ((0, 400),),
-        "GPUs held, by node": ((0.5, 1),),
-        "Users": ((0.5, 22), (150, 8000), (0, 0.5), (0, 5.5), (0.1, 6), (0.5, 22)),
+        "GPUs held, by node": ((0, 1),),  # gpu03 begins without a job
+        "Users": ((0.5, 22), (150, 8000), (0, 0.5), (0, 20_000), (0.1, 6), (0.5, 22)),
         "Energy by manager": ((0.5, 26),),
     },
     "footprint": {
@@ -128,11 +129,11 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "Unobserved time": ((0, 0.5),),
         "Hardware counters that began anew": ((0, 1.1),),
         "Commits per minute": ((1.9, 2.1),),
-        # Of the process that played the fleet, on whatever machine; the sizes are the ledgers'.
+        # Of the process that played the fleet, on whatever machine.
         "Time a commit takes": ((1e-5, 10), (1e-5, 10)),
         "Size of the ledger": ((1e5, 1e7), (1e5, 1e7)),
-        "CPU of the daemon": ((1e-6, 0.1), (1e-6, 0.1)),
-        "Memory of the daemon": ((1e7, 1e9), (1e7, 1e9)),
+        "CPU of the daemon": ((0.0059, 0.0061), (0.0059, 0.0061)),
+        "Memory of the daemon": ((45 << 20, 48 << 20), (44 << 20, 47 << 20)),
         "Requests to grid sources": ((0, 13),),
         "Daemons": ((1, 1), (1, 1), (0, 60), (0, 0), (0, 0)),
     },

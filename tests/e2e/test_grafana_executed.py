@@ -58,11 +58,11 @@ def test_every_panel_shows_what_it_must(name: str, fleet_prometheus: Prometheus)
 
 CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "fleet": {"cluster": ("lab",)},
-    "node": {"instance": ("gpu03:19400",)},
+    "node": {"instance": ("gpu03",)},
     "job": {"manager": ("slurm",), "job_id": ("4711", "4714")},
     "users": {"user": ("bob",)},
-    "footprint": {"instance": ("gpu01:19400", "gpu02:19400")},
-    "health": {"instance": ("gpu02:19400",)},
+    "footprint": {"instance": ("gpu01", "gpu02")},
+    "health": {"instance": ("gpu02",)},
 }
 
 
@@ -77,14 +77,22 @@ def test_no_panel_is_empty_for_what_somebody_chose(name: str, fleet_prometheus: 
 
 def test_the_choice_narrows(fleet_prometheus: Prometheus) -> None:
     """A node is a third of the fleet; a job is not the others."""
-    one = _value(fleet_prometheus, "node", "IT power", {"instance": ("gpu01:19400",)})
+    one = _value(fleet_prometheus, "node", "IT power", {"instance": ("gpu01",)})
     every = _value(fleet_prometheus, "node", "IT power", {})
     assert 0.3 * every < one < 0.5 * every
-    wall = _value(fleet_prometheus, "node", "Residual of the wall", {"instance": ("gpu01:19400",)})
+    wall = _value(fleet_prometheus, "node", "Residual of the wall", {"instance": ("gpu01",)})
     assert wall == pytest.approx(1 - one / (one * 1.06 + 70), abs=0.003)
     idle = _value(fleet_prometheus, "job", "Held idle", {"job_id": ("4711",)})
     # Its GPUs' first half minute was told before it used them.
     assert idle == pytest.approx(8 * GPU_IDLE_W * 30 / 3.6e6)
+
+
+def test_each_node_s_gpus_are_held_by_its_jobs(fleet_prometheus: Prometheus) -> None:
+    board = dashboards.load("users")
+    (target,) = [t for t in dashboards.targets(board) if t.panel == "GPUs held, by node"]
+    found = shown(fleet_prometheus, target, values_of(board, fleet_prometheus, {}))
+    last = {labels["instance"]: shares[-1] for labels, shares in found}
+    assert last == {"gpu01": 1, "gpu02": 1, "gpu03": 0.75}
 
 
 def _value(

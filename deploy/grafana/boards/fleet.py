@@ -7,7 +7,7 @@ from typing import Any
 from grafana_foundation_sdk.builders import dashboard as build
 
 from boards import kit, shared, variables
-from boards.queries import CARDS, FOR_JOBS, increase, metric, rate, recorded, summed, top
+from boards.queries import CARDS, FOR_JOBS, increase, metric, or_zero, rate, recorded, summed, top
 
 KEYS = shared.NODE_KEYS
 
@@ -19,7 +19,7 @@ def _facility() -> str:
 
 
 def _figures() -> tuple[Any, ...]:
-    held = f"sum({metric('job_device_info')})"
+    held = or_zero(summed(metric("job_device_info")))
     gpus = f"sum({metric('device_present', CARDS)})"
     jobs = summed(increase("payee_energy_joules_total", FOR_JOBS))
     everybody = summed(increase("payee_energy_joules_total"))
@@ -82,7 +82,7 @@ def _figures() -> tuple[Any, ...]:
             "Held idle now",
             "Power of GPUs that jobs hold and do not use, mean of the last minutes.",
             kit.WATT,
-            kit.now(summed(rate("job_held_idle_joules_total"))),
+            kit.now(or_zero(summed(rate("job_held_idle_joules_total")))),
             limits=((None, kit.GREEN), (500, kit.YELLOW), (5000, kit.RED)),
         ),
         kit.figure(
@@ -98,7 +98,11 @@ def _figures() -> tuple[Any, ...]:
             "Jobs running",
             "Jobs that have a power now, over all nodes.",
             kit.COUNT,
-            kit.now(f"count(count by (manager, job_id) ({metric('job_power_watts')}))"),
+            kit.now(
+                or_zero(
+                    f"count(count by ({', '.join(shared.JOB_KEYS)}) ({metric('job_power_watts')}))"
+                )
+            ),
         ),
         kit.figure(
             "Meters down",
@@ -120,6 +124,7 @@ def _nodes() -> Any:
         "nothing measured in the range shown; meters that do not answer. A name leads to the node.",
         {
             "instance": ("Node", ""),
+            "cluster": ("Cluster", ""),
             "Value #A": ("Power now", kit.WATT),
             "Value #B": ("Energy", kit.KWH),
             "Value #C": ("CO2e", kit.GRAM),
@@ -157,8 +162,8 @@ def board() -> build.Dashboard:
         "Nodes that draw the most",
         "IT power of the ten nodes that draw the most at each moment.",
         kit.WATT,
-        kit.series(top(10, summed(metric("power_watts"), "instance")), "{{instance}}"),
-        links=[kit.link(*kit.to_node("${__field.labels.instance}"))],
+        kit.series(top(10, summed(metric("power_watts"), "cluster", "instance")), shared.NODE_NAME),
+        links=[kit.link_to_node()],
     )
     intensity = kit.lines(
         "Carbon intensity in force",
@@ -178,11 +183,15 @@ def board() -> build.Dashboard:
         kit.series(
             top(
                 10,
-                summed(recorded("node:energy_kwh:increase1h", "cluster", "instance"), "instance"),
+                summed(
+                    recorded("node:energy_kwh:increase1h", "cluster", "instance"),
+                    "cluster",
+                    "instance",
+                ),
             ),
-            "{{instance}}",
+            shared.NODE_NAME,
         ),
-        links=[kit.link(*kit.to_node("${__field.labels.instance}"))],
+        links=[kit.link_to_node()],
         span=16,
     )
     total = kit.figure(

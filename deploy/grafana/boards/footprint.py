@@ -156,7 +156,6 @@ def board() -> build.Dashboard:
             "max by (quantity) (" + metric("uncertainty_ratio", 'bound="high"') + ")",
             "{{quantity}} high",
         ),
-        limits=((None, kit.GREEN), (1, kit.GRAY)),
         decimals=2,
         calcs=(),
         span=8,

@@ -78,7 +78,6 @@ def _meters() -> tuple[Any, ...]:
             "is not counted.",
             kit.SHARE,
             kit.series(f"avg by (meter) ({metric('meter_up')})", "{{meter}}"),
-            limits=((None, kit.RED), (1, kit.GREEN)),
             maximum=1,
             span=8,
         ),
@@ -120,18 +119,21 @@ def _meters() -> tuple[Any, ...]:
             "ten worst nodes. No energy is booked for it.",
             kit.SHARE,
             kit.series(
-                f"topk(10, max by (instance) ({rate('unobserved_seconds_total')}))",
-                "{{instance}}",
+                f"topk(10, max by (cluster, instance) ({rate('unobserved_seconds_total')}))",
+                shared.NODE_NAME,
             ),
             limits=((None, kit.GREEN), (0.01, kit.RED)),
             span=8,
-            links=[kit.link(*kit.to_node("${__field.labels.instance}"))],
+            links=[kit.link_to_node()],
         ),
         kit.lines(
             "Hardware counters that began anew",
             "Resets of GPU energy counters in the hour before: driver reloads, GPU resets.",
             kit.COUNT,
-            kit.series(summed(gained("counter_resets_total", "1h"), "instance"), "{{instance}}"),
+            kit.series(
+                summed(gained("counter_resets_total", "1h"), "cluster", "instance"),
+                shared.NODE_NAME,
+            ),
             limits=((None, kit.GREEN), (1, kit.YELLOW)),
             span=8,
         ),
@@ -144,7 +146,10 @@ def _ledger() -> tuple[Any, ...]:
             "Commits per minute",
             "Transactions written, by node; 12 at the default commit interval of 5 s.",
             kit.COUNT,
-            kit.series(f"{summed(rate('ledger_commits_total'), 'instance')} * 60", "{{instance}}"),
+            kit.series(
+                f"{summed(rate('ledger_commits_total'), 'cluster', 'instance')} * 60",
+                shared.NODE_NAME,
+            ),
             span=8,
         ),
         kit.lines(
@@ -215,6 +220,7 @@ def _nodes() -> Any:
         "storage, how far its books are behind, its bookings not yet written, and meters down.",
         {
             "instance": ("Node", ""),
+            "cluster": ("Cluster", ""),
             "version": ("Version", ""),
             "simulated": ("Simulated", ""),
             "epoch": ("Epoch", ""),

@@ -58,7 +58,7 @@ def _figures() -> tuple[Any, ...]:
 
 
 def _nodes() -> Any:
-    keys = ("instance", "manager", "job_id")
+    keys = ("instance", *shared.JOB_KEYS)
     idle = f"{summed(last('job_held_idle_joules_total', JOB), *keys)} / {KWH_PER_J}"
     return kit.grid(
         "Nodes of the job",
@@ -66,6 +66,7 @@ def _nodes() -> Any:
         "A node leads to its dashboard.",
         {
             "instance": ("Node", ""),
+            "cluster": ("Cluster", ""),
             "manager": ("Manager", ""),
             "job_id": ("Job", ""),
             "Value #A": ("Energy", kit.KWH),
@@ -83,23 +84,25 @@ def _nodes() -> Any:
         limits={"Held idle": ((None, "text"), (0.1, kit.YELLOW), (1, kit.RED))},
         sort="Energy",
         span=14,
+        widths={"Node": 120, "Cluster": 65, "Manager": 80, "Job": 80},
     )
 
 
 def _devices() -> Any:
-    keys = ("instance", "manager", "job_id", "device")
+    keys = ("instance", *shared.JOB_KEYS, "device")
     return kit.grid(
         "Devices held now",
         "GPUs that the job holds now and the share of each; empty once it has ended.",
         {
             "instance": ("Node", ""),
+            "cluster": ("Cluster", ""),
             "device": ("Device", ""),
             "Value": ("Share", kit.SHARE),
         },
         kit.row_of(f"max by ({', '.join(keys)}) ({metric('job_device_info', JOB)})", "A"),
         links={"Node": kit.to_node()},
         drop=("manager", "job_id"),
-        widths={"Device": 330},
+        widths={"Node": 110, "Cluster": 65, "Device": 315},
         span=10,
     )
 
@@ -116,14 +119,13 @@ def board() -> build.Dashboard:
         events=shared.jobs_come_and_go(JOB),
     )
     shared.add(made, "Since it began", *_figures())
-    to_node = kit.link(*kit.to_node("${__field.labels.instance}"))
     power = kit.lines(
         "Power by node",
         "IT power of the job on each of its nodes, mean of the last commit window.",
         kit.WATT,
-        kit.series(summed(metric("job_power_watts", JOB), "instance"), "{{instance}}"),
+        kit.series(summed(metric("job_power_watts", JOB), "cluster", "instance"), shared.NODE_NAME),
         stacked=True,
-        links=[to_node],
+        links=[kit.link_to_node()],
     )
     kinds = kit.lines(
         "Power by kind of device",
@@ -142,8 +144,8 @@ def board() -> build.Dashboard:
         "The job's counter: IT energy of all its runs on the nodes chosen.",
         kit.KWH,
         kit.series(
-            summed(metric("job_energy_kwh_total", JOB), "manager", "job_id"),
-            "{{manager}} {{job_id}}",
+            summed(metric("job_energy_kwh_total", JOB), *shared.JOB_KEYS),
+            shared.JOB_NAME,
         ),
         span=8,
         calcs=("lastNotNull",),
@@ -153,8 +155,8 @@ def board() -> build.Dashboard:
         "Power of GPUs that the job holds and does not use.",
         kit.WATT,
         kit.series(
-            summed(rate("job_held_idle_joules_total", JOB), "manager", "job_id"),
-            "{{manager}} {{job_id}}",
+            summed(rate("job_held_idle_joules_total", JOB), *shared.JOB_KEYS),
+            shared.JOB_NAME,
         ),
         limits=((None, kit.GREEN), (200, kit.RED)),
         span=8,

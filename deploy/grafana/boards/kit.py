@@ -15,11 +15,11 @@ from grafana_foundation_sdk.models import prometheus as pm
 from boards.variables import SOURCE
 
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "#EAB839", "orange", "red", "blue"
-GRAY, PURPLE = "#8e8e8e", "purple"
+GRAY, PURPLE, CLEAR = "#8e8e8e", "purple", "transparent"
 
 WATT, JOULE, KWH, GRAM, LITRE = "watt", "joule", "kwatth", "massg", "litre"
 SECONDS, BYTES, SHARE, COUNT = "s", "bytes", "percentunit", "short"
-G_PER_KWH, NUMBER, HOURS = "suffix:g/kWh", "none", "h"
+G_PER_KWH, NUMBER = "suffix:g/kWh", "none"
 
 Target = prom.Dataquery
 Limits = Sequence[tuple[float | None, str]]
@@ -138,7 +138,8 @@ def lines(
         text: what the series mean and what they do not.
         unit: Grafana's id of the unit.
         targets: queries.
-        limits: colours; more than one are drawn as lines.
+        limits: colours; where they are not green, the background is shaded. A line would pass for
+            a series.
         stacked: the series add up.
         span: width, of 24.
         height: in rows.
@@ -160,8 +161,9 @@ def lines(
     )
     tooltip = common.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI)
     style = (
-        cm.GraphThresholdsStyleMode.OFF if len(limits) == 1 else cm.GraphThresholdsStyleMode.LINE
+        cm.GraphThresholdsStyleMode.OFF if len(limits) == 1 else cm.GraphThresholdsStyleMode.AREA
     )
+    limits = [(value, CLEAR if color == GREEN else color) for value, color in limits]
     made: timeseries.Panel = (
         _common(timeseries.Panel(), title, text, unit, targets, limits)
         .legend(legend)
@@ -285,7 +287,7 @@ def grid(
     made = made.filterable(True).show_header(True).span(span).height(height)
     for heading, unit in columns.values():
         properties = [model.DynamicConfigValue("unit", unit)] if unit else []
-        if width := {"Node": 150, **(widths or {})}.get(heading):
+        if width := {"Node": 150, "Cluster": 90, **(widths or {})}.get(heading):
             properties.append(model.DynamicConfigValue("custom.width", width))
         if links and heading in links:
             name, url = links[heading]
@@ -305,20 +307,37 @@ def grid(
 
 # ── links ───────────────────────────────────────────────────────────────────────────────────────
 
-KEEP = "${datasource:queryparam}&${cluster:queryparam}&${__url_time_range}"
+_TO = "/d/wattledger-{board}?${{datasource:queryparam}}&${{__url_time_range}}"
+_RAW = "${__value.raw}"
+_CELL = "${{__data.fields.{0}}}"
+_LABEL = "${{__field.labels.{0}}}"
 
 
-def to_node(value: str = "${__value.raw}") -> tuple[str, str]:
-    """From a cell that names a node to its dashboard."""
-    return "Show the node", f"/d/wattledger-node?{KEEP}&var-instance={value}"
+def _address(board: str, form: str, **given: str) -> str:
+    """A dashboard of the same range, with variables that are taken from a row or a series."""
+    chosen = "".join(f"&var-{name}={form.format(of)}" for name, of in given.items())
+    return _TO.format(board=board) + chosen
 
 
-def to_job(manager: str = "Manager") -> tuple[str, str]:
-    """From a cell that names a job to its dashboard."""
-    fields = f"var-manager=${{__data.fields.{manager}}}&var-job_id=${{__value.raw}}"
-    return "Show the job", f"/d/wattledger-job?{KEEP}&{fields}"
+def to_node() -> tuple[str, str]:
+    """From a cell that names a node to its dashboard. The table has a column `Cluster`."""
+    address = _address("node", _CELL, cluster="Cluster")
+    return "Show the node", f"{address}&var-instance={_RAW}"
 
 
-def link(title: str, url: str) -> build.DashboardLink:
-    """A link on the points of a series."""
-    return build.DashboardLink(title).url(url)
+def to_job() -> tuple[str, str]:
+    """From a cell that names a job to its dashboard. It has columns `Cluster` and `Manager`."""
+    address = _address("job", _CELL, cluster="Cluster", manager="Manager")
+    return "Show the job", f"{address}&var-job_id={_RAW}"
+
+
+def link_to_node() -> build.DashboardLink:
+    """From a point of a series with `cluster` and `instance`."""
+    address = _address("node", _LABEL, cluster="cluster", instance="instance")
+    return build.DashboardLink("Show the node").url(address)
+
+
+def link_to_job() -> build.DashboardLink:
+    """From a point of a series with `cluster`, `manager` and `job_id`."""
+    address = _address("job", _LABEL, cluster="cluster", manager="manager", job_id="job_id")
+    return build.DashboardLink("Show the job").url(address)

@@ -7,18 +7,20 @@ from typing import Any
 from grafana_foundation_sdk.builders import dashboard as build
 
 from boards import kit, shared, variables
-from boards.queries import CARDS, GPUS, beside, increase, metric, rate, summed
+from boards.queries import CARDS, DCGM, GPUS, increase, metric, or_zero, rate, summed
 
 
 def _devices() -> Any:
-    info = f"max by (instance, device, kind, index, model, meter) ({metric('device_info')})"
-    keys = ("instance", "device")
+    keys = ("cluster", "instance", "device")
+    known = ", ".join((*keys, "kind", "index", "model", "meter"))
+    info = f"max by ({known}) ({metric('device_info')})"
     return kit.grid(
         "Devices",
         "What is metered, by which meter, what it draws now and what it used in the range shown. "
         "A device that left stays with its totals and `present` 0.",
         {
             "instance": ("Node", ""),
+            "cluster": ("Cluster", ""),
             "device": ("Device", ""),
             "kind": ("Kind", ""),
             "index": ("Index", ""),
@@ -42,7 +44,18 @@ def _devices() -> Any:
             "Unobserved": ((None, kit.GREEN), (60, kit.YELLOW), (600, kit.RED)),
         },
         drop=("Value #A",),
-        widths={"Device": 330, "Model": 220, "Index": 70, "Kind": 80},
+        widths={
+            "Node": 130,
+            "Cluster": 70,
+            "Device": 320,
+            "Model": 200,
+            "Index": 65,
+            "Kind": 65,
+            "Meter": 80,
+            "Held": 75,
+            "Present": 85,
+            "Unobserved": 115,
+        },
         height=12,
     )
 
@@ -54,17 +67,16 @@ def _named(inner: str) -> str:
 
 
 def _gpus() -> Any:
-    books = summed(rate("energy_joules_total", GPUS))
-    dcgm = summed(beside("avg_over_time(DCGM_FI_DEV_POWER_USAGE[$__rate_interval])"))
+    books = summed(rate("energy_joules_total", GPUS), "cluster", "device")
     panel = kit.lines(
         "GPUs: books beside DCGM",
         "The GPUs' power by the books (differences of the energy counter) beside what "
-        "dcgm-exporter reads of the power sensor, and the first less the second. It needs a "
-        "dcgm-exporter on the node.",
+        "dcgm-exporter reads of the power sensor, and the first less the second, of the GPUs that "
+        "have both (the books of all, where DCGM tells of none).",
         kit.WATT,
-        kit.series(books, "books"),
-        kit.series(dcgm, "DCGM"),
-        kit.series(f"{books} - {dcgm}", "residual"),
+        kit.series(f"sum({books} and {DCGM}) or sum({books})", "books"),
+        kit.series(f"sum({DCGM} and {books})", "DCGM"),
+        kit.series(f"sum({books} - {DCGM})", "residual"),
         minimum=None,
     )
     return kit.line_over(panel, "residual", kit.YELLOW, dashed=True)
@@ -104,13 +116,16 @@ def board() -> build.Dashboard:
             "Jobs on the node",
             "Jobs that run on the nodes chosen: those that have a power now.",
             kit.COUNT,
-            kit.now(f"count({metric('job_power_watts')})"),
+            kit.now(or_zero(f"count({metric('job_power_watts')})")),
         ),
         kit.figure(
             "GPUs that nobody holds",
             "GPUs present less the shares that jobs hold.",
             kit.COUNT,
-            kit.now(f"sum({metric('device_present', CARDS)}) - sum({metric('job_device_info')})"),
+            kit.now(
+                f"sum({metric('device_present', CARDS)}) - "
+                + or_zero(summed(metric("job_device_info")))
+            ),
             limits=((None, kit.GREEN), (1, kit.YELLOW), (4, kit.RED)),
             decimals=1,
         ),
@@ -133,7 +148,9 @@ def board() -> build.Dashboard:
         "Power by device",
         "IT power of each device, mean of the last commit window.",
         kit.WATT,
-        kit.series(_named(summed(metric("power_watts"), "instance", "device")), "{{name}}"),
+        kit.series(
+            _named(summed(metric("power_watts"), "cluster", "instance", "device")), "{{name}}"
+        ),
         stacked=True,
         height=10,
         calcs=("lastNotNull",),
@@ -142,19 +159,11 @@ def board() -> build.Dashboard:
         "Power by job",
         "IT power of each job on the node, with its part of CPUs, memory and the rest.",
         kit.WATT,
-        kit.series(
-            summed(metric("job_power_watts"), "manager", "job_id"), "{{manager}} {{job_id}}"
-        ),
+        kit.series(summed(metric("job_power_watts"), *shared.JOB_KEYS), shared.JOB_NAME),
         stacked=True,
         height=10,
         below=True,
-        links=[
-            kit.link(
-                "Show the job",
-                f"/d/wattledger-job?{kit.KEEP}&var-manager=${{__field.labels.manager}}"
-                "&var-job_id=${__field.labels.job_id}",
-            )
-        ],
+        links=[kit.link_to_job()],
     )
     shared.add(made, "Devices and jobs", devices, jobs, _devices(), shared.job_table())
     quality = kit.lines(

@@ -10,6 +10,8 @@ Gauges are read as they are. Counters are read in three ways only:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 TARGET = 'cluster=~"$cluster",job=~"$job",instance=~"$instance"'
 """What every query selects by."""
 JOB = 'manager=~"$manager",job_id=~"$job_id"'
@@ -74,35 +76,65 @@ def top(number: int, inner: str) -> str:
     return f"topk({number}, {inner})"
 
 
-def beside(inner: str) -> str:
-    """Series of other exporters on the hosts of the chosen nodes: their port is another.
+def by_host(inner: str, *by: str) -> str:
+    """A sum for each host, so that the host's other exporters can stand beside it.
 
-    Joined, not written out: the names of 2,000 hosts are a query longer than engines take.
+    Their `instance` has another port, or none, and other clusters may have the same host names.
 
     Args:
-        inner: carries `instance`.
+        inner: carries `cluster` and `instance`.
+        by: labels besides `cluster` and `host`.
     """
-    theirs, ours = (
-        f'label_replace({series}, "host", "$1", "instance", "([^:]+).*")'
-        for series in (inner, metric("build_info"))
-    )
-    return f"({theirs} and on (host) {ours})"
+    return summed(_hosted(inner), "cluster", "host", *by)
+
+
+def _hosted(inner: str) -> str:
+    """With a label `host`: `instance` without a port, also of `[fd00::1]:19400`."""
+    return f'label_replace({inner}, "host", "$1$3", "instance", "{_HOST}")'
+
+
+_HOST = r"([^:]+|\\[.+\\])(:[0-9]+)?|(.*)"
+BMC = (
+    "max by (cluster, host) "
+    f"({_hosted('avg_over_time(ipmi_dcmi_power_consumption_watts[$__rate_interval])')})"
+)
+"""The BMCs' meters by host, over the same time as the rates that stand beside them."""
+_DCGM = "avg_over_time(DCGM_FI_DEV_POWER_USAGE[$__rate_interval])"
+DCGM = f'max by (cluster, device) (label_replace({_DCGM}, "device", "$1", "UUID", "(.+)"))'
+"""The GPUs' power sensors by GPU; it is told once for each pod and MIG instance that has it."""
 
 
 def or_zero(inner: str) -> str:
-    """0 where nothing fits: of counts of what is wrong, for which nothing is the good answer."""
-    return f"{inner} or vector(0)"
+    """0 where nothing fits, and nothing where no daemon answers.
+
+    Of what is counted: that there is none is an answer too.
+    """
+    return f"({inner} or 0 * count({metric('build_info')}))"
 
 
-def of_user(inner: str, *by: str) -> str:
-    """A series of jobs, summed by what `job_info` says of them.
+def told(keys: Sequence[str], labels: Sequence[str]) -> str:
+    """One series for each job, of `job_info`, with labels that `jobs.labels` shows.
+
+    A job is shown before its labels are known, and they may differ between its nodes: a series
+    that has them is preferred, the first label before the second.
+
+    Args:
+        keys: what a job is known by.
+        labels: may be empty.
+    """
+    by = ", ".join((*keys, *labels))
+    on = ", ".join(keys)
+    known = (last("job_info", f'{label}!=""') for label in labels)
+    having = (f"topk by ({on}) (1, max by ({by}) ({one}))" for one in known)
+    return f" or on ({on}) ".join((*having, f"max by ({on}) ({last('job_info')})"))
+
+
+def of_user(inner: str) -> str:
+    """A series of jobs, summed by user, which is there where `jobs.labels` names it.
 
     Args:
         inner: carries `instance`, `manager` and `job_id`.
-        by: labels of `job_info`, which are there where `jobs.labels` names them.
     """
-    keys = "cluster, job, instance, manager, job_id"
-    info = f"max by ({', '.join((keys, *by))}) ({last('job_info')})"
-    total = f"sum by ({keys}) ({inner})"
-    joined = f"{total} * on ({keys}) group_left ({', '.join(by)}) {info}"
-    return f"sum by ({', '.join(by)}) ({joined})"
+    keys = ("cluster", "job", "instance", "manager", "job_id")
+    joined = f"{summed(inner, *keys)} * on ({', '.join(keys)}) group_left (user)"
+    return summed(f"{joined} ({told(keys, ('user',))})", "user")

@@ -11,23 +11,26 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from boards import kit, variables
 from boards.queries import (
+    BMC,
+    DCGM,
     GPUS,
     OWNED,
     TARGET,
-    beside,
+    by_host,
     increase,
     last,
     metric,
     or_zero,
     rate,
     summed,
+    told,
 )
 
 TAG = "wattledger"
 NODE_KEYS = ("cluster", "job", "instance")
-JOB_KEYS = ("manager", "job_id")
-WALL = summed(beside("avg_over_time(ipmi_dcmi_power_consumption_watts[$__rate_interval])"))
-"""The BMCs' meters, over the same time as the rates that stand beside them."""
+JOB_KEYS = ("cluster", "manager", "job_id")
+JOB_NAME = "{{cluster}} {{manager}} {{job_id}}"
+NODE_NAME = "{{cluster}} {{instance}}"
 
 
 class Event(model.AnnotationQuery):
@@ -59,15 +62,19 @@ def jobs_come_and_go(*matchers: str) -> tuple[Event, Event]:
     """When jobs started and ended: a job has a power while it runs.
 
     One point for each event: the annotations are asked for minute by minute, and each compares a
-    minute with the one before.
+    minute with the one before, on nodes that showed a page in both: a missed scrape ends no job.
     """
     power = metric("job_power_watts", OWNED, *matchers)
-    there = f"count by (manager, job_id) ({power})"
-    before = f"count by (manager, job_id) ({power} offset 1m)"
+    page = metric("build_info")
+    keys, target = ", ".join(JOB_KEYS), ", ".join(NODE_KEYS)
+    there = f"count by ({keys}) ({power})"
+    before = f"count by ({keys}) ({power} offset 1m)"
+    came = f"count by ({keys}) ({power} and on ({target}) {page} offset 1m) unless {before}"
+    went = f"count by ({keys}) ({power} offset 1m and on ({target}) {page}) unless {there}"
     title = "{{manager}} {{job_id}}"
     return (
-        Event("Job starts", f"{there} unless {before}", f"{title} starts", kit.GREEN),
-        Event("Job ends", f"{before} unless {there}", f"{title} ends", kit.RED),
+        Event("Job starts", came, f"{title} starts", kit.GREEN),
+        Event("Job ends", went, f"{title} ends", kit.RED),
     )
 
 
@@ -153,20 +160,23 @@ def power_by_payee(*, span: int = 12) -> Any:
 
 def books_against_the_wall() -> Any:
     """The books, stacked, under the node's own total and the BMC's meter."""
-    books = summed(rate("payee_energy_joules_total"))
-    wall = WALL
+    payees = rate("payee_energy_joules_total")
+    devices = rate("energy_joules_total")
+    books = by_host(payees)
+    compared = summed(f"{by_host(payees, 'payee')} and on (cluster, host) {BMC}", "payee")
     panel = kit.lines(
         "Books against the wall",
-        "Stacked: jobs + idle + system + unattributed, by the books. `node` is the sum of the "
+        "Of the nodes whose BMC is read too (of all, where none is). Stacked: jobs + idle + system "
+        "+ unattributed, by the books. `node` is the sum of the "
         "devices and must lie on top of the stack. `BMC` is the node's own meter at its power "
         "supplies (ipmi_exporter), and `residual` is BMC less books: power supply losses, fans "
         "and boards that no meter sees. Where the books take `other` from the BMC it is near 0. "
         "A constant residual is a missing part; one that follows the load is a wrong meter.",
         kit.WATT,
-        kit.series(summed(rate("payee_energy_joules_total"), "payee"), "{{payee}}"),
-        kit.series(summed(rate("energy_joules_total")), "node"),
-        kit.series(wall, "BMC"),
-        kit.series(f"{wall} - {books}", "residual"),
+        kit.series(f"{compared} or on () {summed(payees, 'payee')}", "{{payee}}"),
+        kit.series(f"sum({by_host(devices)} and {BMC}) or {summed(devices)}", "node"),
+        kit.series(f"sum({BMC} and {books})", "BMC"),
+        kit.series(f"sum({BMC} - {books})", "residual"),
         stacked=True,
         minimum=None,
         span=24,
@@ -178,14 +188,12 @@ def books_against_the_wall() -> Any:
     return kit.line_over(panel, "residual", kit.YELLOW, dashed=True)
 
 
-def balance_figures() -> tuple[Any, Any, Any]:
+def balance_figures() -> tuple[Any, ...]:
     """Whether the books balance, and what the wall and DCGM say beside them."""
-    books = summed(rate("payee_energy_joules_total"))
     devices = summed(metric("energy_joules_total"))
     payees = summed(metric("payee_energy_joules_total"))
-    wall = WALL
-    dcgm = summed(beside("avg_over_time(DCGM_FI_DEV_POWER_USAGE[$__rate_interval])"))
-    gpus = summed(rate("energy_joules_total", GPUS))
+    books = by_host(rate("payee_energy_joules_total"))
+    gpus = summed(rate("energy_joules_total", GPUS), "cluster", "device")
     return (
         kit.figure(
             "Books out of balance",
@@ -195,33 +203,45 @@ def balance_figures() -> tuple[Any, Any, Any]:
             kit.JOULE,
             kit.now(f"round(abs({payees} - {devices}), 0.001)"),
             limits=((None, kit.GREEN), (1, kit.RED)),
-            span=8,
+            span=6,
             decimals=3,
         ),
         kit.figure(
             "Residual of the wall",
-            "What the BMC measures above the books, as a share of the BMC's value. 0.05 to 0.15 "
+            "What the BMC measures above the books, as a share of the BMC's value, over the nodes "
+            "that have both. 0.05 to 0.15 "
             "is usual for power supplies and fans when `other` is not configured; a negative "
             "value means that the books hold more than the wall delivered.",
             kit.SHARE,
-            kit.now(f"({wall} - {books}) / {wall}"),
+            kit.now(f"sum({BMC} - {books}) / sum({BMC} and {books})"),
             limits=(
                 (None, kit.RED),
                 (-0.05, kit.GREEN),
                 (0.2, kit.YELLOW),
                 (0.35, kit.RED),
             ),
-            span=8,
+            span=6,
         ),
         kit.figure(
             "GPU power: books less DCGM",
             "The GPUs' power by the books less that by DCGM (`DCGM_FI_DEV_POWER_USAGE`), as a "
-            "share. The books difference an energy counter, DCGM averages a sensor: a few percent "
-            "apart is the sensor's accuracy.",
+            "share, over the GPUs that have both. The books difference an energy counter, DCGM "
+            "averages a sensor: a few percent apart is the sensor's accuracy.",
             kit.SHARE,
-            kit.now(f"({gpus} - {dcgm}) / {dcgm}"),
+            kit.now(f"sum({gpus} - {DCGM}) / sum({DCGM} and {gpus})"),
             limits=((None, kit.YELLOW), (-0.05, kit.GREEN), (0.05, kit.YELLOW), (0.1, kit.RED)),
-            span=8,
+            span=6,
+        ),
+        kit.figure(
+            "Compared",
+            "Share of the nodes whose BMC, and of the GPUs whose DCGM stands beside the books: the "
+            "residuals are of these. 0 without ipmi_exporter and dcgm-exporter, or where their "
+            "hosts or their `cluster` are called otherwise.",
+            kit.SHARE,
+            kit.now(or_zero(f"count({books} and {BMC}) / count({books})"), "nodes, BMC"),
+            kit.now(or_zero(f"count({gpus} and {DCGM}) / count({gpus})"), "GPUs, DCGM"),
+            names=True,
+            span=6,
         ),
     )
 
@@ -229,20 +249,18 @@ def balance_figures() -> tuple[Any, Any, Any]:
 def job_table(*, height: int = 8, running: bool = True) -> Any:
     """Jobs with what they draw and what they have cost since they began."""
     hold_idle = f"{summed(last('job_held_idle_joules_total'), *JOB_KEYS)} / 3.6e6"
-    info = f"max by (manager, job_id, user, name) ({last('job_info')})"
-    nodes = (
-        "count by (manager, job_id) "
-        f"(count by (manager, job_id, cluster, instance) ({last('job_info')}))"
-    )
+    keys = ", ".join(JOB_KEYS)
+    nodes = f"count by ({keys}) (count by ({keys}, instance) ({last('job_info')}))"
     targets = [
         kit.row_of(summed(last("job_energy_kwh_total"), *JOB_KEYS), "A"),
         kit.row_of(summed(last("job_co2e_grams_total"), *JOB_KEYS), "B"),
         kit.row_of(hold_idle, "C"),
         kit.row_of(nodes, "D"),
-        kit.row_of(info, "E"),
+        kit.row_of(told(JOB_KEYS, ("user", "name")), "E"),
     ]
     columns = {
         "job_id": ("Job", ""),
+        "cluster": ("Cluster", ""),
         "manager": ("Manager", ""),
         "name": ("Name", ""),
         "user": ("User", ""),

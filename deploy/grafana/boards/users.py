@@ -16,6 +16,7 @@ from boards.queries import (
     last,
     metric,
     of_user,
+    or_zero,
     rate,
     recorded,
     summed,
@@ -27,7 +28,7 @@ OPT_IN = " Users appear where `user` is among the daemons' `jobs.labels`."
 
 
 def _figures() -> tuple[Any, ...]:
-    idle = summed(increase("job_held_idle_joules_total"))
+    idle = or_zero(summed(increase("job_held_idle_joules_total")))
     jobs = summed(increase("payee_energy_joules_total", FOR_JOBS))
     nobody = summed(increase("payee_energy_joules_total", 'payee="idle"'))
     everybody = summed(increase("payee_energy_joules_total"))
@@ -55,7 +56,7 @@ def _figures() -> tuple[Any, ...]:
             "Held idle of all jobs' energy",
             "Held-idle energy over the energy of all jobs in the range shown.",
             kit.SHARE,
-            kit.now(f"{idle} / {jobs}"),
+            kit.now(f"{idle} / ({jobs} > 0)"),
             limits=((None, kit.GREEN), (0.05, kit.YELLOW), (0.2, kit.RED)),
         ),
         kit.figure(
@@ -70,7 +71,7 @@ def _figures() -> tuple[Any, ...]:
             "GPUs held without being used, mean of the last minutes: 1.5 means one all the time "
             "and another half of it. It lags by the meter's utilisation interval.",
             kit.COUNT,
-            kit.now(summed(rate("job_held_idle_seconds_total"))),
+            kit.now(or_zero(summed(rate("job_held_idle_seconds_total")))),
             limits=((None, kit.GREEN), (1, kit.YELLOW), (8, kit.RED)),
             decimals=1,
         ),
@@ -78,28 +79,29 @@ def _figures() -> tuple[Any, ...]:
 
 
 def _users() -> Any:
-    idle = f"{of_user(last('job_held_idle_joules_total', OWNED), 'user')} / {KWH_PER_J}"
+    idle = f"{of_user(last('job_held_idle_joules_total', OWNED))} / {KWH_PER_J}"
     ours = ("cluster", "user")
-    hours = f"{of_user(last('job_held_idle_seconds_total', OWNED), 'user')} / 3600"
+    idle_s = of_user(last("job_held_idle_seconds_total", OWNED))
     return kit.grid(
         "Users",
-        "Energy and emissions in the range shown; held idle is of the jobs seen in the range, "
-        "since each began. The last hour and the total since the ledgers began are the recording "
-        "rules' and exact, over restarts, new ledgers and nodes that left." + OPT_IN,
+        "Energy and emissions in the range shown, over the clusters chosen; held idle is of the "
+        "jobs seen in the range, since each began. The last hour and the total since the ledgers "
+        "began are the recording rules' and exact, over restarts, new ledgers and nodes that left; "
+        "they are a minute behind." + OPT_IN,
         {
             "user": ("User", ""),
             "account": ("Account", ""),
             "Value #A": ("Energy", kit.KWH),
             "Value #B": ("CO2e", kit.GRAM),
             "Value #C": ("Held idle", kit.KWH),
-            "Value #D": ("GPUs idle for", kit.HOURS),
+            "Value #D": ("GPUs idle for", kit.SECONDS),
             "Value #E": ("Last hour", kit.KWH),
             "Value #F": ("Since ever", kit.KWH),
         },
         kit.row_of(summed(increase("user_energy_kwh_total", USER), "user", "account"), "A"),
         kit.row_of(summed(increase("user_co2e_grams_total", USER), "user", "account"), "B"),
         kit.row_of(idle, "C"),
-        kit.row_of(hours, "D"),
+        kit.row_of(idle_s, "D"),
         kit.row_of(summed(recorded("user:energy_kwh:increase1h", *ours), "user", "account"), "E"),
         kit.row_of(summed(recorded("user:energy_kwh:total", *ours), "user", "account"), "F"),
         limits={"Held idle": ((None, "text"), (0.1, kit.YELLOW), (1, kit.RED))},
@@ -109,17 +111,18 @@ def _users() -> Any:
 
 
 def _nodes() -> Any:
-    held = summed(metric("job_device_info"), "instance")
-    cards = summed(metric("device_present", CARDS), "instance")
+    keys = ("cluster", "instance")
+    held = summed(metric("job_device_info"), *keys)
+    cards = summed(metric("device_present", CARDS), *keys)
     return kit.lines(
         "GPUs held, by node",
         "Share of each node's GPUs that jobs hold. What is not held is the node's idle.",
         kit.SHARE,
-        kit.series(f"{held} / {cards}", "{{instance}}"),
+        kit.series(f"({held} or 0 * {cards}) / {cards}", shared.NODE_NAME),
         maximum=1,
         height=10,
         limits=((None, kit.RED), (0.5, kit.GREEN)),
-        links=[kit.link(*kit.to_node("${__field.labels.instance}"))],
+        links=[kit.link_to_node()],
     )
 
 
@@ -147,25 +150,18 @@ def board() -> build.Dashboard:
         kit.GRAM,
         kit.now(top(10, summed(increase("user_co2e_grams_total", USER), "account")), "{{account}}"),
     )
-    wasted = kit.bars(
+    wasted = summed(
+        last("job_held_idle_joules_total", OWNED, 'manager=~"$manager"'), *shared.JOB_KEYS
+    )
+    wasters = kit.bars(
         "Held idle by job",
         "The ten jobs seen in the range shown that held GPUs for the most energy without using "
         "them, since each began.",
-        kit.JOULE,
-        kit.now(
-            top(
-                10,
-                summed(
-                    last("job_held_idle_joules_total", OWNED, 'manager=~"$manager"'),
-                    "manager",
-                    "job_id",
-                ),
-            ),
-            "{{manager}} {{job_id}}",
-        ),
-        limits=((None, kit.GREEN), (360_000, kit.YELLOW), (3_600_000, kit.RED)),
+        kit.KWH,
+        kit.now(f"{top(10, wasted)} / {KWH_PER_J}", shared.JOB_NAME),
+        limits=((None, kit.GREEN), (0.1, kit.YELLOW), (1, kit.RED)),
     )
-    shared.add(made, "Who", energy, accounts, wasted)
+    shared.add(made, "Who", energy, accounts, wasters)
     idle = kit.lines(
         "Held idle power",
         "Power of GPUs that are held and not used, by job.",
@@ -173,23 +169,15 @@ def board() -> build.Dashboard:
         kit.series(
             top(
                 10,
-                summed(
-                    rate("job_held_idle_joules_total", 'manager=~"$manager"'), "manager", "job_id"
-                ),
+                summed(rate("job_held_idle_joules_total", 'manager=~"$manager"'), *shared.JOB_KEYS),
             ),
-            "{{manager}} {{job_id}}",
+            shared.JOB_NAME,
         ),
         stacked=True,
         below=True,
         calcs=("lastNotNull",),
         height=10,
-        links=[
-            kit.link(
-                "Show the job",
-                f"/d/wattledger-job?{kit.KEEP}&var-manager=${{__field.labels.manager}}"
-                "&var-job_id=${__field.labels.job_id}",
-            )
-        ],
+        links=[kit.link_to_job()],
     )
     shared.add(made, "What was held for nothing", idle, _nodes())
     managers = kit.bars(

@@ -134,7 +134,8 @@ function bargauge(panel, frames, size) {
 }
 
 function timeseries(panel, frames, size, shown, events) {
-  const drawEvents = (config) => {
+  const prepare = (config) => {
+    config.setPadding([null, 20, null, null]); // the last label of the time axis has room
     config.addHook('draw', (u) => {
       const { ctx, bbox } = u;
       ctx.save();
@@ -152,14 +153,13 @@ function timeseries(panel, frames, size, shown, events) {
     return null;
   };
   return h(TimeSeries, {
-    width: size.width - 16, // the last label of the time axis has room
-    height: size.height,
+    ...size,
     frames,
     timeRange: shown.range,
     timeZone: 'utc',
     structureRev: 1,
     legend: panel.options.legend,
-    children: events.length ? drawEvents : undefined,
+    children: prepare,
   });
 }
 
