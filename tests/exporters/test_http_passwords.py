@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,61 @@ def test_a_changed_password_is_not_remembered() -> None:
         other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
         assert await auth.judge(good, {"alice": other}, "a") is Verdict.DENY
         assert await auth.judge(good, {}, "a") is Verdict.DENY
+        auth.stop()
+
+    asyncio.run(check())
+
+
+def test_a_hash_that_takes_too_long_is_computed_once_and_lets_in_then() -> None:
+    go_on = threading.Event()
+    hashed: list[bytes] = []
+
+    def slow(password: bytes, _hash: str) -> bool:
+        hashed.append(password)
+        go_on.wait(30)
+        return password == PASSWORD.encode()
+
+    async def check() -> None:
+        auth = BasicAuth(lambda: 0.0, timeout_s=0.01, matches=slow)
+        good, bad = basic("alice", PASSWORD).encode(), basic("alice", "guess").encode()
+        gone = asyncio.create_task(_judge(auth, good))  # a scraper's own timeout is shorter
+        while not hashed:
+            await asyncio.sleep(0.001)
+        gone.cancel()
+        assert await _judge(auth, good) is Verdict.LATER
+        assert await _judge(auth, bad) is Verdict.LATER
+        go_on.set()
+        while await _judge(auth, good, "b") is not Verdict.PASS:
+            await asyncio.sleep(0.001)
+        assert hashed.count(PASSWORD.encode()) == 1
+        attempt = itertools.count()
+        while await _judge(auth, bad, f"c{next(attempt)}") is not Verdict.DENY:
+            await asyncio.sleep(0.001)
+        assert await auth.judge(good, {"bob": HASH}, "d") is not Verdict.PASS
+        auth.stop()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_failures_of_one_network_are_counted_together() -> None:
+    async def check() -> None:
+        auth = BasicAuth(lambda: 0.0)
+
+        async def guess(*addresses: str) -> list[Verdict]:
+            wrong = basic("alice", "guess").encode()
+            return [await _judge(auth, wrong, address) for address in addresses]
+
+        burst = [Verdict.DENY] * 8
+        # Whoever has one address of IPv6 has 2^64.
+        there = [f"2001:db8::{number:x}:1" for number in range(9)]
+        assert await guess(*there) == [*burst, Verdict.LATER]
+        assert await guess("2001:db8:0:1::1") == [Verdict.DENY]
+        # A socket for both families calls an address of IPv4 so: it is one of IPv4.
+        mapped = [f"::ffff:192.0.2.{number}" for number in range(9)]
+        assert await guess(*mapped) == [*burst, Verdict.DENY]
+        assert await guess(*["192.0.2.1"] * 8) == [*burst[1:], Verdict.LATER]
+        assert await guess(*["fe80::1%eth0"] * 9) == [*burst, Verdict.LATER]
+        assert await guess(*["no address"] * 9) == [*burst, Verdict.LATER]
         auth.stop()
 
     asyncio.run(check())
