@@ -19,11 +19,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from wattledger.errors import ConfigError
-from wattledger.model.web import WebStatus
+from wattledger.model.web import WebConcern, WebStatus
 from wattledger.units import NS_PER_S
 from wattledger_exporters.tls import TlsSettings, read_tls
 from wattledger_exporters.tls_context import make_context
 from wattledger_exporters.watched import Watched
+from wattledger_exporters.web_concerns import concerns_of
 from wattledger_exporters.web_users import read_users
 from wattledger_exporters.web_yaml import Faults, Scalar, flag, mapping, parse, text
 
@@ -66,6 +67,7 @@ class WebConfig:
         headers: to add to every answer.
         rate_interval_ns: requests are let in at most this often; 0: no limit.
         rate_burst: so many at once.
+        concerns: what should be mended all the same.
     """
 
     tls: TlsSettings | None = None
@@ -75,6 +77,7 @@ class WebConfig:
     headers: tuple[tuple[str, str], ...] = ()
     rate_interval_ns: int = 0
     rate_burst: int = 0
+    concerns: tuple[WebConcern, ...] = ()
 
 
 def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
@@ -107,7 +110,8 @@ def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
         named = [(f"{path}: {key}" if key else str(path), fault) for key, fault in faults]
         raise ConfigError(named, str(path))
     context, until_ns = made or (None, 0)
-    return WebConfig(tls, context, until_ns, users, headers, interval_ns, burst)
+    concerns = tuple(concerns_of(path, tls, users.values()))
+    return WebConfig(tls, context, until_ns, users, headers, interval_ns, burst, concerns)
 
 
 def _read_http(value: object, faults: Faults) -> tuple[bool, tuple[tuple[str, str], ...]]:
@@ -187,7 +191,7 @@ class LiveWebConfig:
         self._files = Watched()
         self._config = load_web_config(path, self._files)
         self._checked_s = now_s()
-        self.status = WebStatus(self._config.certificate_until_ns)
+        self.status = _status(self._config)
 
     @property
     def current(self) -> WebConfig:
@@ -208,13 +212,17 @@ class LiveWebConfig:
         except ConfigError as error:
             if files.look() != files.seen:
                 return  # they are being replaced this very moment
-            self.status = WebStatus(self._config.certificate_until_ns, error.message)
+            self.status = _status(self._config, error.message)
             log.warning(
                 "The web configuration has faults, the one read before stays in force: %s",
                 error.message,
             )
         else:
             self._config = config
-            self.status = WebStatus(config.certificate_until_ns)
+            self.status = _status(config)
             log.info("%s or a certificate has changed and is in force now", self._path)
         self._files = files
+
+
+def _status(config: WebConfig, fault: str = "") -> WebStatus:
+    return WebStatus(config.certificate_until_ns, fault, config.concerns)

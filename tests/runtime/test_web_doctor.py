@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,18 @@ from wattledger.doctor.finding import Finding
 from wattledger.model.web import WebStatus
 from wattledger_exporters.http.api import status
 from wattledger_exporters.prometheus import Renderer
+from wattledger_exporters.web_config import LiveWebConfig
 
 DAY_NS = 86_400 * 10**9
 PUT = "put a new one in its place; no restart is needed"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that everybody on the machine may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def told(state: WebStatus | None) -> Mapping[str, Any]:
@@ -79,6 +91,66 @@ def test_the_file_alone(tmp_path: Path) -> None:
         [found] = of_config(path)
         assert found.level == "note"
         assert "root" in found.hint
+
+
+def users(cost: int) -> str:
+    return f"basic_auth_users: {{alice: $2y${cost}${'.' * 53}}}"
+
+
+@pytest.mark.parametrize(("cost", "told_of"), [(10, False), (14, False), (15, True), (18, True)])
+def test_a_password_that_takes_seconds_to_check_is_told(
+    open_folder: Path, cost: int, told_of: bool
+) -> None:
+    path = open_folder / "web.yml"
+    path.write_text(users(cost))
+    found = of_config(path)
+    assert [(one.level, f"cost {cost}" in one.message) for one in found] == (
+        [("problem", True)] if told_of else []
+    )
+    assert all("htpasswd" in one.hint for one in found)
+    assert "alice" not in str(found)  # anybody on the machine may ask the daemon
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_key_that_everybody_may_read_is_told(open_folder: Path, inline: bool) -> None:
+    made = trustme.CA().issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(open_folder / "cert.pem")
+    key, path = open_folder / "key.pem", open_folder / "web.yml"
+    made.private_key_pem.write_to_path(key)
+    said = "key_file: key.pem"
+    if inline:
+        said = "key: " + json.dumps(key.read_text())
+        key = path
+    path.write_text(f"tls_server_config: {{cert_file: cert.pem, {said}}}")
+
+    def telling() -> list[Finding]:
+        return [one for one in of_config(path) if not one.ok]
+
+    for mode, told_of in ((0o600, False), (0o640, False), (0o644, True)):
+        key.chmod(mode)
+        assert bool(telling()) is told_of, oct(mode)
+    [found] = telling()
+    assert str(key) in found.message
+    assert f"chmod o= {key}" in found.hint
+    open_folder.chmod(0o750)  # nobody gets as far as the file
+    assert not telling()
+
+
+def test_the_daemon_tells_what_should_be_mended_and_forgets_it(open_folder: Path) -> None:
+    path = open_folder / "web.yml"
+    path.write_text(users(18))
+    now_s = itertools.count().__next__
+    live = LiveWebConfig(path, now_s=now_s, wall_ns=lambda: 1 << 62)
+    [found] = web.of_status(told(live.status))
+    assert found == of_config(path)[0]
+    path.write_text("basic_auth_users: {alice: nonsense}")
+    assert live.current.users
+    fault, still = web.of_status(told(live.status))
+    assert "has faults" in fault.message
+    assert still == found  # what is in force is what it was
+    path.write_text("{}")
+    assert not live.current.users
+    assert list(web.of_status(told(live.status))) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The web configuration: whether it is in force as it is, and how long its certificate lasts."""
+"""The web configuration: whether it is in force, what is to be mended, how long it lasts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def of_status(status: Mapping[str, Any]) -> Iterator[Finding]:
     if web["message"]:
         said = f"the web configuration has faults, the one before is in force: {web['message']}"
         yield Finding("web", "problem", said, "mend the file; it is read again by itself")
+    for concern in web.get("concerns", ()):  # an older daemon does not tell them
+        yield Finding("web", "problem", concern["message"], concern["hint"])
     yield from _certificate(web["certificate_until"], status["now"])
 
 
@@ -42,6 +44,8 @@ def of_config(config: Config) -> Iterator[Finding]:
         hint = "run doctor as root, or as the daemon's user" if hidden else error.hint
         yield Finding("web", "note" if hidden else "problem", error.message, hint)
         return
+    for concern in web.concerns:
+        yield Finding("web", "problem", concern.message, concern.hint)
     yield from _certificate(iso(web.certificate_until_ns), iso(time.time_ns()))
 
 

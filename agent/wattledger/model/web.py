@@ -5,6 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class WebConcern(NamedTuple):
+    """Something in a web configuration that serves, and should be mended all the same.
+
+    Attributes:
+        message: what it is, in plain words; anybody on the machine may read it.
+        hint: what to do.
+    """
+
+    message: str
+    hint: str
+
+
 class WebStatus(NamedTuple):
     """Of one web configuration.
 
@@ -12,7 +24,9 @@ class WebStatus(NamedTuple):
         certificate_until_ns: Unix time at which the server's certificate in force ends; 0: it
             serves without TLS, or that cannot be told.
         fault: why the files as they are now are not in force; empty: they are.
+        concerns: of what is in force.
     """
 
     certificate_until_ns: int = 0
     fault: str = ""
+    concerns: tuple[WebConcern, ...] = ()

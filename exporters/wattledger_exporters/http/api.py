@@ -125,7 +125,11 @@ def _exporter(exporter: ExporterStatus) -> dict[str, Any]:
 def _web(web: WebStatus | None) -> dict[str, Any] | None:
     if web is None:
         return None
-    return {"certificate_until": iso(web.certificate_until_ns), "message": web.fault or None}
+    return {
+        "certificate_until": iso(web.certificate_until_ns),
+        "message": web.fault or None,
+        "concerns": [concern._asdict() for concern in web.concerns],
+    }
 
 
 def status(snapshot: Snapshot, now_ns: int) -> dict[str, Any]:

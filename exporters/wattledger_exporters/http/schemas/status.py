@@ -111,7 +111,13 @@ def status_schemas() -> dict[str, Schema]:
         "exporters": listing(thing(exporter)),
         "web": {
             "anyOf": [
-                thing({"certificate_until": maybe(INSTANT), "message": maybe(TEXT)}),
+                thing(
+                    {
+                        "certificate_until": maybe(INSTANT),
+                        "message": maybe(TEXT),
+                        "concerns": listing(thing({"message": TEXT, "hint": TEXT})),
+                    }
+                ),
                 {"type": "null"},
             ]
         },
