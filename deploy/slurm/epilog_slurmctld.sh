@@ -2,12 +2,14 @@
 # Removes what prolog_slurmctld.sh wrote, and where AdminComment is wanted notes that the job has
 # ended: slurmctld's EpilogSlurmctld, run as SlurmUser.
 #
-# It writes one small file at the most, and asks nobody: slurmctld waits for it. The rest is done by
-# wattledger-admin-comments.service, which makes that directory when it is enabled.
+# It writes one small file at the most, and asks nobody: slurmctld waits for it, 2 s at the most. The
+# rest is done by wattledger-admin-comments.service, which makes that directory when it is enabled.
 
 names=${WATTLEDGER_NAMES_DIR:-/run/wattledger-names}
 ended=${WATTLEDGER_ENDED_DIR:-/run/wattledger-ended}
+at_most=${WATTLEDGER_ENDED_MAX:-10000} # notes lie in memory, and their reader may be stopped
 
+exec </dev/null >/dev/null 2>&1
 trap 'exit 0' EXIT HUP INT TERM
 PATH=/usr/bin:/bin LC_ALL=C
 export PATH LC_ALL
@@ -18,6 +20,8 @@ ours() { # directory
 }
 
 note() {
+    set -- "$ended"/[0-9]*
+    [ $# -lt "$at_most" ] || return
     # An array's last task has the array's number: its AdminComment would become that of all tasks.
     called=$SLURM_JOB_ID
     if [ "$SLURM_ARRAY_JOB_ID" = "$SLURM_JOB_ID" ]; then
@@ -36,10 +40,17 @@ note() {
 }
 
 main() {
-    case $SLURM_JOB_ID in '' | 0* | *[!0-9]* | ???????????*) return ;; esac
-    ! ours "$names" || rm -f "$names/$SLURM_JOB_ID"
     ! ours "$ended" || note
+    ! ours "$names" || rm -f "$names/$SLURM_JOB_ID"
 }
 
-main </dev/null >/dev/null 2>&1
+case $SLURM_JOB_ID in '' | 0* | *[!0-9]* | ???????????*) exit 0 ;; esac
+# The names may lie on a file system that hangs, and then whoever touches it cannot even be killed: a
+# child does, and is left.
+main &
+work=$!
+{ sleep 2 && kill -TERM $$; } &
+alarm=$!
+wait "$work"
+kill "$alarm"
 exit 0

@@ -3,12 +3,14 @@
 # slurmctld's PrologSlurmctld, run as SlurmUser. Optional.
 #
 # It writes DIRECTORY/JOB-ID, in a directory that the nodes see too (README.md). Slurm requeues or
-# cancels a job whose PrologSlurmctld fails: whatever goes wrong here, it ends with 0.
+# cancels a job whose PrologSlurmctld fails, and has it wait for as long as that runs: whatever goes
+# wrong here, it ends with 0, and within 2 s.
 #
 # The name is the user's choice, so it stands last and raw; readers clean it.
 
 directory=${WATTLEDGER_NAMES_DIR:-/run/wattledger-names}
 
+exec </dev/null >/dev/null 2>&1
 trap 'exit 0' EXIT HUP INT TERM
 PATH=/usr/bin:/bin LC_ALL=C
 export PATH LC_ALL
@@ -33,5 +35,11 @@ main() {
     rm -f "$new"
 }
 
-main </dev/null >/dev/null 2>&1
+# Where the file system hangs, whoever touches it cannot even be killed: a child does, and is left.
+main &
+work=$!
+{ sleep 2 && kill -TERM $$; } &
+alarm=$!
+wait "$work"
+kill "$alarm"
 exit 0

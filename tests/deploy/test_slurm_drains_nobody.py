@@ -11,6 +11,8 @@ from deploy.slurm_node import COMPLETE, CONTROLLER_FILES, DONE, LACKING, SHELLS,
 
 PROLOG, EPILOG = "Prolog=/etc/slurm/prolog.d/*", "Epilog=/etc/slurm/epilog.d/*"
 OURS = "/etc/slurm/prolog.d/50-wattledger.sh"
+# busybox has a cp and an mv of its own, which nobody can look over the shoulder of.
+WATCHED = [shell for shell in SHELLS if shell != "busybox"]
 TIMER = "etc/systemd/system/timers.target.wants/wattledger-admin-comments.timer"
 
 
@@ -28,7 +30,7 @@ def hidden(node: Node, name: str, text: str = "") -> None:
 # ── while it installs ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", WATCHED)
 @pytest.mark.parametrize("older", ["", "older"])
 def test_no_other_name_is_ever_there(node: Node, shell: str, older: str) -> None:
     """Slurm runs all that `prolog.d/*` matches, and drains the node if one is gone by then."""
@@ -43,7 +45,7 @@ def test_no_other_name_is_ever_there(node: Node, shell: str, older: str) -> None
     assert seen and set(seen) == {"50-wattledger.sh"}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", WATCHED)
 def test_an_interrupted_install_leaves_no_second_prolog(node: Node, shell: str) -> None:
     node.says(COMPLETE)
     node.has("mv", "kill -9 $PPID")

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-SLURM = Path(__file__).parents[2] / "deploy" / "slurm"
-SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
-BATCH = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "gpu01"}
-
-
-def run(
-    script: str, env: dict[str, str], shell: str = "sh", code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    command = [shell, *(["sh"] if shell == "busybox" else []), str(SLURM / script)]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
-    )
-    assert done.returncode == code
-    assert done.stdout == ""  # Slurm gives these hooks nowhere to write it to
-    return done
-
-
-def program(folder: Path, text: str) -> dict[str, str]:
-    file = folder / "program"
-    file.write_text(f"#!/bin/sh\n{text}\n")
-    file.chmod(0o755)
-    return {"WATTLEDGER_PROGRAM": str(file), "WATTLEDGER_RECEIPTS_FROM": str(folder / "from")}
-
+from deploy.slurm_hooks import BATCH, ENDED, note, program, run
+from deploy.slurm_node import SHELLS, SLURM
+from waiting import wait_until
 
 # ── at the end of a job's output ────────────────────────────────────────────────────────────────
 
@@ -61,6 +42,54 @@ def test_nobody_else_is_told_anything(tmp_path: Path, more: dict[str, str]) -> N
     assert told.stderr == ""
 
 
+TWO = BATCH | {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu[01-02]"}
+
+
+def scontrol(folder: Path, text: str) -> dict[str, str]:
+    """A scontrol of the test's own."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "scontrol").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "bin" / "scontrol").chmod(0o755)
+    (folder / "from").write_text("http://prometheus:9090\n")
+    return {"WATTLEDGER_SLURM_BIN": str(folder / "bin")}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_of_several_nodes_the_prometheus_is_asked_first(tmp_path: Path, shell: str) -> None:
+    env = TWO | scontrol(tmp_path, '[ "$3" = "gpu[01-02]" ] && printf "gpu01\\ngpu02\\n"')
+    told = run("task_epilog.sh", env | program(tmp_path, 'echo "$@"'), shell)
+    assert told.stderr == (
+        "job slurm/4711 --line --nodes gpu01,gpu02 --from http://prometheus:9090 --deadline 10s\n"
+    )
+
+
+def test_where_prometheus_is_silent_the_node_tells_what_it_knows(tmp_path: Path) -> None:
+    env = TWO | scontrol(tmp_path, 'printf "gpu01\\ngpu02\\n"')
+    text = 'case "$*" in *--from*) echo no answer >&2; exit 1;; esac; echo "$@"'
+    told = run("task_epilog.sh", env | program(tmp_path, text))
+    assert told.stderr == "job slurm/4711 --line --nodes gpu01,gpu02\n"
+
+
+@pytest.mark.parametrize("from_", ["http://prometheus:9090\n", ""])
+def test_where_slurm_tells_no_names_the_nodes_are_counted(tmp_path: Path, from_: str) -> None:
+    """The program itself counts: without --nodes it looks at SLURM_JOB_NUM_NODES."""
+    env = TWO | scontrol(tmp_path, "echo slurmctld is down >&2; exit 1")
+    (tmp_path / "from").write_text(from_)
+    told = run("task_epilog.sh", env | program(tmp_path, 'echo "$SLURM_JOB_NUM_NODES $@"'))
+    assert told.stderr == "2 job slurm/4711 --line" + (
+        " --from http://prometheus:9090 --deadline 10s\n" if from_ else "\n"
+    )
+
+
+def test_what_a_job_sets_for_its_own_programs_reaches_nobody_else(tmp_path: Path) -> None:
+    theirs = dict.fromkeys(("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH"), "/nowhere")
+    python = f'exec {sys.executable} -c "import wattledger; print(wattledger.__name__)"'
+    told = run("task_epilog.sh", BATCH | theirs | program(tmp_path, python))
+    assert told.stderr == "wattledger\n"
+    told = run("task_epilog.sh", BATCH | theirs | program(tmp_path, "env"))
+    assert "/nowhere" not in told.stderr and "SLURM_JOB_ID=4711" in told.stderr
+
+
 @pytest.mark.parametrize("text", ["echo why >&2; exit 1", "exit 127", "kill -9 $$"])
 def test_without_a_receipt_the_output_stays_as_it_was(tmp_path: Path, text: str) -> None:
     assert run("task_epilog.sh", BATCH | program(tmp_path, text)).stderr in ("", "Killed\n")
@@ -69,15 +98,6 @@ def test_without_a_receipt_the_output_stays_as_it_was(tmp_path: Path, text: str)
 
 
 # ── on the controller ───────────────────────────────────────────────────────────────────────────
-
-ENDED = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "gpu[01-04]"}
-
-
-def note(folder: Path, env: dict[str, str], shell: str = "sh") -> dict[str, str]:
-    names = {"WATTLEDGER_NAMES_DIR": str(folder / "names")}
-    run("epilog_slurmctld.sh", env | names | {"WATTLEDGER_ENDED_DIR": str(folder / "ended")}, shell)
-    ended = folder / "ended"
-    return {file.name: file.read_text() for file in ended.iterdir()} if ended.is_dir() else {}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -108,93 +128,59 @@ def test_it_follows_no_link_and_takes_no_other_name(tmp_path: Path) -> None:
         assert note(tmp_path, ENDED | {"SLURM_JOB_ID": number}) == {}
 
 
-def comments(
-    folder: Path, line: str, *, there: str = "", options: str = "", code: int = 0, **env: str
-) -> tuple[str, list[str]]:
-    """Run the timer's script over what is noted; returns what it says and sacctmgr's words."""
-    (folder / "bin").mkdir(exist_ok=True)
-    stubs = {
-        "scontrol": 'case $1 in show) printf "gpu01\\ngpu02\\n";; *) exit 1;; esac',
-        "sacct": f"echo '{there}'",
-        "sacctmgr": f'for word; do echo "$word"; done >{folder}/told',
-    }
-    for name, text in stubs.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / "bin" / name).chmod(0o755)
-    (folder / "told").unlink(missing_ok=True)
-    (folder / "from").write_text(f"http://prometheus:9090\n{options}")
-    done = run(
-        "admin_comments.sh",
-        {
-            "WATTLEDGER_SLURM_BIN": str(folder / "bin"),
-            "WATTLEDGER_ENDED_DIR": str(folder / "ended"),
-            "WATTLEDGER_RECEIPTS_WAIT_S": "0",
-            **program(folder, f'echo "$@" >{folder}/asked; echo "{line}"'),
-            **env,
-        },
-        code=code,
-    )
-    told = folder / "told"
-    return done.stderr, told.read_text().splitlines() if told.exists() else []
-
-
-def test_a_whole_receipt_is_written_once(tmp_path: Path) -> None:
+def test_what_is_noted_has_an_end(tmp_path: Path) -> None:
+    """Where nobody reads the notes, they must not fill the memory that they lie in."""
     (tmp_path / "ended").mkdir()
-    note(tmp_path, ENDED)
-    line = "wattledger: slurm/4711 on 2 of 2 nodes: 1.250 kWh"
-    _, told = comments(tmp_path, line)
-    assert told == [
-        "--immediate", "--quiet", "modify", "job", "where", "jobid=4711", "set",
-        f"AdminComment={line}",
-    ]  # fmt: skip
-    assert (tmp_path / "asked").read_text() == (
-        "job slurm/4711 --line --nodes gpu01,gpu02 --from http://prometheus:9090\n"
-    )
-    assert comments(tmp_path, line) == ("", [])
+    for number in ("1", "2", "3"):
+        (tmp_path / "ended" / number).touch()
+    assert "4711" not in note(tmp_path, ENDED | {"WATTLEDGER_ENDED_MAX": "3"})
+    assert "4711" in note(tmp_path, ENDED | {"WATTLEDGER_ENDED_MAX": "4"})
+    assert "4712" in note(tmp_path, ENDED | {"SLURM_JOB_ID": "4712"}), "by far"
 
 
-def test_what_the_api_asks_for_stands_below_its_address(tmp_path: Path) -> None:
-    (tmp_path / "ended").mkdir()
-    note(tmp_path, ENDED)
-    line = "wattledger: slurm/4711 on 2 of 2 nodes: 1.250 kWh"
-    said, told = comments(tmp_path, line, options="--nodes gpu09\n", code=1)
-    assert "--nodes is not an option" in said and told == []
-    options = "# Mimir\n--tenant lab-1\n\n--ca-file /etc/ca of ours.pem\n--match cluster=a"
-    _, told = comments(tmp_path, line, options=options)
-    assert told[-1] == f"AdminComment={line}"
-    assert (tmp_path / "asked").read_text() == (
-        "job slurm/4711 --line --nodes gpu01,gpu02 --from http://prometheus:9090 "
-        "--tenant lab-1 --ca-file /etc/ca of ours.pem --match cluster=a\n"
-    )
+Hung = Callable[[str, str], Path]
 
 
-@pytest.mark.parametrize("tail", ["; missing: gpu02", "; cut short: gpu02", "; in part: no"])
-def test_one_that_is_not_whole_waits_and_is_written_in_the_end(tmp_path: Path, tail: str) -> None:
-    (tmp_path / "ended").mkdir()
-    note(tmp_path, ENDED)
-    line = f"wattledger: slurm/4711 on 1 of 2 nodes: 1.250 kWh{tail}"
-    said, told = comments(tmp_path, line)
-    assert "1 to be tried again" in said and told == []
-    _, told = comments(tmp_path, line, WATTLEDGER_RECEIPTS_GIVE_UP_S="0")
-    assert told[-1] == f"AdminComment={line}"
+@pytest.fixture
+def hung(tmp_path: Path) -> Iterator[Hung]:
+    """A hook that finds a program which never ends, as any does on a file system that hangs."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "hanging").touch()
+
+    def make(script: str, name: str) -> Path:
+        stub = tmp_path / "bin" / name
+        stub.write_text(
+            f"#!/bin/sh\ntrap '' TERM\nwhile [ -e {tmp_path}/hanging ]; do sleep 0.1; done\n"
+            f'{shutil.which(name)} "$@" && touch {tmp_path}/through\n'
+        )
+        stub.chmod(0o755)
+        hook = tmp_path / script
+        text = (SLURM / script).read_text()
+        assert text.count("PATH=/usr/bin:/bin") == 1
+        hook.write_text(text.replace("PATH=", f"PATH={tmp_path}/bin:", 1))
+        return hook
+
+    yield make
+    (tmp_path / "hanging").unlink(missing_ok=True)
 
 
-def test_what_is_no_receipt_is_never_written(tmp_path: Path) -> None:
-    (tmp_path / "ended").mkdir()
-    note(tmp_path, ENDED)
-    said, told = comments(tmp_path, "Traceback: no such thing")
-    assert "1 to be tried again" in said and told == []
-    said, told = comments(tmp_path, "", WATTLEDGER_RECEIPTS_GIVE_UP_S="0")
-    assert "not tried again" in said and told == []
-    assert list((tmp_path / "ended").iterdir()) == []
-
-
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
-    ("there", "written"), [("", True), ("wattledger: older", True), ("JS1:H4sI", False)]
+    ("script", "does"), [("prolog_slurmctld.sh", "mv"), ("epilog_slurmctld.sh", "rm")]
 )
-def test_somebody_elses_comment_stays(tmp_path: Path, there: str, written: bool) -> None:
+def test_slurmctld_does_not_wait_for_a_file_system_that_hangs(
+    tmp_path: Path, hung: Hung, script: str, does: str, shell: str
+) -> None:
+    names = tmp_path / "names"
+    names.mkdir()
+    if does == "rm":
+        (names / "4711").touch()
+    env = ENDED | {"SLURM_JOB_NAME": "train", "WATTLEDGER_NAMES_DIR": str(names)}
+    env["WATTLEDGER_ENDED_DIR"] = str(tmp_path / "ended")
     (tmp_path / "ended").mkdir()
-    note(tmp_path, ENDED)
-    _, told = comments(tmp_path, "wattledger: slurm/4711: 1 kWh", there=there)
-    assert bool(told) is written
-    assert list((tmp_path / "ended").iterdir()) == []
+    run(str(hung(script, does)), env, shell)  # it ends, and so do its open files
+    assert (names / "4711").exists() is (does == "rm")
+    assert (tmp_path / "ended" / "4711").exists() is (does == "rm"), "this one lies elsewhere"
+    (tmp_path / "hanging").unlink()
+    wait_until((tmp_path / "through").exists, what="what was left behind comes to its end")
+    assert (names / "4711").exists() is (does == "mv")

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattledger.job_reports.line import CUT_SHORT, IN_PART, MISSING, lacking_nodes, receipt_line
+from wattledger.job_reports.line import (
+    CUT_SHORT,
+    IN_PART,
+    MISSING,
+    lacking_nodes,
+    print_line,
+    receipt_line,
+)
 
 TOTALS = {
     "energy_kwh": {"gpu": 1.0, "cpu": 0.25, "dram": 0.0, "other": 0.0, "total": 1.25},
@@ -41,6 +48,31 @@ def test_missing_nodes_are_named_and_counted() -> None:
     assert line.endswith(f"{MISSING}gpu03{CUT_SHORT}gpu02")
     many = [f"n{number}" for number in range(30)]
     assert receipt_line(answer([]), many).endswith("n18, n19 and 10 more")
+
+
+def test_where_nobody_names_the_nodes_they_are_counted() -> None:
+    assert " on 1 of 4 nodes: " in receipt_line(answer(), count=4)
+    both = [("gpu01:19400", "ended"), ("gpu02:19400", "ended")]
+    assert " on 2 of 4 nodes: " in receipt_line(answer(both), count=4)
+    assert " on 2 of 2 nodes: " in receipt_line(answer(both), ["gpu01", "gpu02"], count=4)
+    assert " nodes" not in receipt_line(answer(), count=1)
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "4"}, " on 1 of 4 nodes"),
+        ({"SLURM_JOB_ID": "4712", "SLURM_JOB_NUM_NODES": "4"}, ""),  # another job's
+        ({"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "4x"}, ""),
+        ({"SLURM_JOB_ID": "4711"}, ""),
+        ({}, ""),
+    ],
+)
+def test_inside_the_job_slurm_tells_how_many_nodes_it_has(
+    env: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_line(answer(), "", env)
+    assert capsys.readouterr().out.startswith(f"wattledger: slurm/4711{told}: ")
 
 
 def test_an_answer_in_part_says_so() -> None:

@@ -13,7 +13,7 @@ from wattledger.fleet.arguments import DEFAULT_SINCE
 from wattledger.fleet.asking import read_job
 from wattledger.job_reports import timeline
 from wattledger.job_reports.asking import candidates
-from wattledger.job_reports.line import print_line
+from wattledger.job_reports.line import NO_JOB, print_line
 from wattledger.job_reports.receipt import LABELS, WIDTH, title, wrapped
 from wattledger.job_reports.tables import missing
 from wattledger.printing import print_json, printable
@@ -35,7 +35,7 @@ def print_job(options: argparse.Namespace) -> None:
     if answer is None:
         since = options.since or DEFAULT_SINCE
         raise WattledgerError(
-            f"no job '{escaped(options.job_id)}' was scraped since {since}",
+            f"{NO_JOB}{escaped(options.job_id)}' was scraped since {since}",
             "`wattledger jobs --from` lists them; --since names an earlier time, and the API keeps "
             "what its retention allows",
         )

@@ -17,17 +17,22 @@ CUT_SHORT = "; cut short: "
 IN_PART = "; in part: "
 """What stands before what else is not whole: what the API said to lack, or a ledger not told apart;
 likewise."""
+NO_JOB = "no job '"
+"""What the error begins with where there is none over all nodes; likewise."""
 _NAMES_SHOWN = 20
 _REASON_CHARS = 120
 
 
-def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: str = "") -> str:
+def receipt_line(
+    answer: Mapping[str, Any], expected: Sequence[str] = (), here: str = "", count: int = 0
+) -> str:
     """What a job has cost, in a line of printable characters that begins with `wattledger: `.
 
     Args:
         answer: of `/api/v1/jobs/{manager}/{job_id}`, of one node or, with `nodes`, of many.
         expected: the nodes that it ran on, by name.
         here: the node that answered, where it is one.
+        count: how many nodes it ran on, where their names are not known; 0: not known either.
     """
     totals = answer["totals"]
     kwh, grams, liters = totals["energy_kwh"], totals["co2e_g"], totals["water_l"]
@@ -41,10 +46,11 @@ def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: 
     head = f"wattledger: {answer['manager']}/{escaped(answer['job_id'])}"
     so_far = "" if answer["state"] == "ended" else " so far"
     lacking = lacking_nodes(answer, expected, here)
-    nodes = ""
+    there, count = len(answer.get("nodes", (here,))), count if count > 1 else 0
     if expected:
-        there = len(dict.fromkeys(expected)) - len(lacking)
-        nodes = f" on {there} of {len(dict.fromkeys(expected))} nodes"
+        count = len(dict.fromkeys(expected))
+        there = count - len(lacking)
+    nodes = f" on {min(there, count)} of {count} nodes" if count else ""
     silent = [row["node"] for row in answer.get("nodes", ()) if row["state"] == "silent"]
     line = f"{head}{nodes}{so_far}: {', '.join(told)}"
     return printable(
@@ -55,16 +61,20 @@ def receipt_line(answer: Mapping[str, Any], expected: Sequence[str] = (), here: 
     )
 
 
-def print_line(answer: Mapping[str, Any], nodes: str) -> None:
+def print_line(answer: Mapping[str, Any], nodes: str, env: Mapping[str, str] = os.environ) -> None:
     """To standard output.
 
     Args:
         answer: as of `receipt_line`.
         nodes: names of the nodes that the job ran on, separated by commas.
+        env: Slurm's inside the job itself, where it tells how many nodes there are.
     """
     expected = [name.strip() for name in nodes.split(",") if name.strip()]
-    here = os.environ.get("SLURMD_NODENAME") or platform.node()
-    sys.stdout.write(receipt_line(answer, expected, here) + "\n")
+    here = env.get("SLURMD_NODENAME") or platform.node()
+    own = ("slurm", env.get("SLURM_JOB_ID")) == (answer["manager"], answer["job_id"])
+    told = env.get("SLURM_JOB_NUM_NODES", "") if own else ""
+    count = int(told) if told.isdecimal() and len(told) < 7 else 0
+    sys.stdout.write(receipt_line(answer, expected, here, count) + "\n")
 
 
 def lacking_nodes(
