@@ -82,9 +82,7 @@ def refused(engine: Engine) -> list[str]:
         return {at: float(value) for at, value in series["values"]}
 
     ups = samples(UP)
-    took_s = samples(
-        TOOK
-    )  # of each of them, as both are written at once, and perhaps of later ones
+    took_s = samples(TOOK)  # written together with `up`, and asked later: each has its own
     return [at for at, up in ups.items() if not up and took_s[at] < TIMEOUT_S]
 
 
