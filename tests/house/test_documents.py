@@ -36,6 +36,8 @@ CANNOT_RUN: Mapping[str, str] = {
     "systemctl restart grafana-server": "Grafana is not in Debian, and its repository is another's",
     "make bench": "it takes minutes, and measures; it judges itself",
     ".venv/bin/python -m tests.bench": "likewise",
+    "make pictures": "minutes; e2e/test_grafana_drawn.py draws the same, and deploy/README.md has "
+    "it draw what is in another Prometheus, which is run",
     "make test": "this is one of its tests",
     ".venv/bin/pytest tests/gpu": "it needs a GPU",
     "wattledger report --since 7d --what-if zone=FR,source=rte": "it asks a public API, which is "
