@@ -22,7 +22,13 @@ STALE = float("nan")
 Labels = Mapping[str, str]
 Vector = list[tuple[dict[str, str], float]]
 _MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)("(?:[^"\\]|\\.)*")')
-_SELECTOR = re.compile(r'wattledger_(\w+)\{((?:"(?:[^"\\]|\\.)*"|[^}"])*)\}(?:\[(\d+)(ms|s)\])?')
+_SELECTOR = re.compile(
+    r'wattledger_(\w+)\{((?:"(?:[^"\\]|\\.)*"|[^}"])*)\}'
+    r"(?:\[(\d+)(ms|s)\])?(?: offset (\d+)(ms|s))?"
+)
+_LAST = re.compile(rf"last_over_time\({_SELECTOR.pattern}\)")
+_EACH = re.compile(rf"{_LAST.pattern}(?: or {_LAST.pattern})+")
+_ROUND = re.compile(r"round\((.*) \* (\d+)\)", re.DOTALL)
 _CALL = re.compile(r"(\w+)(?: by \(([^)]*)\))? ?\((.*)\)", re.DOTALL)
 _SUBQUERY = re.compile(r"(.*)\[(\d+)(ms|s):(\d+)s\]", re.DOTALL)
 _OVER: dict[str, Callable[[list[float]], float]] = {
@@ -110,6 +116,16 @@ class FakeApi:
         selector = _SELECTOR.fullmatch(query)
         if selector:
             return [(labels, value) for labels, value, _ in self._instant(selector, at_s)]
+        if _EACH.fullmatch(query):
+            whole: dict[str, tuple[dict[str, str], float]] = {}
+            for part in _LAST.finditer(query):
+                for labels, value in self._vector(part[0], at_s):
+                    whole.setdefault(json.dumps(labels, sort_keys=True), (labels, value))
+            return list(whole.values())
+        rounded = _ROUND.fullmatch(query)
+        if rounded:
+            found = self._vector(rounded[1], at_s)
+            return [(labels, float(round(v * int(rounded[2])))) for labels, v in found]
         call = _CALL.fullmatch(query)
         assert call is not None, query
         name, by, inner = call.groups()
@@ -146,6 +162,8 @@ class FakeApi:
 
     def _window(self, selector: re.Match[str], at_s: float) -> list[Any]:
         window_s = int(selector[3]) / (1000 if selector[4] == "ms" else 1)
+        if selector[5]:
+            at_s -= int(selector[5]) / (1000 if selector[6] == "ms" else 1)
         found = []
         for labels, times, points in self._matching(selector):
             those = points[bisect_right(times, at_s - window_s) : bisect_right(times, at_s)]

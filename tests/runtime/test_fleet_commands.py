@@ -321,7 +321,8 @@ def refusal(status: int, error: str) -> Script:
         (play.reply(200, body=[]), "no JSON object"),
         (play.reply(200, body={"status": "success", "data": {"resultType": "matrix"}}), "scalar"),
         (play.reply(200, body=scalar("NaN")), "not a number"),
-        (play.reply(200, body=scalar("1e300")), "its time"),
+        (play.reply(200, body=scalar("1e300")), "not a number"),
+        (play.reply(200, body=scalar("2e10")), "its time"),
     ],
 )
 def test_refusals_and_rubbish_end_in_a_sentence(

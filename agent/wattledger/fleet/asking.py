@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from wattledger.errors import ConfigError
@@ -13,14 +14,13 @@ from wattledger.fleet.books import Fleet, Span
 from wattledger.fleet.door import Door
 from wattledger.fleet.job import find, job
 from wattledger.fleet.jobs import jobs, span_of
-from wattledger.fleet.reply import BadReply, scalar
+from wattledger.fleet.reply import LATEST_S, BadReply, scalar
 from wattledger.fleet.waste import waste
 from wattledger.units import NS_PER_S
 from wattledger_exporters.http import jobs_api, waste_api
 from wattledger_exporters.http.query import BadRequest, instant_ns
 
 Answer = Mapping[str, Any]
-_LATEST_S = 2**34  # the year 2514
 
 
 def server_now_s(door: Door) -> int:
@@ -30,7 +30,7 @@ def server_now_s(door: Door) -> int:
         WattledgerError: it does not answer as such an API does.
     """
     now = scalar(door.query("time()"))
-    if not 0 < now < _LATEST_S:
+    if not 0 < now < LATEST_S:
         raise BadReply("its time is none")
     return math.ceil(now)
 
@@ -42,20 +42,21 @@ def read_jobs(options: argparse.Namespace) -> Answer:
         ConfigError: an option that cannot be.
         WattledgerError: there is no whole answer, or a filter cannot be answered.
     """
-    match, door = matchers_of(options), door_of(options)
+    match = matchers_of(options)
     names = [name for name in jobs_api.PARAMETERS if name not in ("order", "cursor")]
     asked = {name: str(given) for name in names if (given := getattr(options, name, None))}
     asked.setdefault("since", DEFAULT_SINCE)
     if options.reverse:
         asked["order"] = "asc"
-    now_s = server_now_s(door)
-    try:
-        query = jobs_api.jobs_query(asked, now_s * NS_PER_S, None)
-    except BadRequest as error:
-        raise ConfigError([("jobs", str(error))]) from error
-    cursor = {"cursor": options.cursor} if options.cursor else {}
-    span, query = span_of(query, now_s, cursor)
-    return jobs(Fleet(door, span, match), query, every=options.all)
+    with closing(door_of(options)) as door:
+        now_s = server_now_s(door)
+        try:
+            query = jobs_api.jobs_query(asked, now_s * NS_PER_S, None)
+        except BadRequest as error:
+            raise ConfigError([("jobs", str(error))]) from error
+        cursor = {"cursor": options.cursor} if options.cursor else {}
+        span, query = span_of(query, now_s, cursor)
+        return jobs(Fleet(door, span, match), query, every=options.all)
 
 
 def read_job(
@@ -74,20 +75,21 @@ def read_job(
         ConfigError: an option that cannot be.
         WattledgerError: there is no whole answer.
     """
-    match, door = matchers_of(options), door_of(options)
-    now_s = server_now_s(door)
-    try:
-        since_ns = instant_ns("since", options.since or DEFAULT_SINCE, now_s * NS_PER_S)
-    except BadRequest as error:
-        raise ConfigError([("--since", str(error))]) from error
-    if since_ns // NS_PER_S >= now_s:
-        raise ConfigError([("--since", "lies in the future")])
-    fleet = Fleet(door, Span(since_ns // NS_PER_S, now_s), match)
-    found = find(fleet, candidates)
-    if not found:
-        return None, []
+    match = matchers_of(options)
     expected = [name.strip() for name in options.nodes.split(",") if name.strip()]
-    return job(fleet, *found[0], expected), found[1:]
+    with closing(door_of(options)) as door:
+        now_s = server_now_s(door)
+        try:
+            since_ns = instant_ns("since", options.since or DEFAULT_SINCE, now_s * NS_PER_S)
+        except BadRequest as error:
+            raise ConfigError([("--since", str(error))]) from error
+        if since_ns // NS_PER_S >= now_s:
+            raise ConfigError([("--since", "lies in the future")])
+        fleet = Fleet(door, Span(since_ns // NS_PER_S, now_s), match)
+        found = find(fleet, candidates)
+        if not found:
+            return None, []
+        return job(fleet, *found[0], expected), found[1:]
 
 
 def read_waste(options: argparse.Namespace) -> Answer:
@@ -97,15 +99,16 @@ def read_waste(options: argparse.Namespace) -> Answer:
         ConfigError: an option that cannot be.
         WattledgerError: there is no whole answer.
     """
-    match, door = matchers_of(options), door_of(options)
-    now_s = server_now_s(door)
+    match = matchers_of(options)
     names = waste_api.PARAMETERS
     asked = {name: str(given) for name in names if (given := getattr(options, name, None))}
-    try:
-        query = waste_api.waste_query(asked, now_s * NS_PER_S)
-    except BadRequest as error:
-        raise ConfigError([("waste", str(error))]) from error
-    span = Span(query.since_ns // NS_PER_S, min(now_s, query.until_ns // NS_PER_S))
-    if span.since_s >= span.until_s:
-        raise ConfigError([("--since", "lies after --until or in the future")])
-    return waste(door, span, match, query.by)
+    with closing(door_of(options)) as door:
+        now_s = server_now_s(door)
+        try:
+            query = waste_api.waste_query(asked, now_s * NS_PER_S)
+        except BadRequest as error:
+            raise ConfigError([("waste", str(error))]) from error
+        span = Span(query.since_ns // NS_PER_S, min(now_s, query.until_ns // NS_PER_S))
+        if span.since_s >= span.until_s:
+            raise ConfigError([("--since", "lies after --until or in the future")])
+        return waste(door, span, match, query.by)

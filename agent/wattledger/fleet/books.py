@@ -16,17 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from wattledger.fleet import promql
+from wattledger.fleet.amounts import per_unit
 from wattledger.fleet.door import Door
+from wattledger.fleet.epochs import Segment, last_in_each, segments
 from wattledger.fleet.reply import Course, Labels, Sample, courses, samples
+from wattledger.fleet.targets import CLUSTER, OF_LEDGER, Target, label_of, target_of
 
-OF_LEDGER = ("__name__", "epoch", "storage")
 _BUCKETS = 2000
 TAIL_S = 60
 """The end of a span is not asked by a range query: there VictoriaMetrics repeats the values of 30 s
 ago (its -search.latencyOffset), whatever came since."""
-_MOST_ODD = 150  # instances that are named in one query
 
-Target = frozenset[tuple[str, str]]
 Key = tuple[str, ...]
 
 
@@ -42,14 +42,6 @@ class Span(NamedTuple):
         return max(1, self.until_s - self.since_s) * 1000
 
 
-class Segment(NamedTuple):
-    """A time in which a target showed one epoch: after `since_ms`, up to `until_ms`."""
-
-    epoch: str
-    since_ms: int
-    until_ms: int
-
-
 class Buckets(NamedTuple):
     """In which parts of a span series had samples.
 
@@ -57,7 +49,8 @@ class Buckets(NamedTuple):
         step_s: how long each part is, but for the last.
         until_s: where the last part ends.
         tail_s: how long it is.
-        rows: of each series the ends of such parts, and how many samples there were.
+        rows: of each series the ends of the first and of the last such part, and how many samples
+            were in it.
     """
 
     step_s: int
@@ -77,13 +70,18 @@ class Entry(NamedTuple):
         node: of `Fleet.node_of`.
         target: the label set that showed it last or most.
         key: the values of the metric's own labels.
-        value: as it was scraped.
+        amount: in µJ, µg, µL or ms.
     """
 
     node: int
     target: Target
     key: Key
-    value: float
+    amount: int
+
+    @property
+    def cluster(self) -> str:
+        """Where the node is; empty: the labels do not say."""
+        return label_of(self.target, CLUSTER)
 
 
 class Fleet:
@@ -117,31 +115,54 @@ class Fleet:
         asked = f"last_over_time({inner})"
         return self.door.query(f"sum by ({by}) ({asked})" if by else asked, self.span.until_s)
 
-    def entries(self, metric: str, matchers: Sequence[str], own: Sequence[str]) -> list[Entry]:
+    def entries(
+        self,
+        metric: str,
+        matchers: Sequence[str],
+        own: Sequence[str],
+        among: Sequence[str] = (),
+    ) -> list[Entry]:
         """What each ledger said last, each once.
 
         Args:
             metric: a counter of the books, without the prefix.
             matchers: what is asked for.
             own: the metric's own labels, of which the keys are made.
+            among: instances; empty: all there are.
         """
-        return self._resolved(samples(self.ask_last(metric, matchers)), metric, matchers, own)
+        those = [*matchers, *([promql.one_of("instance", among)] if among else [])]
+        return self._resolved(samples(self.ask_last(metric, those)), metric, matchers, own)
 
-    def sums(self, metric: str, matchers: Sequence[str], own: Sequence[str]) -> dict[Key, float]:
-        """The sum over all ledgers, by key; the server sums up where nothing speaks against it."""
-        whole: dict[Key, float] = {}
+    def sums(self, metric: str, matchers: Sequence[str], own: Sequence[str]) -> dict[Key, int]:
+        """The sum over all ledgers of each cluster, in µJ, µg, µL or ms.
+
+        The server sums up where nothing speaks against it, and in whole units: below 2**53 of
+        them its float64 is exact.
+
+        Args:
+            metric: as of `entries`, like the others.
+            matchers: what is asked for.
+            own: the metric's own labels.
+
+        Returns:
+            By the cluster and the values of the metric's own labels.
+        """
+        whole: dict[Key, int] = {}
         odd = sorted(self._odd)
-        if len(odd) > _MOST_ODD:  # many label sets for one ledger, or the reverse: one by one
-            for entry in self.entries(metric, matchers, own):
-                whole[entry.key] = whole.get(entry.key, 0.0) + entry.value
-            return whole
-        others = [promql.one_of("instance", odd, negative=True)] if odd else []
-        for row in samples(self.ask_last(metric, [*matchers, *others], ", ".join(own))):
-            whole[_key(row.labels, own)] = row.value
-        if odd:
-            those = [*matchers, promql.one_of("instance", odd)]
-            for entry in self.entries(metric, those, own):
-                whole[entry.key] = whole.get(entry.key, 0.0) + entry.value
+        by_server = promql.few(odd)
+        if by_server:
+            others = [promql.one_of("instance", odd, negative=True)] if odd else []
+            by = (CLUSTER, *own)
+            all_of = [*self.match, *matchers, *others]
+            inner = promql.selector(metric, all_of, self.span.window_ms)
+            last = f"round(last_over_time({inner}) * {per_unit(metric)})"
+            asked = f"sum by ({', '.join(by)}) ({last})"
+            for row in samples(self.door.query(asked, self.span.until_s)):
+                whole[_key(row.labels, by)] = round(row.value)
+        if odd:  # those alone, or where they are too many to be named, all nodes
+            for entry in self.entries(metric, matchers, own, odd if by_server else ()):
+                key = (entry.cluster, *entry.key)
+                whole[key] = whole.get(key, 0) + entry.amount
         return whole
 
     # ── nodes ───────────────────────────────────────────────────────────────────────────────────
@@ -159,14 +180,14 @@ class Fleet:
 
     def is_simple(self, target: Target) -> bool:
         """Whether the label set showed one epoch, and alone showed it."""
-        return target in self._nodes and dict(target).get("instance", "") not in self._odd
+        return target in self._nodes and label_of(target, "instance") not in self._odd
 
     def _odd_instances(self) -> set[str]:
         members: dict[int, list[Target]] = {}
         for target, node in self._nodes.items():
             members.setdefault(node, []).append(target)
         return {
-            dict(target).get("instance", "")
+            label_of(target, "instance")
             for those in members.values()
             for target in those
             if len(those) > 1 or len(self._epochs[target]) > 1
@@ -178,11 +199,14 @@ class Fleet:
         self, rows: Sequence[Sample], metric: str, matchers: Sequence[str], own: Sequence[str]
     ) -> list[Entry]:
         best: dict[tuple[str | Target, Key], Entry] = {}
+        per = per_unit(metric)
 
-        def offer(ledger: str | Target, target: Target, key: Key, value: float) -> None:
+        def offer(ledger: str | Target, target: Target, row: Sample) -> None:
+            key = _key(row.labels, own)
+            entry = Entry(self.node_of(target), target, key, round(row.value * per))
             known = best.get((ledger, key))
-            if known is None or value > known.value:
-                best[ledger, key] = Entry(self.node_of(target), target, key, value)
+            if known is None or _rank(entry) > _rank(known):
+                best[ledger, key] = entry
 
         several: set[Target] = set()
         for row in rows:
@@ -191,85 +215,68 @@ class Fleet:
             if len(epochs) > 1:
                 several.add(target)
             else:
-                offer(next(iter(epochs), target), target, _key(row.labels, own), row.value)
-        for target in sorted(several, key=sorted):
-            for segment in self._segments_of(target):
-                for row in self._in_segment(target, segment, metric, matchers):
-                    if target_of(row.labels, ("__name__", *own)) == target:
-                        offer(segment.epoch, target, _key(row.labels, own), row.value)
+                offer(next(iter(epochs), target), target, row)
+        if several:
+            found = self._segments_of(several)
+            for epoch, target, row in last_in_each(self, found, metric, matchers, own):
+                offer(epoch, target, row)
         return list(best.values())
 
-    def _in_segment(
-        self, target: Target, segment: Segment, metric: str, matchers: Sequence[str]
-    ) -> list[Sample]:
-        # Prometheus 2 counts a sample at the window's very beginning in: it is of the epoch before.
-        window_ms = segment.until_ms - segment.since_ms - 1
-        if window_ms < 1:
-            return []
-        all_of = [*promql.all_equal(dict(target)), *matchers]
-        inner = promql.selector(metric, all_of, window_ms)
-        return samples(self.door.query(f"last_over_time({inner})", segment.until_ms / 1000))
-
-    def _segments_of(self, target: Target) -> list[Segment]:
-        """When the target showed which epoch; the last goes on to the end of the span."""
-        if target in self._segments:
-            return self._segments[target]
-        all_of = promql.all_equal(dict(target))
-        seen = self.buckets("ledger_info", all_of)
-        lives: list[tuple[int, int, str]] = []  # last ms, first ms, epoch
-        for row in seen.rows:
-            those = [*all_of, promql.equal("epoch", row.labels.get("epoch", ""))]
-            first_s, last_s = row.points[0][0], row.points[-1][0]
-            for edge in self.raw("ledger_info", those, seen, first_s)[:1]:
-                first_s = edge.points[0][0]
-            for edge in self.raw("ledger_info", those, seen, last_s)[:1]:
-                last_s = edge.points[-1][0]
-            lives.append((round(last_s * 1000), round(first_s * 1000), row.labels.get("epoch", "")))
-        found: list[Segment] = []
-        since_ms = self.span.since_s * 1000
-        for last_ms, first_ms, epoch in sorted(lives):
-            if found and first_ms < since_ms:
-                text = f"{node_name(target)}: two ledgers are scraped under the same labels"
-                self.notes[text] = None
-            found.append(Segment(epoch, since_ms, last_ms))
-            since_ms = last_ms
-        # What the last one showed after its ledger_info is its own as well.
-        found[-1:] = [found[-1]._replace(until_ms=self.span.until_s * 1000)] if found else []
-        self._segments[target] = found
-        return found
+    def _segments_of(self, targets: set[Target]) -> dict[Target, list[Segment]]:
+        new = targets - self._segments.keys()
+        if new:
+            self._segments |= segments(self, new)
+        return {target: self._segments[target] for target in targets}
 
     # ── over time ───────────────────────────────────────────────────────────────────────────────
 
-    def buckets(self, metric: str, matchers: Iterable[str], by: str = "") -> Buckets:
+    def buckets(
+        self, metric: str, matchers: Iterable[str], by: str = "", among: Sequence[str] = ()
+    ) -> Buckets:
         """In which parts of the span there were samples; none of them is missed.
 
         Args:
             metric: without the prefix.
             matchers: besides those of every question.
             by: labels to sum up by; empty: each series for itself.
+            among: instances, asked about some at a time; empty: all there are.
         """
         since_s, until_s = self.span
         step_s = max(1, (until_s - since_s) // _BUCKETS)
         tail_s = min(until_s - since_s, TAIL_S + (until_s - since_s - TAIL_S) % step_s)
         points: dict[Target, tuple[Labels, list[tuple[float, float]]]] = {}
 
-        def count(window_s: int) -> str:
-            inner = promql.selector(metric, [*self.match, *matchers], window_s * 1000)
+        def count(window_s: int, those: Sequence[str]) -> str:
+            inner = promql.selector(metric, those, window_s * 1000)
             asked = f"count_over_time({inner})"
             return f"sum by ({by}) ({asked})" if by else asked
 
-        if since_s + step_s <= until_s - tail_s:
-            first_s, last_s = since_s + step_s, until_s - tail_s
-            for row in courses(self.door.query_range(count(step_s), first_s, last_s, step_s)):
-                points[target_of(row.labels, ())] = row.labels, list(row.points)
-        for end in samples(self.door.query(count(tail_s), until_s)):
-            key = target_of(end.labels, ())
-            points.setdefault(key, (end.labels, []))[1].append((until_s, end.value))
+        for some in self._some(matchers, among):
+            if since_s + step_s <= until_s - tail_s:
+                first_s, last_s = since_s + step_s, until_s - tail_s
+                counted = count(step_s, some)
+                for row in courses(self.door.query_range(counted, first_s, last_s, step_s)):
+                    ends = [*row.points[:1], *row.points[1:][-1:]]
+                    points[target_of(row.labels, ())] = row.labels, ends
+            for end in samples(self.door.query(count(tail_s, some), until_s)):
+                key = target_of(end.labels, ())
+                points.setdefault(key, (end.labels, []))[1].append((until_s, end.value))
         rows = [Course(labels, tuple(found)) for labels, found in points.values() if found]
         return Buckets(step_s, until_s, tail_s, rows)
 
+    def _some(self, matchers: Iterable[str], among: Sequence[str]) -> list[list[str]]:
+        every = [*self.match, *matchers]
+        if not among:
+            return [every]
+        return [[*every, promql.one_of("instance", some)] for some in promql.chunks(among)]
+
     def raw(
-        self, metric: str, matchers: Iterable[str], parts: Buckets, at_s: float
+        self,
+        metric: str,
+        matchers: Iterable[str],
+        parts: Buckets,
+        at_s: float,
+        among: Sequence[str] = (),
     ) -> list[Course]:
         """The samples of a metric as they were scraped, around a part of the span.
 
@@ -280,27 +287,23 @@ class Fleet:
             matchers: besides those of every question.
             parts: of `buckets`.
             at_s: the part's end.
+            among: as of `buckets`.
         """
         window_s = parts.length_s(at_s) + 2 * parts.step_s
-        inner = promql.selector(metric, [*self.match, *matchers], window_s * 1000)
-        return [row for row in courses(self.door.query(inner, at_s + parts.step_s)) if row.points]
-
-
-def target_of(labels: Labels, own: Iterable[str]) -> Target:
-    """The labels that the scrape gave, without those of the metric itself."""
-    left_out = set(own)
-    return frozenset((name, value) for name, value in labels.items() if name not in left_out)
-
-
-def node_name(target: Target) -> str:
-    """What a node is called: its `instance`; where there is none, all of its labels."""
-    labels = dict(target)
-    instance = labels.get("instance")
-    return instance or ", ".join(f"{name}={value}" for name, value in sorted(labels.items())) or "?"
+        found: list[Course] = []
+        for some in self._some(matchers, among):
+            inner = promql.selector(metric, some, window_s * 1000)
+            found += courses(self.door.query(inner, at_s + parts.step_s))
+        return [row for row in found if row.points]
 
 
 def _key(labels: Labels, own: Iterable[str]) -> Key:
     return tuple(labels.get(name, "") for name in own)
+
+
+def _rank(entry: Entry) -> tuple[int, str]:
+    """Of the copies of one ledger the latest; of equal ones always the same."""
+    return entry.amount, entry.cluster
 
 
 def _components(epochs: Mapping[Target, set[str]]) -> dict[Target, int]:

@@ -11,7 +11,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from wattledger import __version__
@@ -22,10 +22,12 @@ from wattledger.grid.checks import strict_json
 from wattledger.grid.outcome import Outcome
 from wattledger.grid.secret import Secret, read_token
 
+if TYPE_CHECKING:
+    from wattledger.grid.wire import Line
+
 DEADLINE_S = 120.0
 MAX_BYTES = 32 * 1024 * 1024
 _REFUSAL_BYTES = 4096
-_MAX_URL_CHARS = 7000  # what servers and proxies take for certain is 8 KiB
 _TENANT_CHARS = 150  # Mimir's limit
 
 _HINTS = {
@@ -145,17 +147,13 @@ class Door:
         self._monotonic = monotonic
         self._deadline_s = deadline_s
         self._end_s = monotonic() + deadline_s
+        self._line: Line | None = None  # kept from question to question; ends with the process
         self.warnings: dict[str, None] = {}  # each once, in the order they came
 
     @property
     def url(self) -> str:
         """The base that is asked; it holds no secret."""
         return self._endpoint.url
-
-    @staticmethod
-    def fits(query: str) -> bool:
-        """Whether a query is short enough for a URL."""
-        return len(urlencode({"query": query})) < _MAX_URL_CHARS
 
     def query(self, query: str, at_s: float | None = None) -> Any:
         """The `data` of an instant query.
@@ -176,26 +174,37 @@ class Door:
         asked = {"query": query, "start": str(start_s), "end": str(end_s), "nocache": "1"}
         return self._ask("query_range", {**asked, "step": str(step_s)})
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._line is not None:
+            self._line.close()
+
     def _ask(self, path: str, asked: Mapping[str, str]) -> Any:
+        base = self._endpoint
+        target = f"{base.where.target.rstrip('/')}/api/v1/{path}?{urlencode(asked)}"
+        try:
+            status, body = self._get(base.where._replace(target=target))
+            if status != 200:
+                raise read_refusal(base.where.origin, status, body)
+            found = read_reply(strict_json(body))
+        except GridError as error:
+            raise self._told(error) from None
+        self.warnings |= dict.fromkeys(found.warnings)
+        return found.data
+
+    def _get(self, url: Url) -> tuple[int, bytes]:
+        """Over the connection of the question before.
+
+        One that is kept may be closed at any time, which is no failure of the API (RFC 9112,
+        section 9.3.1): then it is asked once more.
+        """
         from wattledger.grid import wire  # imports httpx and ssl
 
         base = self._endpoint
-        left_s = self._end_s - self._monotonic()
-        if left_s <= 0:
-            raise self._timeout()
-        target = f"{base.where.target.rstrip('/')}/api/v1/{path}?{urlencode(asked)}"
-        try:
-            reply = wire.fetch(
-                base.where._replace(target=target),
-                {
-                    "Accept": "application/json",
-                    "Accept-Encoding": "identity",
-                    "Connection": "close",
-                    "User-Agent": f"wattledger/{__version__}",
-                    **base.headers,
-                    **{name: secret.reveal() for name, secret in base.secret_headers.items()},
-                },
-                deadline_s=left_s,
+        kept = self._line is not None
+        if self._line is None:
+            self._line = wire.Line(
+                base.where,
                 max_bytes=self._max_bytes,
                 private=True,
                 resolve=None,
@@ -203,13 +212,25 @@ class Door:
                 proxy="",
                 refusal_bytes=_REFUSAL_BYTES,
             )
-            if reply.status_code != 200:
-                raise read_refusal(base.where.origin, reply.status_code, reply.content)
-            found = read_reply(strict_json(reply.content))
-        except GridError as error:
-            raise self._told(error) from None
-        self.warnings |= dict.fromkeys(found.warnings)
-        return found.data
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"wattledger/{__version__}",
+            **base.headers,
+            **{name: secret.reveal() for name, secret in base.secret_headers.items()},
+        }
+        while True:
+            left_s = self._end_s - self._monotonic()
+            if left_s <= 0:
+                raise self._timeout()
+            try:
+                reply = self._line.get(url, headers, left_s)
+            except GridError as error:
+                if not kept or error.outcome != Outcome.CONNECT_ERROR:
+                    raise
+                kept = False
+            else:
+                return reply.status_code, reply.content
 
     def _timeout(self) -> WattledgerError:
         return WattledgerError(

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from wattledger import units
+from wattledger.errors import WattledgerError
 from wattledger.fleet import promql
-from wattledger.fleet.amounts import Families, totals
-from wattledger.fleet.books import OF_LEDGER, Fleet, Target, node_name, target_of
+from wattledger.fleet.amounts import Families, totals, unknown
+from wattledger.fleet.books import Fleet
 from wattledger.fleet.labels import labels_of
 from wattledger.fleet.presence import ENERGY, NO_TIMELINE, Presence, clipped, presence, timeline
-from wattledger.fleet.reply import samples
+from wattledger.fleet.reply import samples, shown
+from wattledger.fleet.targets import (
+    CLUSTER,
+    OF_LEDGER,
+    Target,
+    instances_of,
+    label_of,
+    node_name,
+    target_of,
+)
 from wattledger.model.jobs import MANAGERS
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
@@ -26,6 +37,7 @@ COUNTERS = {
 """A job's counters, and the label of each that is not the job's."""
 MAY_LACK = ("job_held_seconds_total", "job_held_idle_joules_total", "job_held_idle_seconds_total")
 """Those that a job without GPUs has not."""
+_MANY = 100  # nodes, from which on the times of a job are asked of some at a time
 _MOST_SILENT = 50  # that are asked one by one
 UNKNOWN = (
     *("cost", "costs", "held_idle_cost", "held_idle_costs", "uncertainty", "settled", "quality"),
@@ -69,13 +81,18 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         expected: names of nodes that it ran on, for what is missing to be named.
 
     Returns:
-        The same fields, with None for those in `UNKNOWN`; besides them `nodes`, `missing` (in
-        sentences), `unknown`, `warnings` and `partial`.
+        The same fields, with None for those in `UNKNOWN`; besides them `cluster`, `nodes`,
+        `missing` (in sentences), `grid_shown`, `unknown`, `warnings` and `partial`.
+
+    Raises:
+        WattledgerError: several clusters have a job of that id.
     """
     matchers = [promql.equal("manager", manager), promql.equal("job_id", job_id)]
     nodes, whole = _nodes(fleet, matchers)
-    seen = presence(fleet, matchers)
     targets = {target for node in nodes.values() for target in node.targets}
+    cluster = _cluster_of(targets, f"{manager}/{job_id}")
+    instances = instances_of(targets)
+    seen = presence(fleet, matchers, instances if len(instances) > _MANY else ())
     silent = _silent_targets(fleet, targets, seen)
     told = [_told_node(fleet, node, whole, seen, silent) for node in nodes.values()]
     told.sort(key=lambda row: (-_kwh(row), row["node"]))
@@ -88,21 +105,23 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         course = timeline(fleet, matchers, begin_s, end_s)
     states = {row["state"] for row in told}
     state = next((name for name in ("running", "silent") if name in states), "ended")
-    energy_j = (sums["energy_kwh"] or {"total": 0.0})["total"] * 3.6e6
+    energy_j = (whole.sum(ENERGY) or 0) / units.UJ_PER_J
     labels = labels_of(fleet, matchers)
     missing = [
         *_silent(told),
         *_not_there(told, expected),
         *_not_scraped(whole),
+        *unknown([whole]),
         *([_before(fleet)] if before else []),
         *fleet.notes,
     ]
     return {
         **dict.fromkeys(UNKNOWN),
+        "cluster": cluster or None,
         "manager": manager,
         "job_id": job_id,
         "state": state,
-        "labels": labels.get((manager, job_id), {}),
+        "labels": labels.get((cluster, manager, job_id), {}),
         "start": None if begin_s is None or before else _iso(begin_s),
         "end": None if end_s is None or state == "running" else _iso(end_s),
         "duration_s": seen.ran_s or None,
@@ -112,11 +131,36 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         "timeline_grain_s": course.grain_s,
         "timeline": course.moments,
         "restricted_to_uid": None,
+        "grid_shown": grid_shown(fleet, targets, begin_s, end_s),
         "nodes": told,
         "missing": missing,
         "unknown": list(UNKNOWN),
         **provenance(fleet),
     }
+
+
+def grid_shown(
+    fleet: Fleet, targets: set[Target], begin_s: float | None, end_s: float | None
+) -> list[dict[str, Any]]:
+    """What its nodes priced energy with while a job ran: zone, source, basis, whether estimated.
+
+    How much of the job's energy each of them priced is not in the metrics.
+    """
+    if begin_s is None or end_s is None:
+        return []
+    own = ("grid_zone", "source", "basis", "estimated")
+    window_ms = round((end_s - begin_s) * 1000) + 1
+    found = set()
+    for instances in promql.chunks(instances_of(targets)):
+        those = [*fleet.match, promql.one_of("instance", instances)]
+        inner = promql.selector("grid_carbon_intensity_grams_per_kwh", those, window_ms)
+        for row in samples(fleet.door.query(f"last_over_time({inner})", end_s)):
+            if target_of(row.labels, ("__name__", *own)) in targets:
+                found.add(tuple(row.labels.get(name, "") for name in own))
+    return [
+        {"zone": zone, "source": source, "basis": basis, "estimated": estimated == "true"}
+        for zone, source, basis, estimated in sorted(found)
+    ]
 
 
 def provenance(fleet: Fleet) -> dict[str, Any]:
@@ -140,9 +184,25 @@ def _nodes(fleet: Fleet, matchers: Sequence[str]) -> tuple[dict[int, _Node], Fam
             node = nodes.setdefault(entry.node, _Node(Families(), set()))
             node.targets.add(entry.target)
             value_of = entry.key[2] if label else ""
-            node.found.add(metric, value_of, entry.value)
-            whole.add(metric, value_of, entry.value)
+            node.found.add(metric, value_of, entry.amount)
+            whole.add(metric, value_of, entry.amount)
     return nodes, whole
+
+
+def _cluster_of(targets: Iterable[Target], job_name: str) -> str:
+    """The cluster of a job's nodes; empty: their labels name none.
+
+    Raises:
+        WattledgerError: there are several.
+    """
+    clusters = sorted({label_of(target, CLUSTER) for target in targets})
+    if len(clusters) > 1:
+        names = ", ".join(f"{CLUSTER}={shown(name)}" for name in clusters)
+        raise WattledgerError(
+            f"{shown(job_name)} is a job of several clusters: {names}",
+            f"name the one that is meant: --match {CLUSTER}=…",
+        )
+    return clusters[0] if clusters else ""
 
 
 def _told_node(
@@ -158,14 +218,14 @@ def _told_node(
     else:
         state = "ended"
     sums = totals(node.found)
-    energy = sums["energy_kwh"]
+    own_uj, all_uj = node.found.sum(ENERGY), whole.sum(ENERGY)
     return {
         "node": node_name(newest),
         "labels": dict(sorted(newest)),
         "state": state,
         "start": _iso(min((s for t, s in seen.first_s.items() if t in node.targets), default=0)),
         "last_power": _iso(power_s or 0),
-        "share": energy["total"] * 3.6e6 / _joules(whole) if energy and _joules(whole) else None,
+        "share": own_uj / all_uj if own_uj is not None and all_uj else None,
         "ledger_known": all(fleet.knows(target) for target in node.targets),
         "totals": sums,
     }
@@ -257,10 +317,6 @@ def _before(fleet: Fleet) -> str:
 def _kwh(row: dict[str, Any]) -> float:
     energy = row["totals"]["energy_kwh"]
     return float(energy["total"]) if energy else 0.0
-
-
-def _joules(whole: Families) -> float:
-    return whole.energy_kwh * 3.6e6
 
 
 def _iso(at_s: float) -> str | None:

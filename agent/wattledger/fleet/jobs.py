@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from wattledger import units
 from wattledger.errors import ConfigError, WattledgerError
 from wattledger.fleet import promql
-from wattledger.fleet.amounts import Families, totals
+from wattledger.fleet.amounts import Families, totals, unknown
 from wattledger.fleet.books import Fleet, Span
 from wattledger.fleet.job import COUNTERS, MAY_LACK, provenance
 from wattledger.fleet.labels import Job, Known, job_of, labels_of
 from wattledger.fleet.presence import ENERGY
-from wattledger.fleet.reply import samples
+from wattledger.fleet.reply import instants, samples
+from wattledger.fleet.targets import CLUSTER
 from wattledger.model.jobbooks import JobQuery
 from wattledger.model.jobs import OTHER_JOBS
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
 _STEPS = 11_000
-_BY_JOB = "manager, job_id"
+_BY_JOB = f"{CLUSTER}, manager, job_id"
 
 
 class Times(NamedTuple):
@@ -92,7 +94,7 @@ def jobs(fleet: Fleet, query: JobQuery, *, every: bool = False) -> dict[str, Any
         ],
         "next_cursor": _cursor(fleet.span, offset + len(page)) if more else None,
         "restricted_to_uid": None,
-        "missing": [*_lacking(found.values()), *others, *fleet.notes],
+        "missing": [*_lacking(found.values()), *unknown(found.values()), *others, *fleet.notes],
         **provenance(fleet),
     }
 
@@ -101,9 +103,10 @@ def _counters(fleet: Fleet, matchers: Sequence[str]) -> dict[Job, Families]:
     found: dict[Job, Families] = {}
     for metric, label in COUNTERS.items():
         own = ("manager", "job_id", *([label] if label else []))
-        for key, value in fleet.sums(metric, matchers, own).items():
-            job = key[0], key[1]
-            found.setdefault(job, Families()).add(metric, key[2] if label else "", value)
+        for key, amount in fleet.sums(metric, matchers, own).items():
+            cluster, manager, job_id, *of = key
+            families = found.setdefault((cluster, manager, job_id), Families())
+            families.add(metric, of[0] if of else "", amount)
     return {job: families for job, families in found.items() if families.get(ENERGY) is not None}
 
 
@@ -122,7 +125,7 @@ def _unlisted(fleet: Fleet) -> list[str]:
     """Jobs that have no series of their own are named, if not by name."""
     matchers = [promql.equal("manager", OTHER_JOBS.manager)]
     sums = fleet.sums(ENERGY, matchers, ("manager",))
-    kwh = sum(sums.values())
+    kwh = units.kwh(sum(sums.values()))
     if not kwh:
         return []
     text = (
@@ -166,7 +169,7 @@ def _rank(query: JobQuery, found: Families, times: Times | None) -> float:
         "co2e": "job_co2e_grams_total",
         "held_idle": "job_held_idle_joules_total",
     }[query.sort]
-    return sum((found.get(metric) or {}).values())
+    return found.sum(metric) or 0
 
 
 # ── times ───────────────────────────────────────────────────────────────────────────────────────
@@ -196,30 +199,14 @@ def _fine_times(fleet: Fleet, page: Sequence[Job], coarse: Mapping[Job, Times]) 
     window_s = max(1, round(end_s - begin_s))
     window = f"[{window_s}s:{max(1, window_s // _STEPS)}s]"
     first_s, last_s = dict[Job, float](), dict[Job, float]()
-    for ids in _chunks(sorted({job_id for _, job_id in page})):
+    for ids in promql.chunks(sorted({job_id for *_, job_id in page})):
         power = promql.selector("job_power_watts", [*fleet.match, promql.one_of("job_id", ids)])
         for of, seen in (("min", first_s), ("max", last_s)):
             asked = f"{of} by ({_BY_JOB}) ({of}_over_time(timestamp({power}){window}))"
-            for row in samples(fleet.door.query(asked, end_s)):
+            for row in instants(fleet.door.query(asked, end_s)):
                 seen[job_of(row.labels)] = row.value
     seen_jobs = set(page) & first_s.keys() & last_s.keys()
     return {job: Times(first_s[job], last_s[job]) for job in seen_jobs}
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
-    """As many ids at a time as a URL holds."""
-    chunk: list[str] = []
-    for job_id in ids:
-        if chunk and not _fits_url([*chunk, job_id]):
-            yield chunk
-            chunk = []
-        chunk.append(job_id)
-    if chunk:
-        yield chunk
-
-
-def _fits_url(ids: Sequence[str]) -> bool:
-    return sum(len(promql.quoted(job_id).encode()) * 2 + 3 for job_id in ids) < 4000
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────
@@ -234,8 +221,9 @@ def _row(
     is_running: bool,
 ) -> dict[str, Any]:
     return {
-        "manager": job[0],
-        "job_id": job[1],
+        "cluster": job[0] or None,
+        "manager": job[1],
+        "job_id": job[2],
         "state": "running" if is_running else "ended",
         "start": None if times is None else iso(round(times.first_s) * NS_PER_S),
         "end": None if times is None or is_running else iso(round(times.last_s) * NS_PER_S),

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from wattledger import units
 from wattledger.fleet import promql
-from wattledger.fleet.books import TAIL_S, Fleet, Span, Target, target_of
+from wattledger.fleet.books import TAIL_S, Fleet, Span
 from wattledger.fleet.reply import Course, courses, samples
+from wattledger.fleet.targets import Target, target_of
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
@@ -47,29 +48,30 @@ class Presence(NamedTuple):
         return max(self.last_s.values(), default=None)
 
 
-def presence(fleet: Fleet, matchers: Sequence[str]) -> Presence:
+def presence(fleet: Fleet, matchers: Sequence[str], among: Sequence[str] = ()) -> Presence:
     """When a job ran: in parts of the whole span first, then by the samples at their edges.
 
     Args:
         fleet: where.
         matchers: that select one job.
+        among: the instances where it ran, where they are many.
     """
     span, door = fleet.span, fleet.door
     power = promql.selector("job_power_watts", [*fleet.match, *matchers])
     now = frozenset(target_of(row.labels, _OWN) for row in samples(door.query(power, span.until_s)))
-    seen = fleet.buckets("job_power_watts", matchers)
+    seen = fleet.buckets("job_power_watts", matchers, among=among)
     if not seen.rows:
         return Presence({}, {}, 0.0, now)
     # The end of a part of the span is not yet an instant: the samples in it tell.
     first_s = {target_of(row.labels, _OWN): row.points[0][0] for row in seen.rows}
     last_s = {target_of(row.labels, _OWN): row.points[-1][0] for row in seen.rows}
     for at_s in sorted(set(first_s.values()))[:_MOST_PARTS]:
-        for row in fleet.raw("job_power_watts", matchers, seen, at_s):
+        for row in fleet.raw("job_power_watts", matchers, seen, at_s, among):
             target = target_of(row.labels, _OWN)
             if first_s.get(target) == at_s:
                 first_s[target] = row.points[0][0]
     for at_s in sorted(set(last_s.values()), reverse=True)[:_MOST_PARTS]:
-        for row in fleet.raw("job_power_watts", matchers, seen, at_s):
+        for row in fleet.raw("job_power_watts", matchers, seen, at_s, among):
             target = target_of(row.labels, _OWN)
             if last_s.get(target) == at_s:
                 last_s[target] = row.points[-1][0]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote, urlencode
 
 PREFIX = "wattledger_"
+_URL_CHARS = 7000  # what servers and proxies take for certain is 8 KiB
+_NAMES_CHARS = 5000  # of them those that names may take
+_MOST_NAMES = 100  # of one question about a course of time: so that its reply stays small
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -60,3 +64,38 @@ def selector(metric: str, matchers: Iterable[str], window_ms: int = 0) -> str:
 def duration(ms: int) -> str:
     """A duration, in seconds where it is of whole ones."""
     return f"{ms}ms" if ms % 1000 else f"{ms // 1000}s"
+
+
+def fits(texts: Sequence[str]) -> bool:
+    """Whether a question of these parts is short enough for a URL."""
+    return len(urlencode({"query": " or ".join(texts)})) <= _URL_CHARS
+
+
+def few(values: Iterable[str]) -> bool:
+    """Whether so many names are short enough to stand in a question."""
+    return sum(map(_name_chars, values)) <= _NAMES_CHARS
+
+
+def chunks(values: Sequence[str], most: int = _MOST_NAMES) -> Iterator[list[str]]:
+    """As many names at a time as a question may hold.
+
+    Args:
+        values: the names.
+        most: of them, however short they are.
+    """
+    chunk: list[str] = []
+    left = _NAMES_CHARS
+    for value in values:
+        chars = _name_chars(value)
+        if chunk and (chars > left or len(chunk) == most):
+            yield chunk
+            chunk, left = [], _NAMES_CHARS
+        chunk.append(value)
+        left -= chars
+    if chunk:
+        yield chunk
+
+
+def _name_chars(value: str) -> int:
+    """What a name takes in a URL, as `one_of` writes it."""
+    return len(quote(quoted(_literal(value)))) + len("%7C")

@@ -18,6 +18,8 @@ from wattledger.grid.checks import strict_json
 MAX_TEXT_CHARS = 300
 MAX_WARNINGS = 5
 MAX_SERIES = 200_000
+LATEST_S = 2**34  # the year 2514
+_MOST = 2.0**80  # a float64 far beyond the µJ of any fleet: what is more is no counter of ours
 Labels = Mapping[str, str]
 
 
@@ -123,11 +125,19 @@ def samples(data: Any) -> list[Sample]:
     """The series of an instant vector.
 
     Raises:
-        BadReply: it is none, or a value is not a finite number from 0.
+        BadReply: it is none, or a value is not a number from 0 that a counter may have.
     """
     return [
         Sample(_labels(row), _point(row.get("value"))[1]) for row in _rows(data, "vector", "series")
     ]
+
+
+def instants(data: Any) -> list[Sample]:
+    """The series of an instant vector whose values are Unix seconds; see `samples`."""
+    found = samples(data)
+    if any(row.value > LATEST_S for row in found):
+        raise BadReply("a time is none")
+    return found
 
 
 def courses(data: Any) -> list[Course]:
@@ -153,8 +163,10 @@ def scalar(data: Any) -> float:
         raise BadReply("it is no scalar")
     result = data.get("result")
     if data["resultType"] == "vector":  # VictoriaMetrics makes one of each scalar
-        (one,) = samples(data) or [Sample({}, 0.0)]
-        return one.value
+        found = samples(data)
+        if len(found) != 1:
+            raise BadReply("it is no scalar")
+        return found[0].value
     return _point(result)[1]
 
 
@@ -186,12 +198,12 @@ def _point(pair: Any) -> tuple[float, float]:
     if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[1], str):
         raise BadReply("a sample is not a time and a value")
     at_s, text = pair
-    if isinstance(at_s, bool) or not isinstance(at_s, int | float):
+    if isinstance(at_s, bool) or not isinstance(at_s, int | float) or not 0 <= at_s <= LATEST_S:
         raise BadReply("a sample has no time")
     try:
         value = float(text) if len(text) <= 64 else math.nan
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < _MOST:
         raise BadReply(f"a sample is {shown(text)[:40]!r}, not a number from 0")
     return float(at_s), value

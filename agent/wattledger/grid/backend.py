@@ -28,6 +28,15 @@ class Budget:
     """What is left of a request's time and of the bytes it may bring."""
 
     def __init__(self, end_s: float, wire_bytes: int) -> None:
+        self.renew(end_s, wire_bytes)
+
+    def renew(self, end_s: float, wire_bytes: int) -> None:
+        """Begin the budget of another request.
+
+        Args:
+            end_s: when it ends, on the monotonic clock.
+            wire_bytes: how many bytes it may bring.
+        """
         self._end_s = end_s
         self._bytes = wire_bytes
 

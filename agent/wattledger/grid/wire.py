@@ -47,9 +47,8 @@ def fetch(
     resolve: Resolver | None,
     ca_file: Path | None,
     proxy: str,
-    refusal_bytes: int = 0,
 ) -> httpx.Response:
-    """One GET, read to its end. See `HttpClient` for the arguments.
+    """One GET over a connection of its own. See `HttpClient` for the arguments.
 
     Args:
         url: what to ask; whoever calls has checked it.
@@ -60,45 +59,104 @@ def fetch(
         resolve: host and port to addresses; None: the system's resolver.
         ca_file: trust these certificates instead of the system's.
         proxy: to go through; empty: none.
-        refusal_bytes: how much is read of the body of another status than 200; what is longer
-            is cut off. 0: none of it.
 
     Returns:
-        The status, of the headers those in `_READ`, and the body: empty unless the status is 200
-        or `refusal_bytes` says otherwise.
+        As of `Line.get`; without a body unless the status is 200.
 
     Raises:
         GridError: no complete reply came within the deadline and the bounds.
     """
-    where = _httpx_url(url)
-    budget = Budget(time.monotonic() + deadline_s, 4 * max_bytes + _HEADER_ROOM)
-    # Through a proxy it is the proxy that resolves the host, and its own address is the
-    # operator's explicit choice; only literal addresses can be checked here.
-    backend = Backend(budget, url, private=private, resolve=resolve, through_proxy=bool(proxy))
-    context = _tls(ca_file) if url.scheme == "https" else None
-    pool: httpcore.ConnectionPool
-    if proxy:
-        _check_literal(url, private=private)
-        pool = httpcore.HTTPProxy(proxy, ssl_context=context, network_backend=backend)
-    else:
-        pool = httpcore.ConnectionPool(ssl_context=context, network_backend=backend)
+    line = Line(
+        url, max_bytes=max_bytes, private=private, resolve=resolve, ca_file=ca_file, proxy=proxy
+    )
     try:
-        with httpx.Client(
+        return line.get(url, headers, deadline_s)
+    finally:
+        line.close()
+
+
+class Line:
+    """GETs to one origin, one after the other, over a connection that is kept where it can be.
+
+    Args:
+        url: of the origin.
+        max_bytes: as of `fetch`, like all others.
+        private: addresses inside the site are allowed.
+        resolve: host and port to addresses.
+        ca_file: trust these certificates; read once.
+        proxy: to go through.
+        refusal_bytes: how much is read of the body of another status than 200; what is longer
+            is cut off. 0: none of it.
+
+    Raises:
+        GridError: outcome `blocked`: the proxy would be led to an address that must not be asked.
+    """
+
+    def __init__(
+        self,
+        url: Url,
+        *,
+        max_bytes: int,
+        private: bool,
+        resolve: Resolver | None,
+        ca_file: Path | None,
+        proxy: str,
+        refusal_bytes: int = 0,
+    ) -> None:
+        self._wire_bytes = 4 * max_bytes + _HEADER_ROOM
+        self._budget = Budget(0.0, 0)  # renewed by each request
+        # Through a proxy it is the proxy that resolves the host, and its own address is the
+        # operator's explicit choice; only literal addresses can be checked here.
+        backend = Backend(
+            self._budget, url, private=private, resolve=resolve, through_proxy=bool(proxy)
+        )
+        context = _tls(ca_file) if url.scheme == "https" else None
+        pool: httpcore.ConnectionPool
+        if proxy:
+            _check_literal(url, private=private)
+            pool = httpcore.HTTPProxy(proxy, ssl_context=context, network_backend=backend)
+        else:
+            pool = httpcore.ConnectionPool(ssl_context=context, network_backend=backend)
+        self._client = httpx.Client(
             transport=_Transport(pool, url, max_bytes, refusal_bytes),
             follow_redirects=False,
             trust_env=False,
-            timeout=deadline_s,
-        ) as client:
-            return client.get(where, headers=dict(headers))
-    except httpcore.TimeoutException:
-        raise failure(
-            Outcome.TIMEOUT, f"{url.origin} did not answer in full within {deadline_s:g} s"
-        ) from None
-    except (httpcore.NetworkError, httpcore.ProxyError):
-        raise failure(Outcome.CONNECT_ERROR, f"no connection to {url.origin}") from None
-    except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
-        # The library's message may quote the reply, so it is not passed on.
-        raise failure(Outcome.CONNECT_ERROR, f"{url.origin} does not speak HTTP properly") from None
+            timeout=None,  # noqa: S113 - the budget is under every operation
+        )
+
+    def get(self, url: Url, headers: Mapping[str, str], deadline_s: float) -> httpx.Response:
+        """One GET, read to its end.
+
+        Args:
+            url: what to ask, of this origin.
+            headers: as they are sent.
+            deadline_s: for the whole request.
+
+        Returns:
+            The status, of the headers those in `_READ`, and the body: empty unless the status is
+            200 or `refusal_bytes` says otherwise.
+
+        Raises:
+            GridError: no complete reply came within the deadline and the bounds.
+        """
+        where = _httpx_url(url)
+        self._budget.renew(time.monotonic() + deadline_s, self._wire_bytes)
+        try:
+            return self._client.get(where, headers=dict(headers))
+        except httpcore.TimeoutException:
+            raise failure(
+                Outcome.TIMEOUT, f"{url.origin} did not answer in full within {deadline_s:g} s"
+            ) from None
+        except (httpcore.NetworkError, httpcore.ProxyError):
+            raise failure(Outcome.CONNECT_ERROR, f"no connection to {url.origin}") from None
+        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol):
+            # The library's message may quote the reply, so it is not passed on.
+            text = f"{url.origin} does not speak HTTP properly"
+            raise failure(Outcome.CONNECT_ERROR, text) from None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
 
 
 def _httpx_url(url: Url) -> httpx.URL:
@@ -183,8 +241,8 @@ class _Transport(httpx.BaseTransport):
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     """The system's trust store, where a site may have added its own authority; else certifi's.
 
-    Made anew for each request, which are many minutes apart: its 2 MB are not kept meanwhile, and
-    a certificate that was added is seen.
+    A source's requests are many minutes apart and each makes it anew: its 2 MB are not kept
+    meanwhile, and a certificate that was added is seen.
     """
     if ca_file is not None:
         return ssl.create_default_context(cafile=str(ca_file))

@@ -21,7 +21,11 @@ from wattledger_exporters.receipts import receipt_lines
 from wattledger_exporters.wording import duration, energy, escaped, percent
 
 _NODES_SHOWN = 16
-_UNKNOWN = "cost, uncertainty, how it was measured, what priced it and what was settled since"
+_GRIDS_SHOWN = 4
+_UNKNOWN = (
+    "cost, uncertainty, how it was measured, how much of it which grid source priced, and what "
+    "was settled since"
+)
 
 
 def print_job(options: argparse.Namespace) -> None:
@@ -69,6 +73,7 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
         drawn = timeline.lines(line, answer["mean_watts"])
         labels = ("power", "", "")
         lines += [f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)]
+    lines += _grid(answer)
     lines += _nodes(answer)
     for sentence in missing(answer):
         lines += _sentence(f"MISSING: {sentence}")
@@ -80,6 +85,8 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
 def _head(answer: Mapping[str, Any]) -> list[str]:
     labels = answer["labels"]
     known = [f"{name} {labels[name]}" for name in LABELS if labels.get(name)]
+    if answer["cluster"]:
+        known.append(f"cluster {answer['cluster']}")
     count = len(answer["nodes"])
     known.append(f"{count} node{'s' if count != 1 else ''}")
     state = {
@@ -114,6 +121,20 @@ def _nodes(answer: Mapping[str, Any]) -> list[str]:
     if more:
         lines.append(f"  {'':<9} and {more} more; --json tells them")
     return lines
+
+
+def _grid(answer: Mapping[str, Any]) -> list[str]:
+    """What the nodes priced energy with while it ran."""
+    grids = answer["grid_shown"]
+    if not grids:
+        return []
+    said = [
+        f"{escaped(grid['source'])} {escaped(grid['zone'])} ({escaped(grid['basis'])}"
+        f"{', an estimate' if grid['estimated'] else ''})"
+        for grid in grids[:_GRIDS_SHOWN]
+    ]
+    more = f" and {len(grids) - len(said)} more" if len(grids) > len(said) else ""
+    return wrapped(f"  {'priced by':<9} {', '.join(said)}{more}")
 
 
 def _sentence(text: str) -> list[str]:

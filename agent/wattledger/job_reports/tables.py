@@ -31,6 +31,7 @@ JOB_COLUMNS = (
     "currency",
     "market_co2e_g",
     "embodied_co2e_g",
+    "cluster",
 )
 WASTE_COLUMNS = (
     "group",
@@ -82,7 +83,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
-            Text(printable(f"{row['manager']}/{escaped(row['job_id'])}")),
+            Text(_job_name(row)),
             Text(printable(row["user"])),
             Text(printable(row["name"])[:_NAME_CHARS]),
             row["state"],
@@ -119,7 +120,13 @@ def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
         **_flat_cost(run.get("costs", [])),
         "market_co2e_g": run.get("market_co2e_g"),
         "embodied_co2e_g": run.get("embodied_co2e_g"),
+        "cluster": run.get("cluster"),
     }
+
+
+def _job_name(row: Mapping[str, Any]) -> str:
+    cluster = f"{row['cluster']} " if row["cluster"] else ""
+    return printable(f"{cluster}{row['manager']}/{escaped(row['job_id'])}")
 
 
 def _flat_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
