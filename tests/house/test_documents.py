@@ -80,6 +80,22 @@ def _prose(path: Path) -> str:
     )
 
 
+def _anchors(path: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_links_to_headings_lead_there() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}#{anchor}"
+        for path in DOCUMENTS
+        for target, anchor in re.findall(r"\]\(([^)#\s]*\.md|)#([^)\s]+)\)", path.read_text())
+        if anchor not in _anchors(path.parent / target if target else path)
+    ]
+    assert broken == []
+
+
 def test_what_cannot_run_is_what_it_is_said_to_be() -> None:
     named = [command.typed for block in chosen("sh elsewhere", "console elsewhere")
              for command in commands(block)]  # fmt: skip
@@ -224,6 +240,21 @@ def test_the_command_line_knows_what_a_sentence_names(document: str, span: str) 
 def test_make_knows_what_a_sentence_names(document: str, span: str) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {word for word in span.split()[1:] if "=" not in word and word != "…"} <= targets
+
+
+def test_what_is_wrong_is_named_as_the_program_names_it() -> None:
+    """The left column of the table of deploy/README.md, against the program's own texts."""
+    page = (ROOT / "deploy/README.md").read_text()
+    table = page.partition("## When something is wrong")[2]
+    rows = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+    said = [span for row in rows for span in re.findall(r"`([^`]+)`", row) if " " in span]
+    sources = " ".join(path.read_text() for path in sorted((ROOT / "agent").rglob("*.py")))
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts that go on in the next line
+    ours = [span for span in said if not span.startswith("nvidia-smi")]
+    assert len(ours) >= 6
+    for span in ours:
+        begin = span.partition("…")[0]
+        assert begin in sources, span
 
 
 # ── these checks can fail ─────────────────────────────────────────────────────────────────────────
