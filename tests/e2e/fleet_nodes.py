@@ -87,7 +87,7 @@ PLANS = (
     JobPlan("slurm", "4711", "train-llm", "alice", "physics",
             {"gpu01": EVERY, "gpu02": EVERY}, 600, cores=24),
     JobPlan("slurm", "4712", "sweep", "bob", "physics", {"gpu03": (0, 1)}, 1200, busy_until_s=5400),
-    JobPlan("slurm", "4713", "fold", "carol", "biology", {"gpu03": (2,)}, 3600, 7200),
+    JobPlan("slurm", "4713", "fold", "carol", "biology", {"gpu03": (2,)}, 600, 4200),
     JobPlan("slurm", "4714", "fold", "carol", "biology", {"gpu03": (2,)}, 8100),
     JobPlan("pod", "8c1f0a52-7d0e-4a1b-9a57-3f5f0d1c2b3a", "notebook", "dave", "teaching",
             {"gpu03": (3,)}, 9000, 12_600, cores=2),

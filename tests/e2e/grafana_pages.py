@@ -148,7 +148,22 @@ class Pages:
 
 
 LOOK = """
-[...document.querySelectorAll('[data-panel]')].map((panel) => {
+(() => {
+// A heading that something hides a part of.
+const isCut = (heading) => {
+  const text = document.createRange();
+  const node = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT).nextNode();
+  if (!node) return false;
+  text.selectNodeContents(node);
+  const { left, right } = text.getBoundingClientRect();
+  for (let box = node.parentElement; !box.dataset.panel; box = box.parentElement) {
+    const its = box.getBoundingClientRect();
+    const hides = getComputedStyle(box).overflowX !== 'visible';
+    if (hides && (left < its.left - 1 || right > its.right + 1)) return true;
+  }
+  return false;
+};
+return [...document.querySelectorAll('[data-panel]')].map((panel) => {
   const canvas = panel.querySelector('canvas');
   let inked = 0;
   if (canvas && canvas.width && canvas.height) {
@@ -165,7 +180,9 @@ LOOK = """
     text: panel.innerText,
     error: panel.querySelector('[data-error]')?.innerText ?? '',
     rows: panel.querySelectorAll('[role=row]').length,
+    cut: [...panel.querySelectorAll('[role=columnheader]')].filter(isCut).map((h) => h.innerText),
     inked,
   };
-})
+});
+})()
 """

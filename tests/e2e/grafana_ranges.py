@@ -93,7 +93,7 @@ RANGES: dict[str, dict[str, Ranges]] = {
         "CO2e by account": ((150, 9000),),
         "Held idle by job": ((1e-4, 0.4),),
         "Held idle power": ((0, 400),),
-        "GPUs held, by node": ((0, 1),),  # gpu03 begins without a job
+        "GPUs held, by node": ((0.25, 1),),
         "Users": ((0.5, 22), (150, 8000), (0, 0.5), (0, 20_000), (0.1, 6), (0.5, 22)),
         "Energy by manager": ((0.5, 26),),
     },

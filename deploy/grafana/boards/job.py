@@ -84,7 +84,7 @@ def _nodes() -> Any:
         limits={"Held idle": ((None, "text"), (0.1, kit.YELLOW), (1, kit.RED))},
         sort="Energy",
         span=14,
-        widths={"Node": 120, "Cluster": 65, "Manager": 80, "Job": 80},
+        widths={"Node": 120, "Cluster": 85, "Manager": 90, "Job": 80},
     )
 
 
@@ -102,7 +102,7 @@ def _devices() -> Any:
         kit.row_of(f"max by ({', '.join(keys)}) ({metric('job_device_info', JOB)})", "A"),
         links={"Node": kit.to_node()},
         drop=("manager", "job_id"),
-        widths={"Node": 110, "Cluster": 65, "Device": 315},
+        widths={"Node": 95, "Cluster": 85, "Device": 315},
         span=10,
     )
 

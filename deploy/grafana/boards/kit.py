@@ -287,6 +287,9 @@ def grid(
     made = made.filterable(True).show_header(True).span(span).height(height)
     for heading, unit in columns.values():
         properties = [model.DynamicConfigValue("unit", unit)] if unit else []
+        # Names can be filtered by; a number's heading needs the room of the sign for it.
+        if unit:
+            properties.append(model.DynamicConfigValue("custom.filterable", False))
         if width := {"Node": 150, "Cluster": 90, **(widths or {})}.get(heading):
             properties.append(model.DynamicConfigValue("custom.width", width))
         if links and heading in links:
