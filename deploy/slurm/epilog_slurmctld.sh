@@ -49,8 +49,10 @@ case $SLURM_JOB_ID in '' | 0* | *[!0-9]* | ???????????*) exit 0 ;; esac
 # child does, and is left.
 main &
 work=$!
-{ sleep 2 && kill -TERM $$; } &
-alarm=$!
-wait "$work"
-kill "$alarm"
+# slurmctld starts its hooks with SIGCHLD and SIGTERM blocked: a `wait` would never end, and no alarm
+# could end it.
+for pause_s in 0.01 0.02 0.05 0.1 0.2 0.5 1; do
+    sleep "$pause_s" # which reaps the child, too, if that has ended
+    kill -0 "$work" || break
+done
 exit 0

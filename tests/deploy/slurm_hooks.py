@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,11 +14,30 @@ BATCH = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": 
 def run(
     script: str, env: dict[str, str], shell: str = "sh", code: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """A hook of deploy/slurm, which has to end with `code`, and within half a minute."""
+    """A hook of deploy/slurm, which has to end with `code`, and within half a minute.
+
+    All signals are blocked in it, as most are in what slurmctld starts, SIGCHLD and SIGTERM too.
+    """
     command = [shell, *(["sh"] if shell == "busybox" else []), str(SLURM / script)]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with process:
+        try:
+            out, err = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
     assert done.returncode == code
     assert done.stdout == ""  # Slurm gives these hooks nowhere to write it to
     return done

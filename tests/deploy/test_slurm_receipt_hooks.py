@@ -138,6 +138,14 @@ def test_what_is_noted_has_an_end(tmp_path: Path) -> None:
     assert "4712" in note(tmp_path, ENDED | {"SLURM_JOB_ID": "4712"}), "by far"
 
 
+def finding(programs: Path, script: str, folder: Path) -> Path:
+    """A hook that finds these programs first; only their path is another than in the real one."""
+    text = (SLURM / script).read_text()
+    assert text.count("PATH=/usr/bin:/bin") == 1
+    (folder / script).write_text(text.replace("PATH=", f"PATH={programs}:", 1))
+    return folder / script
+
+
 Hung = Callable[[str, str], Path]
 
 
@@ -154,14 +162,27 @@ def hung(tmp_path: Path) -> Iterator[Hung]:
             f'{shutil.which(name)} "$@" && touch {tmp_path}/through\n'
         )
         stub.chmod(0o755)
-        hook = tmp_path / script
-        text = (SLURM / script).read_text()
-        assert text.count("PATH=/usr/bin:/bin") == 1
-        hook.write_text(text.replace("PATH=", f"PATH={tmp_path}/bin:", 1))
-        return hook
+        return finding(tmp_path / "bin", script, tmp_path)
 
     yield make
     (tmp_path / "hanging").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_slurmctld_does_not_wait_for_what_is_done(tmp_path: Path, shell: str) -> None:
+    (tmp_path / "names").mkdir()
+    (tmp_path / "bin").mkdir()
+    slept, named = tmp_path / "slept", tmp_path / "names" / "4711"
+    stub = tmp_path / "bin" / "sleep"
+    stub.write_text(
+        f"#!/bin/sh\necho >>{slept}\nuntil [ -e {named} ]; do {shutil.which('sleep')} 0.1; done\n"
+    )
+    stub.chmod(0o755)
+    env = ENDED | {"SLURM_JOB_NAME": "train", "WATTLEDGER_NAMES_DIR": str(named.parent)}
+    run(str(finding(tmp_path / "bin", "prolog_slurmctld.sh", tmp_path)), env, shell)
+    assert named.read_text().endswith("name=train\nend\n")
+    pauses = 7  # up to 2 s
+    assert len(slept.read_text()) < pauses
 
 
 @pytest.mark.parametrize("shell", SHELLS)

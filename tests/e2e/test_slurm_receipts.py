@@ -41,6 +41,8 @@ processes = [{{ pid = "self" }}]
 """
 TASK_EPILOG = "TaskEpilog={home}/hooks/task_epilog\n"
 SACCTMGR = '#!/bin/sh\nfor word; do echo "$word"; done >{home}/sacctmgr\n'
+ENOUGH_KWH = 300 * 2 / 3.6e6
+"""Of one GPU in two seconds."""
 SACCT = "#!/bin/sh\ncat {home}/comment\n"
 
 
@@ -71,12 +73,25 @@ class Two:
         )
         program.chmod(0o755)
 
-    def run(self, script: str) -> str:
-        """A job on both nodes, from its start to its end."""
+    def run(self, script: str, *nodes: str) -> str:
+        """A job on both nodes, from its start to its end, which it waits for after its script.
+
+        It ends once Prometheus knows of these nodes that it has drawn ENOUGH_KWH there.
+        """
+        end = self.slurm.home / "run" / "end"
+        end.unlink(missing_ok=True)
+        script = f"{script}\nwhile [ ! -e {end} ]; do sleep 0.1; done\necho done"
         self.output.write_text("")
         self.output.chmod(0o666)
         options = ("--nodes=2", "--gres=gpu:1", f"--output={self.output}")
         job = self.slurm.submit(self.somebody(), f"#!/bin/sh\n{script}\n", *options)
+        for node in nodes:
+            drawn = (
+                f'wattledger_job_energy_kwh_total{{instance="{node}",job_id="{job}",kind="gpu"}}'
+            )
+            query = f"{drawn} > {ENOUGH_KWH}"
+            wait_until(lambda q=query: self.prometheus.query(q), 60, f"scraped: {query}")
+        end.touch()
         wait_until(lambda: self.slurm.job(job)["JobState"] == "COMPLETED", 40, f"{job} is through")
         wait_until(lambda: (self.ended / job).exists(), 10, "the controller's epilog")
         return job
@@ -171,7 +186,7 @@ def two(as_root: None, need: Callable[..., None], tmp_path: Path) -> Iterator[Tw
 
 def test_a_job_of_two_nodes_is_told_what_it_has_cost(two: Two) -> None:
     slurm, (a, b) = two.slurm, two.slurm.nodes
-    job = two.run("srun sleep 1; sleep 4; echo done")
+    job = two.run("srun sleep 1", a, b)
 
     # Once, after the job's own output, though srun's tasks have ended, too; by what was scraped.
     own, line = two.output.read_text().splitlines()
@@ -183,7 +198,7 @@ def test_a_job_of_two_nodes_is_told_what_it_has_cost(two: Two) -> None:
     two.write_comments()
     called, comment = two.comment()
     energies = [receipt["totals"]["energy_kwh"]["gpu"] for receipt in receipts]
-    assert min(energies) > 300 * 4 / 3.6e6
+    assert min(energies) > ENOUGH_KWH
     grams = sum(receipt["totals"]["co2e_g"] for receipt in receipts)
     assert called == job
     assert comment.startswith(
@@ -196,8 +211,8 @@ def test_a_job_of_two_nodes_is_told_what_it_has_cost(two: Two) -> None:
     # A node that is not there is named: at once in the output, after a while in the comment.
     two.daemons[b].terminate()
     wait_until(lambda: two.prometheus.query(f'up{{instance="{b}"}} == 0'), 20, "it is down")
-    job = two.run("sleep 4")
-    (line,) = two.output.read_text().splitlines()
+    job = two.run("", a)
+    _, line = two.output.read_text().splitlines()
     assert line.startswith(f"wattledger: slurm/{job} on 1 of 2 nodes so far: ")
     assert line.endswith(f"{MISSING}{b}")
     two.receipt(a, job)
@@ -208,9 +223,9 @@ def test_a_job_of_two_nodes_is_told_what_it_has_cost(two: Two) -> None:
     assert called == job and comment.endswith(f"{MISSING}{b}")
 
     # What somebody else has written stays; without a Prometheus the node tells what it knows.
-    (slurm.home / "receipts-from").unlink()
-    job = two.run("sleep 2")
-    (line,) = two.output.read_text().splitlines()
+    (slurm.home / "receipts-from").write_text("http://127.0.0.1:9\n")
+    job = two.run("", a)
+    _, line = two.output.read_text().splitlines()
     assert line.startswith(f"wattledger: slurm/{job} on 1 of 2 nodes so far: ")
     assert line.endswith(f"{MISSING}{b}")
     two.receipt(a, job)
