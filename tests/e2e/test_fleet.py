@@ -18,6 +18,7 @@ import pytest
 from e2e.daemon import Daemon
 from e2e.scraping import Scraper
 from waiting import wait_until
+from wattledger.units import UJ_PER_KWH
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
 CONFIG = """
@@ -97,6 +98,13 @@ def nodes(tmp_path: Path, as_root: None) -> Iterator[list[Node]]:
             node.daemon.assert_no_traceback()
 
 
+def shows(node: Node, receipt: Any) -> str:
+    """PromQL that finds something once the last of a job's energy on a node was scraped."""
+    selector = f'{{instance="{node.instance}",job_id="{JOB}",kind="gpu"}}'
+    energy_uj = receipt["totals"]["exact"]["energy_uj_gpu"]
+    return f"round(wattledger_job_energy_kwh_total{selector} * {UJ_PER_KWH}) == {energy_uj}"
+
+
 def asked(node: Node, *arguments: str) -> Any:
     done = node.daemon.cli(*arguments, "--json")
     assert done.returncode == 0, done.stderr
@@ -134,9 +142,7 @@ def test_the_receipt_is_the_sum_of_the_nodes_own(
         # The second node's ledger is lost after the job's first run there.
         anew.end(JOB)
         lost = anew.receipt(JOB)
-        last_kwh = lost["totals"]["energy_kwh"]["gpu"]
-        gpu = f'wattledger_job_energy_kwh_total{{instance="{anew.instance}",kind="gpu"}}'
-        scraped(f"{gpu} > {last_kwh * 0.999999}")
+        scraped(shows(anew, lost))
         anew.daemon.terminate()
         for file in anew.daemon.home.glob("ledger.sqlite*"):
             file.unlink()
@@ -146,9 +152,7 @@ def test_the_receipt_is_the_sum_of_the_nodes_own(
             node.end(JOB)
         own = [lost, *(node.receipt(JOB) for node in nodes)]
         for node, receipt in zip(nodes, own[1:], strict=True):
-            kwh = receipt["totals"]["energy_kwh"]["gpu"]
-            selector = f'{{instance="{node.instance}",kind="gpu"}}'
-            scraped(f"wattledger_job_energy_kwh_total{selector} > {kwh * 0.999999}")
+            scraped(shows(node, receipt))
             scraped(f'absent(wattledger_job_power_watts{{instance="{node.instance}"}})')
         leaving.daemon.kill()  # after the end was scraped: nothing is missing
         scraped(f'up{{instance="{leaving.instance}"}} == 0')

@@ -16,7 +16,9 @@ import grid_server as play
 from grid_server import GridServer, Request
 from prometheus_fake import FakeApi
 from wattledger.cli import main
-from wattledger.fleet.door import Door, endpoint
+from wattledger.errors import WattledgerError
+from wattledger.fleet.door import MAX_BYTES, Door, endpoint
+from wattledger.fleet.reply import courses, parsed, read_reply
 
 NOW_S = 1_700_000_500
 AT_S = 1_700_000_000
@@ -175,6 +177,22 @@ def test_co2e_of_no_known_basis_is_unknown(capsys: pytest.CaptureFixture[str]) -
 
     code, out, _ = told(capsys, answered, ["job", "1"])
     assert code == 0 and "CO2e      unknown" in out
+
+
+@pytest.mark.parametrize(
+    "bulk", [b"{}," * 500_000, b"[]," * 2_100_000, b"1," * 4_100_000, b"[" * 2_100_000]
+)
+def test_what_would_not_fit_into_memory_is_not_read(bulk: bytes) -> None:
+    with pytest.raises(WattledgerError, match="far more parts"):
+        parsed(b'{"status": "success", "data": [' + bulk + b"0]}")
+
+
+def test_as_many_samples_as_a_reply_may_bring_are_read() -> None:
+    row = {"metric": {"instance": "n"}, "values": [[AT_S + 15 * n, "1234567"] for n in range(1000)]}
+    data = {"resultType": "matrix", "result": [row] * 1400}
+    body = json.dumps({"status": "success", "data": data}, separators=(",", ":")).encode()
+    assert 0.9 * MAX_BYTES < len(body) < MAX_BYTES
+    assert len(courses(read_reply(parsed(body)).data)) == 1400
 
 
 # ── connections ─────────────────────────────────────────────────────────────────────────────────

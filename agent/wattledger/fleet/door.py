@@ -16,9 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 from wattledger import __version__
 from wattledger.errors import ConfigError, GridError, WattledgerError
-from wattledger.fleet.reply import read_refusal, read_reply
+from wattledger.fleet.reply import parsed, read_refusal, read_reply
 from wattledger.grid.address import Url, check_url
-from wattledger.grid.checks import strict_json
 from wattledger.grid.outcome import Outcome
 from wattledger.grid.secret import Secret, read_token
 
@@ -186,7 +185,7 @@ class Door:
             status, body = self._get(base.where._replace(target=target))
             if status != 200:
                 raise read_refusal(base.where.origin, status, body)
-            found = read_reply(strict_json(body))
+            found = read_reply(parsed(body))
         except GridError as error:
             raise self._told(error) from None
         self.warnings |= dict.fromkeys(found.warnings)

@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 
 from wattledger.errors import WattledgerError
 from wattledger.grid.checks import strict_json
+from wattledger.grid.outcome import Outcome, failure
 
 MAX_TEXT_CHARS = 300
 MAX_WARNINGS = 5
 MAX_SERIES = 200_000
+_MOST_OF = {b"{": 2 * MAX_SERIES + 1000, b"[": 2_000_000, b",": 4_000_000}
+"""What 32 MiB of samples have of these at most. A reply of nothing but empty objects would come to
+30 times its size in memory."""
 LATEST_S = 2**34  # the year 2514
 _MOST = 2.0**80  # a float64 far beyond the µJ of any fleet: what is more is no counter of ours
 Labels = Mapping[str, str]
@@ -57,6 +61,17 @@ class BadReply(WattledgerError):
             f"the reply is not that of a Prometheus API: {what}",
             "check the address; it must be that of the API, with its path",
         )
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a reply, unless it would need far more memory than answers do.
+
+    Raises:
+        GridError: outcome `bad_json` or `too_large`.
+    """
+    if any(body.count(mark) > most for mark, most in _MOST_OF.items()):
+        raise failure(Outcome.TOO_LARGE, "the reply has far more parts than an answer has")
+    return strict_json(body)
 
 
 def read_reply(body: Any) -> Reply:
