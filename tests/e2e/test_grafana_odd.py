@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from urllib.request import urlopen
 
 import pytest
 
 import dashboards
+from dashboards import NAMES
+from e2e.daemon import free_port
+from e2e.engines import running
 from e2e.fleet_nodes import BEGIN_S, GPU_IDLE_W
 from e2e.grafana_values import values_of
-from e2e.history import Prometheus
+from e2e.history import Prometheus, PrometheusApi
 from e2e.odd_fleet import ANN, BEN, BRIEF, END_S, LENGTH_S, PLACES, Place, serve
+from waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 ALPHA, BARE, BETA, IDLE = PLACES
@@ -248,6 +253,55 @@ def test_what_is_not_known_is_not_zero(name: str, odd: Prometheus) -> None:
     for found in dashboards.targets(dashboards.load(name)):
         expr = dashboards.filled(found.expr, given, range_s=60)
         assert odd.at(expr, END_S + 3600) == [], (found.panel, found.ref)
+
+
+# ── another engine ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def victoria(
+    odd: Prometheus, need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusApi]:
+    """A VictoriaMetrics that holds the same samples."""
+    need("victoria-metrics")
+    url = f"http://127.0.0.1:{free_port()}"
+    command = ["victoria-metrics", "-storageDataPath=data", "-retentionPeriod=100y",
+               f"-httpListenAddr={url.removeprefix('http://')}", "-memory.allowedBytes=64MiB",
+               "-search.latencyOffset=1ms", "-search.maxStalenessInterval=5m"]  # fmt: skip
+    with running(command, tmp_path_factory.mktemp("victoria")):
+        api = PrometheusApi(url)
+        wait_until(lambda: answers(url), 30, "VictoriaMetrics answers")
+        lines = (odd.home.parent / "fleet.openmetrics").read_text().splitlines()
+        samples = "".join(f"{line}000\n" for line in lines if line[0] != "#")  # milliseconds
+        with urlopen(f"{url}/api/v1/import/prometheus", samples.encode(), timeout=30):
+            pass
+        with urlopen(f"{url}/internal/force_flush", timeout=30):
+            yield api
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("cluster", ["alpha", "beta", "idle", ".*"])
+@pytest.mark.parametrize("name", NAMES)
+def test_victoriametrics_shows_the_same_series(
+    name: str, cluster: str, odd: Prometheus, victoria: PrometheusApi
+) -> None:
+    given = dict.fromkeys(("job", "instance", "manager", "job_id", "user"), ".*")
+    for target in dashboards.targets(dashboards.load(name)):
+        if any(recorded in target.expr for recorded in dashboards.recorded()):
+            continue  # nothing recorded here
+        expr = dashboards.filled(target.expr, {**given, "cluster": cluster}, range_s=LENGTH_S)
+        ours, theirs = (
+            sorted(sorted(labels.items()) for labels, _ in engine.at(expr, END_S))
+            for engine in (odd, victoria)
+        )
+        assert theirs == ours, f"{target.panel} {target.ref}: {expr}"
 
 
 # ── marks ───────────────────────────────────────────────────────────────────────────────────────

@@ -102,7 +102,7 @@ def _devices() -> Any:
         kit.row_of(f"max by ({', '.join(keys)}) ({metric('job_device_info', JOB)})", "A"),
         links={"Node": kit.to_node()},
         drop=("manager", "job_id"),
-        widths={"Node": 95, "Cluster": 85, "Device": 315},
+        widths={"Node": 90, "Cluster": 85, "Device": 322},
         span=10,
     )
 

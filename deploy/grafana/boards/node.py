@@ -47,14 +47,14 @@ def _devices() -> Any:
         widths={
             "Node": 110,
             "Cluster": 88,
-            "Device": 310,
+            "Device": 322,
             "Model": 190,
             "Index": 80,
             "Kind": 75,
             "Meter": 85,
             "Held": 65,
             "Present": 80,
-            "Unobserved": 105,
+            "Unobserved": 100,
         },
         height=12,
     )
