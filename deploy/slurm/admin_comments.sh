@@ -51,7 +51,15 @@ settle() { # file age_s option…
         --deadline 60s "$@" 2>&1 </dev/null)
     line=$(printf '%s\n' "$why" | grep "^wattledger: slurm/$job[ :]" | head -n 1)
     if [ -z "$line" ]; then
-        case $why in *"no job '"*) return 1 ;; *) return 2 ;; esac
+        case $why in
+            *"no job '"*) return 1 ;;
+            *'several clusters have a job '*)
+                say "job $called: several clusters have one of that id; name yours in $from_file:" \
+                    "--match cluster=…"
+                return 1
+                ;;
+            *) return 2 ;;
+        esac
     fi
     case $line in
         *'; missing: '* | *'; cut short: '* | *'; in part: '* | *' so far: '*)

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.slurm_hooks import ENDED, note, program, run
 from deploy.slurm_node import SHELLS, SLURM
+from wattledger.fleet.job import SEVERAL
 from wattledger.job_reports.line import CUT_SHORT, IN_PART, MISSING, NO_JOB
 
 
@@ -118,6 +119,16 @@ def test_a_job_that_no_node_knows_is_given_up(tmp_path: Path) -> None:
     assert list((tmp_path / "ended").iterdir()) == []
 
 
+def test_a_job_of_several_clusters_waits_for_the_one_to_be_named(tmp_path: Path) -> None:
+    backlog(tmp_path, *range(11, 18))
+    several = asked(tmp_path, f"wattledger: {SEVERAL}$2: cluster=a, cluster=b")
+    said, told = comments(tmp_path, "", text=several)
+    assert "job 17: several clusters have one of that id" in said and "--match cluster=" in said
+    assert "0 written, 7 to be tried again" in said and told == [], "no reason to end the run"
+    said, _ = comments(tmp_path, "", text=several, WATTLEDGER_RECEIPTS_GIVE_UP_S="0")
+    assert "17: nowhere are figures of it" in said and list((tmp_path / "ended").iterdir()) == []
+
+
 def backlog(folder: Path, *jobs: int) -> Path:
     """Notes of jobs, the one that was tried longest ago first; returns who was asked of since."""
     (folder / "ended").mkdir(exist_ok=True)
@@ -182,7 +193,7 @@ def test_a_directory_that_is_full_is_told(tmp_path: Path) -> None:
 
 def test_the_words_that_it_looks_for_are_those_of_the_program() -> None:
     text = (SLURM / "admin_comments.sh").read_text()
-    for words in (MISSING, CUT_SHORT, IN_PART, NO_JOB, " so far: "):
+    for words in (MISSING, CUT_SHORT, IN_PART, NO_JOB, SEVERAL, " so far: "):
         assert words in text
 
 

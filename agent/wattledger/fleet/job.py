@@ -37,6 +37,8 @@ COUNTERS = {
 """A job's counters, and the label of each that is not the job's."""
 MAY_LACK = ("job_held_seconds_total", "job_held_idle_joules_total", "job_held_idle_seconds_total")
 """Those that a job without GPUs has not."""
+SEVERAL = "several clusters have a job "
+"""What the error begins with where they have; deploy/slurm looks for it."""
 _MANY = 100  # nodes, from which on the times of a job are asked of some at a time
 _MOST_SILENT = 50  # that are asked one by one
 UNKNOWN = (
@@ -199,7 +201,7 @@ def _cluster_of(targets: Iterable[Target], job_name: str) -> str:
     if len(clusters) > 1:
         names = ", ".join(f"{CLUSTER}={shown(name)}" for name in clusters)
         raise WattledgerError(
-            f"{shown(job_name)} is a job of several clusters: {names}",
+            f"{SEVERAL}{shown(job_name)}: {names}",
             f"name the one that is meant: --match {CLUSTER}=…",
         )
     return clusters[0] if clusters else ""
