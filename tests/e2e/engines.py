@@ -47,7 +47,8 @@ def configuration(home: Path, *, tls: bool = False) -> None:
         rules.write_text(text)
     config = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], "1s")
-    (job,) = config["scrape_configs"]
+    (job,) = (one for one in config["scrape_configs"] if one["job_name"] == "wattledger")
+    config["scrape_configs"] = [job]  # of itself it tells at a port of its own
     job["scrape_timeout"] = "1s"
     if not tls:
         del job["scheme"], job["tls_config"], job["basic_auth"]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from documents import chosen
+
 FOLDER = Path(__file__).parents[2] / "deploy/prometheus"
 NODES = 2000
 
@@ -53,6 +55,52 @@ def test_cases(name: str, tmp_path: Path) -> None:
     assert promtool("test", "rules", str(tmp_path / name)).returncode == 1
 
 
+def test_the_documents_queries_of_a_month_and_of_a_job(tmp_path: Path) -> None:
+    """Over what the rules recorded in 40 days, an hour a step; the month is days 10 to 40.
+
+    a has two names, b was found old on day 20, c began on day 25, d left on day 15. Job 4711 ran on
+    a and, on day 20, on b; no page shows it any more.
+    """
+    month, job = (
+        block.text for block in chosen("promql") if block.document == "deploy/prometheus/README.md"
+    )
+    began, energy = "ledger:start_timestamp_seconds:last", "ledger:energy_kwh:last"
+    series = {
+        f'{began}{{instance="a",epoch="a1"}}': "-90000x960",
+        f'{began}{{instance="a.example",epoch="a1"}}': "-90000x960",
+        f'{energy}{{instance="a",epoch="a1",kind="gpu"}}': "5000+1x960",
+        f'{energy}{{instance="a.example",epoch="a1",kind="gpu"}}': "5000+1x960",
+        f'{began}{{instance="b",epoch="b1"}}': "_x480 -90000x480",
+        f'{energy}{{instance="b",epoch="b1",kind="gpu"}}': "_x480 7000+1x480",
+        f'{began}{{instance="c",epoch="c1"}}': f"_x600 {600 * 3600}x360",
+        f'{energy}{{instance="c",epoch="c1",kind="cpu"}}': "_x600 3+1x360",
+        f'{began}{{instance="d",epoch="d1"}}': "-90000x960",
+        f'{energy}{{instance="d",epoch="d1",kind="cpu"}}': "100+2x360 820x600",
+    }
+    of_job = 'manager="slurm",job_id="4711",'
+    series[f'ledger_job:energy_kwh:last{{instance="a",epoch="a1",{of_job}}}'] = "_x300 1+1x20 stale"
+    series[f'ledger_job:energy_kwh:last{{instance="b",epoch="b1",{of_job}}}'] = "_x480 1+1x9 stale"
+    expected = [
+        (month, [('{kind="gpu"}', 720 + 480), ('{kind="cpu"}', 363 + 240)]),
+        (job, [(f"{{{of_job}}}", 21 + 10)]),
+    ]
+    case = {
+        "interval": "1h",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": query,
+                "eval_time": "960h",
+                "exp_samples": [{"labels": labels, "value": value} for labels, value in told],
+            }
+            for query, told in expected
+        ],
+    }
+    (tmp_path / "month.yml").write_text(yaml.dump({"evaluation_interval": "1h", "tests": [case]}))
+    tested = promtool("test", "rules", "month.yml", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 class Event(NamedTuple):
     """Something that befalls every node at the tenth minute.
 
@@ -64,6 +112,7 @@ class Event(NamedTuple):
         more: labels of the alert.
         counted: what it counts.
         nodes: how many there are.
+        others: series of `NODES - nodes` other nodes that it spares.
     """
 
     series: dict[str, str]
@@ -72,15 +121,24 @@ class Event(NamedTuple):
     more: str = ""
     counted: int = NODES
     nodes: int = NODES
+    others: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
 
 
 EVENTS = {
     "WattledgerDown": Event(
+        {'up{{job="wattledger",instance="n{i}"}}': "1x10 0x80"},
+        "20m",
+        "warning",
+        counted=NODES // 10,
+        nodes=NODES // 10,
+        others={'up{{job="wattledger",instance="m{i}"}}': "1x90"},
+    ),
+    "WattledgerManyDown": Event(
         {'up{{job="wattledger",instance="n{i}"}}': "1x10 0x80"}, "20m", "critical"
     ),
     "WattledgerBooksStale": Event(
         {'wattledger_books_timestamp_seconds{{instance="n{i}"}}': "0+60x10 600x80"},
-        "20m",
+        "30m",
         "warning",
     ),
     "WattledgerSimulated": Event(
@@ -115,7 +173,7 @@ EVENTS = {
         "warning",
     ),
     "WattledgerLedgerErrors": Event(
-        {'wattledger_ledger_commit_errors_total{{instance="n{i}"}}': "0x10 3x80"}, "20m", "warning"
+        {'wattledger_ledger_commit_errors_total{{instance="n{i}"}}': "0x10 3x80"}, "22m", "warning"
     ),
     "WattledgerLedgerNotWritten": Event(
         {'wattledger_ledger_pending_entries{{instance="n{i}"}}': "0x10 9x80"}, "20m", "critical"
@@ -136,6 +194,46 @@ EVENTS = {
         "warning",
         counted=NODES // 2,
     ),
+    "WattledgerLedgerInTwoClusters": Event(
+        {
+            'ledger:start_timestamp_seconds:last{{cluster="a",instance="{i}",epoch="{i}"}}': "0x90",
+            'ledger:start_timestamp_seconds:last{{instance="{i}",epoch="{i}"}}': "_x10 0x80",
+            'up{{job="wattledger",cluster="a",instance="n{i}"}}': "1x90",
+        },
+        "30m",
+        "warning",
+        counted=1000,
+        nodes=1000,
+    ),
+    "WattledgerNameTwice": Event(
+        {'wattledger_ledger_info{{instance="n{half}",rack="{i}",epoch="e{i}"}}': "_x10 1x80"},
+        "30m",
+        "warning",
+        counted=NODES // 2,
+    ),
+    "WattledgerRulesFail": Event(
+        {
+            'prometheus_rule_evaluation_failures_total{{rule_group="{i};wattledger_totals"}}': (
+                "0x10 0+9x80"
+            )
+        },
+        "30m",
+        "warning",
+    ),
+    "WattledgerExporterDown": Event(
+        {'wattledger_exporter_up{{instance="n{i}",exporter="otlp"}}': "1x10 0x80"},
+        "40m",
+        "warning",
+        'exporter="otlp",',
+        counted=500,  # a quarter of an hour of more is more than 10,000 samples
+        nodes=500,
+    ),
+    "WattledgerRunsRefused": Event(
+        {'wattledger_exporter_runs_refused{{instance="n{i}",exporter="otlp"}}': "0x10 1x80"},
+        "40m",
+        "warning",
+        'exporter="otlp",',
+    ),
     "WattledgerGridSignalStale": Event(
         {
             'wattledger_grid_fallback_level{{instance="n{i}"}}': "0x10 1x80",
@@ -153,9 +251,14 @@ EVENTS = {
         "warning",
     ),
     "WattledgerGpuHeldIdle": Event(
-        {'job:held_idle_seconds:increase1h{{manager="slurm",job_id="{i}"}}': "_x10 3600x80"},
+        {
+            'job:held_idle_seconds:increase1h{{manager="slurm",job_id="{i}"}}': "_x10 3600x80",
+            'wattledger_job_device_info{{manager="slurm",job_id="{i}",device="g"}}': "1x90",
+        },
         "20m",
         "info",
+        counted=1000,
+        nodes=1000,
     ),
     "WattledgerJobsOverLimit": Event(
         {'wattledger_jobs_over_limit_total{{instance="n{i}"}}': "0x10 5x80"}, "20m", "info"
@@ -164,7 +267,9 @@ EVENTS = {
 
 
 def test_one_event_on_2000_nodes_is_one_alert(tmp_path: Path) -> None:
-    rules = yaml.safe_load((FOLDER / "rules/alerts.yml").read_text())["groups"][0]["rules"]
+    files = [FOLDER / "rules" / name for name in ("alerts.yml", "books.yml")]
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["alert"] for rule in rules} == {*EVENTS, "WattledgerAbsent"}
     expressions = {rule["alert"]: rule["expr"] for rule in rules}
     cases = []
@@ -181,6 +286,11 @@ def test_one_event_on_2000_nodes_is_one_alert(tmp_path: Path) -> None:
                     {"series": series.format(i=i, half=i // 2), "values": values}
                     for series, values in event.series.items()
                     for i in range(event.nodes)
+                ]
+                + [
+                    {"series": series.format(i=i), "values": values}
+                    for series, values in event.others.items()
+                    for i in range(NODES - event.nodes)
                 ],
                 "promql_expr_test": [
                     {"expr": f"{alert}}}", "eval_time": "9m", "exp_samples": []},
@@ -190,7 +300,7 @@ def test_one_event_on_2000_nodes_is_one_alert(tmp_path: Path) -> None:
             }
         )
     test = {
-        "rule_files": [str(FOLDER / "rules/alerts.yml")],
+        "rule_files": [str(path) for path in files],
         "evaluation_interval": "1m",
         "tests": cases,
     }
