@@ -30,10 +30,14 @@ class Machine:
 
     def __init__(self, root: Path, log: Path) -> None:
         self.root = root
-        self._log = log.open("wb")
+        self._log_file = log
+        self._boot()
+
+    def _boot(self) -> None:
+        self._log = self._log_file.open("ab")
         self._nspawn = subprocess.Popen(
             [
-                "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
+                "systemd-nspawn", "--quiet", f"--directory={self.root}", "--register=no",
                 "--keep-unit", "--link-journal=no", "--private-network", "--console=pipe", "--boot",
             ],
             stdin=subprocess.DEVNULL,
@@ -46,7 +50,7 @@ class Machine:
         self.leader = 0
         try:
             self.leader = wait_until(self._find_leader, what="the container's first process")
-            wait_until(self._running, 180, f"it boots; see {log}")
+            wait_until(self._running, 180, f"it boots; see {self._log_file}")
         except BaseException as error:
             if self.leader:
                 failed = self.run("systemctl", "list-units", "--failed", "--no-pager", check=False)
@@ -118,6 +122,11 @@ class Machine:
 
         wait_until(fulfilled, timeout_s, "the page shows it")
         return pages[0]
+
+    def reboot(self) -> None:
+        """Off and on again: nothing is left in /run, and all that is enabled is started."""
+        self.close()
+        self._boot()
 
     def close(self) -> None:
         try:

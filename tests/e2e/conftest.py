@@ -14,6 +14,7 @@ from e2e.booted import copied, install, make_root
 from e2e.daemon import Daemon
 from e2e.fleet_history import serve
 from e2e.history import Prometheus
+from e2e.packages import build, copy_checkout, give
 
 Start = Callable[..., Daemon]
 HERE = Path(__file__).parent
@@ -86,6 +87,23 @@ def debian_root(bare_debian: Path) -> Path:
     root = copied(bare_debian, bare_debian.with_name("installed"))
     install(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a package is made of, by somebody who lets nobody else read what they make."""
+    made = copy_checkout(tmp_path_factory.mktemp("this") / "checkout")
+    give(made, others=False)
+    return made
+
+
+@pytest.fixture(scope="session")
+def package(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None]
+) -> Path:
+    """The Debian package that they build of it."""
+    need("dpkg-deb", "make")
+    return build(checkout, tmp_path_factory.mktemp("dist"), umask=0o077)
 
 
 @pytest.fixture(scope="session")

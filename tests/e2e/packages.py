@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,11 +17,13 @@ PARTS = (
 )  # fmt: skip
 
 
-def build(checkout: Path, out: Path) -> Path:
-    """`make deb`; returns the package."""
+def build(checkout: Path, out: Path, *, umask: int = -1, tmpdir: Path | None = None) -> Path:
+    """`make deb`, with another umask and directory for temporary files; returns the package."""
     made = subprocess.run(
         ["make", "--silent", "deb", f"OUT={out}"],
         cwd=checkout,
+        env={**os.environ, **({"TMPDIR": str(tmpdir)} if tmpdir is not None else {})},
+        umask=umask,
         capture_output=True,
         text=True,
         timeout=300,
@@ -45,6 +48,12 @@ def copy_checkout(folder: Path, version: str = "") -> Path:
         assert changes == 1, name
         file.write_text(text)
     return folder
+
+
+def give(folder: Path, *, others: bool) -> None:
+    """The modes of a checkout under a umask that lets others read, or nobody but its owner."""
+    mode = "u=rwX,go=rX" if others else "u=rwX,go="
+    subprocess.run(["chmod", "--recursive", mode, str(folder)], check=True)
 
 
 def build_stand_in(name: str, folder: Path, postinst: str = "") -> Path:
