@@ -1,8 +1,8 @@
 """What the documents tell an administrator to type, typed: on a booted Debian, as root, in order.
 
-Each document is followed from its first line to its last on a machine of its own, and what is
-printed is held against what the document shows. deploy/README.md begins on a Debian that has no
-wattledger yet; the others begin where its second step ends. The hardware is a scenario's.
+Each document is followed from its first line to its last, and what is printed is held against what
+the document shows. deploy/README.md begins on a Debian that has no wattledger yet; the others share
+one that begins where its second step ends. The hardware is a scenario's.
 """
 
 from __future__ import annotations
@@ -164,17 +164,25 @@ def test_the_page_is_followed_from_a_clean_debian(
         assert pictured(png) == hash_of(picture)
 
 
+@pytest.fixture(scope="module")
+def node(node_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Where the page's second step ends; what a document leaves there the next one finds."""
+    folder = tmp_path_factory.mktemp("node")
+    machine = Machine(copied(node_root, folder / "root"), folder / "boot.log")
+    try:
+        assert typed(machine, "apt-get install -y ./dist/wattledger_*.deb").returncode == 0
+        simulate(machine)
+        assert typed(machine, JOB).returncode == 0
+        yield machine
+    finally:
+        machine.close()
+
+
 @pytest.mark.parametrize("document", [one for one in followed(*NODE) if one != PAGE])
-def test_a_document_is_followed(
-    document: str, node_root: Path, booted: Callable[[Path], Machine]
-) -> None:
-    machine = booted(node_root)
-    assert typed(machine, "apt-get install -y ./dist/wattledger_*.deb").returncode == 0
-    simulate(machine)
-    typed(machine, JOB)
+def test_a_document_is_followed(document: str, node: Machine) -> None:
     for block in chosen(*NODE):
         if block.document == document:
-            follow(machine, block)
+            follow(node, block)
 
 
 def simulate(machine: Machine) -> None:
@@ -194,6 +202,8 @@ def test_a_document_is_followed_after_make_install(
     document: str, debian_root: Path, booted: Callable[[Path], Machine]
 ) -> None:
     machine = booted(debian_root)
+    settings = machine.root / "etc/wattledger/wattledger.toml"  # other tests write their own
+    shutil.copy(ROOT / "deploy/systemd/wattledger.toml", settings)
     shutil.copytree(ROOT / "deploy", machine.root / CHECKOUT.lstrip("/") / "deploy")
     for block in chosen(*INSTALLED):
         if block.document == document:
