@@ -15,7 +15,6 @@ from e2e.booted import UNIT, Machine
 from e2e.installed import (
     AS_NOBODY,
     CONFIG,
-    DROP_INS,
     PROGRAM,
     RELEASE,
     SETTINGS,
