@@ -193,14 +193,20 @@ def test_prometheus_scrapes_it(node: Daemon, need: Callable[..., None], tmp_path
     try:
         wait_until(lambda: query("up == 1"), 60, "Prometheus has scraped")
         wait_until(lambda: value("count_over_time(up[1m])") >= 5, 60, "and again")
-        assert value("scrape_samples_scraped") == value("scrape_samples_post_metric_relabeling")
+        # One evaluation of both: two would see two scrapes.
+        dropped = "scrape_samples_scraped - scrape_samples_post_metric_relabeling"
+        assert value(dropped) == 0
         stored_j = value(f"sum({PREFIX}energy_joules_total)")
         page = Page(node.get("/metrics").body.decode())  # after what was stored: counters rise
         assert 0 < stored_j <= page.sum("energy_joules_total")
         for name in ("energy_joules_total", "co2e_grams_total", "water_liters_total"):
             assert value(f"count({PREFIX}{name})") == len(page.all(name))
-        # 2 × 350 W, 2 × 110 W and 100 W: no reset is seen in the counters.
-        assert value(f"sum(rate({PREFIX}energy_joules_total[5s]))") == pytest.approx(1020, rel=0.3)
+        # 2 × 350 W, 2 × 110 W and 100 W: no reset is seen in the counters. However late scrapes are
+        # on a busy machine, there are some in half a minute.
+        watts = f"sum(rate({PREFIX}energy_joules_total[30s]))"
+        wait_until(
+            lambda: query(watts) and value(watts) == pytest.approx(1020, rel=0.3), 60, "the power"
+        )
         assert value(f"sum(resets({PREFIX}energy_joules_total[1m]))") == 0
         # Names that Prometheus itself gives to its targets are not taken.
         assert query('{__name__=~"wattledger_.*", exported_job!=""}') == []

@@ -8,6 +8,7 @@ moves any more: its integers are compared with what PromQL says, to the precisio
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import pytest
 import trustme
 
 from e2e.daemon import Daemon
-from e2e.engines import Engine, no_line_was_refused, prometheus, victoria
+from e2e.engines import Engine, counters, no_line_was_refused, prometheus, victoria
 from waiting import wait_until
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
@@ -216,10 +217,17 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
         whole = sum(v for k, v in books.items() if k[0] == "node" and k[2] == quantity)
         assert engine.value(f"sum(cluster:{quantity}:total)") == pytest.approx(whole, rel=REL)
     assert engine.value("count(count by (epoch) (ledger:energy_kwh:last))") == 3
-    # Every line of the page is a series.
-    lines = len(b.daemon.scrape().samples)
-    assert engine.value('scrape_samples_scraped{instance="b"}') == lines
-    assert engine.value('count({__name__=~"(wattledger|process)_.*", instance="b"})') == lines
+
+    # Every line of the page is a series, once its lines are final: a power leaves the page one
+    # commit after the last energy, and the engine sees that a scrape later.
+    def every_line_is_a_series() -> bool:
+        lines = len(b.daemon.scrape().samples)
+        counted = 'count({__name__=~"(wattledger|process)_.*", instance="b"})'
+        return (
+            lines == engine.value('scrape_samples_scraped{instance="b"}') == engine.value(counted)
+        )
+
+    wait_until(every_line_is_a_series, 30, "every line is a series")
     # All of it happened within the hour.
     wait_until(same(engine, "increase1h", books), 20, f"{recorded(engine, 'increase1h')}")
 
@@ -232,10 +240,18 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
         last_over_time(ledger_job:energy_kwh:last{manager="slurm", job_id="7"}[30d])))"""
     assert engine.value(whole_job) == pytest.approx(books["job", "7", "energy_kwh"], rel=REL)
 
-    # Every rule was evaluated without an error, and the one event is one alert.
+    # Every rule was evaluated without an error, as is told where WattledgerRulesFail looks for it,
+    # and the one event is one alert.
     rules = engine.rules()
     assert len(rules) > 70
     assert [r["name"] for r in rules if r.get("lastError") or r["health"] != "ok"] == []
+    pattern = re.compile(
+        r'prometheus_rule_evaluation_failures_total{rule_group=".*;wattledger_ledgers"}'
+        r'|vmalert_recording_rules_error{.*group="wattledger_ledgers".*}'
+    )
+    told = [v for name, v in counters(f"{engine.rules_url}/metrics").items() if pattern.match(name)]
+    assert told
+    assert set(told) == {0}
 
     def fired() -> list[dict[str, Any]]:
         return [

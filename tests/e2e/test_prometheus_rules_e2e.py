@@ -47,11 +47,12 @@ def test_the_files_are_what_they_should_be(tmp_path: Path) -> None:
 def test_cases(name: str, tmp_path: Path) -> None:
     tested = promtool("test", "rules", f"tests/{name}")
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    # It can fail.
+    # It can fail: the first case, with other values.
     text = (FOLDER / "tests" / name).read_text().replace("../rules", str(FOLDER / "rules"))
-    (tmp_path / name).write_text(
+    file = yaml.safe_load(
         re.sub(r"value: \d+", "value: 3", text).replace("severity: ", "severity: x")
     )
+    (tmp_path / name).write_text(yaml.safe_dump(file | {"tests": file["tests"][:1]}))
     assert promtool("test", "rules", str(tmp_path / name)).returncode == 1
 
 
