@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 import dashboards
+from bench import fleet_anew
 from bench.fleet_pages import GPUS, WIDE, Fleet, Page, cardinality, name_of, series_of, wide_job
 from bench.table import Result
 from e2e.daemon import free_port
@@ -68,6 +69,7 @@ def measure(directory: Path, result: Result) -> None:
         _dashboards(server, begin_s + TURN_S, end_s, result)
         _say("wattledger jobs --from")
         _commands(server, fleet, result)
+        _commands_anew(server, end_s, result)
     finally:
         server.stop()
         fleet.close()
@@ -129,6 +131,10 @@ class _Server:
         asked = [("timestamp", str(at_s * 1000))]
         asked += [("extra_label", f"{name}={value}") for name, value in labels.items()]
         self._send("POST", f"import/prometheus?{urllib.parse.urlencode(asked)}", text.encode())
+
+    def write_series(self, lines: str) -> None:
+        """Whole series, as of `fleet_anew`."""
+        self._send("POST", "import", lines.encode())
 
     def flush(self) -> None:
         """What was written can be found from here on."""
@@ -321,6 +327,29 @@ def _commands(server: _Server, fleet: Fleet, result: Result) -> None:
     told, true = int(found["totals"]["exact"]["energy_uj"]), fleet.job_uj(job)
     if abs(told - true) > DIGITS * true:
         raise RuntimeError(f"job {job}: {told} µJ were told, the ledgers hold {true} µJ")
+
+
+def _commands_anew(server: _Server, end_s: int, result: Result) -> None:
+    """The same where each node's ledger was begun anew in the span: all at once, or one by one.
+
+    Raises:
+        RuntimeError: an answer is not what was written.
+    """
+    for nodes, apart_s, how in ((NODES, 0, "at once"), (NODES // 4, 4, "each at its own time")):
+        lines = list(fleet_anew.series(nodes, apart_s, end_s))
+        for begin in range(0, len(lines), 2_000):
+            server.write_series("\n".join(lines[begin : begin + 2_000]))
+        server.flush()
+        only = ("--since", "2h", "--match", f"cluster={fleet_anew.CLUSTER}{apart_s}")
+        expected = 2 * nodes * fleet_anew.EPOCH_KWH
+        for command in (("jobs",), ("job", fleet_anew.JOB_ID)):
+            found, took_s = _wattledger(*command, *only, server=server)
+            told = found["jobs"][0] if command == ("jobs",) else found
+            name = f"wattledger {command[0]} --from, {nodes:,} ledgers begun anew {how}"
+            result.add(name, took_s, "s", JOBS_S)
+            kwh = told["totals"]["energy_kwh"]["total"]
+            if kwh != expected:
+                raise RuntimeError(f"{name}: {kwh} kWh were told, {expected} were written")
 
 
 def _wattledger(*arguments: str, server: _Server) -> tuple[Any, float]:

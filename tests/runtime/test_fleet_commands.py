@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -359,20 +360,25 @@ def test_the_deadline_is_of_all_questions_together() -> None:
     clock = iter([0.0, 1.0, 5.0])
     now = scalar("1")
     with GridServer(play.reply(body=now)) as server:
-        door = Door(endpoint(server.url), deadline_s=4.0, monotonic=lambda: next(clock))
-        door.query("time()")
-        with pytest.raises(WattledgerError, match="within 4 s"):
+        where = endpoint(server.url)
+        with closing(Door(where, deadline_s=4.0, monotonic=lambda: next(clock))) as door:
             door.query("time()")
+            with pytest.raises(WattledgerError, match="within 4 s"):
+                door.query("time()")
     assert len(server.requests) == 1
 
 
 def test_slow_and_endless_replies_end() -> None:
-    with GridServer(play.drip_body()) as server:
-        door = Door(endpoint(server.url), deadline_s=0.4)
-        with pytest.raises(WattledgerError, match="in full within"):
-            door.query("time()")
+    with (
+        GridServer(play.drip_body()) as server,
+        closing(Door(endpoint(server.url), deadline_s=0.4)) as door,
+        pytest.raises(WattledgerError, match="in full within"),
+    ):
+        door.query("time()")
     with GridServer(play.reply(body=b" " * 100_000)) as server:
-        door = Door(endpoint(server.url), max_bytes=50_000)
-        with pytest.raises(WattledgerError, match="more than 50000 bytes") as caught:
+        with (
+            closing(Door(endpoint(server.url), max_bytes=50_000)) as door,
+            pytest.raises(WattledgerError, match="more than 50000 bytes") as caught,
+        ):
             door.query("time()")
         assert "--since" in caught.value.hint

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +19,7 @@ from prometheus_fake import FakeApi
 from wattledger.cli import main
 from wattledger.errors import WattledgerError
 from wattledger.fleet.door import MAX_BYTES, Door, endpoint
-from wattledger.fleet.reply import courses, parsed, read_reply
+from wattledger.fleet.reply import parsed
 
 NOW_S = 1_700_000_500
 AT_S = 1_700_000_000
@@ -192,7 +193,7 @@ def test_as_many_samples_as_a_reply_may_bring_are_read() -> None:
     data = {"resultType": "matrix", "result": [row] * 1400}
     body = json.dumps({"status": "success", "data": data}, separators=(",", ":")).encode()
     assert 0.9 * MAX_BYTES < len(body) < MAX_BYTES
-    assert len(courses(read_reply(parsed(body)).data)) == 1400
+    assert len(parsed(body)["data"]["result"]) == 1400
 
 
 # ── connections ─────────────────────────────────────────────────────────────────────────────────
@@ -245,10 +246,9 @@ def test_one_connection_serves_all_questions_as_long_as_it_is_kept(
     answers: int, connections: int
 ) -> None:
     with Keeping(answers) as server:
-        door = Door(endpoint(f"http://127.0.0.1:{server.server_address[1]}"))
-        for _ in range(5):
-            door.query("time()")
-        door.close()
+        with closing(Door(endpoint(f"http://127.0.0.1:{server.server_address[1]}"))) as door:
+            for _ in range(5):
+                door.query("time()")
         assert (server.connections, server.asked) == (connections, 5)
 
 
@@ -257,10 +257,9 @@ def test_an_api_that_only_hangs_up_is_asked_no_more_than_twice(
 ) -> None:
     with Keeping(1) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        door = Door(endpoint(url))
-        door.query("time()")
-        door.query("time()")
-        door.close()
+        with closing(Door(endpoint(url))) as door:
+            door.query("time()")
+            door.query("time()")
         assert server.connections == 2
     with GridServer(play.raw(b"")) as silent:
         assert main(["jobs", "--from", silent.url]) == 1
