@@ -27,6 +27,7 @@ MASKED = [
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ]  # fmt: skip
+FIELDS = {"spec.nodeName": "node-of-files"}
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 # crun refuses a host on which v2 is mounted beside v1, even where it makes no cgroup.
 _WITHOUT_HYBRID = (
@@ -77,7 +78,7 @@ def specification(
             "args": [*command, *container["args"]],
             "env": [
                 "PATH=/usr/bin:/bin",
-                *(f"{each['name']}={each['value']}" for each in container["env"]),
+                *(f"{each['name']}={_value(each)}" for each in container["env"]),
             ],
             "capabilities": NO_CAPABILITY,
             "noNewPrivileges": not context["allowPrivilegeEscalation"],
@@ -90,6 +91,13 @@ def specification(
             "seccomp": seccomp(),
         },
     }
+
+
+def _value(variable: dict[str, Any]) -> str:
+    """What the kubelet puts in: a value, or a field of the pod."""
+    if "value" in variable:
+        return str(variable["value"])
+    return FIELDS[variable["valueFrom"]["fieldRef"]["fieldPath"]]
 
 
 def _tmpfs(where: str, *options: str) -> dict[str, Any]:

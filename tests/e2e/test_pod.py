@@ -20,6 +20,7 @@ import pytest
 
 from cgroups import POD_UID, FakeNode
 from deploy.kustomized import kustomized
+from e2e.booted import PROGRAM
 from e2e.conftest import lacking
 from e2e.oci import SECCOMP, running, specification
 from e2e.page import Page
@@ -143,7 +144,7 @@ def test_the_pod_measures_without_a_capability(
     pod, config = objects(folder)
     is_root = folder == "base"
     node = NodeOfFiles(home, pod, config)
-    bundle = specification(pod, debian_root, node.volumes, ["/usr/bin/wattledger"])
+    bundle = specification(pod, debian_root, node.volumes, [PROGRAM])
     assert bundle["process"]["user"]["uid"] == (0 if is_root else NOBODY)
     with (
         KubeletServer(home / "kubelet" / "kubelet.sock", answer(HOLDS)) as kubelet,
