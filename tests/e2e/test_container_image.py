@@ -26,9 +26,8 @@ class Store:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._use("overlay")
-        if self.run(
-            "info", check=False
-        ).returncode:  # as on an overlay; the other copies each layer
+        # It cannot lie on another overlay; vfs copies every layer instead.
+        if self.run("info", check=False).returncode:
             self._use("vfs")
 
     def _use(self, driver: str) -> None:
