@@ -27,6 +27,7 @@ from documents import DOCUMENTS, KINDS, ROOT, TEXTS, Block, blocks, chosen, comm
 from wattledger.cli import _parser
 from wattledger.config import parse_config
 from wattledger.meters.simulated.reader import load_scenario
+from wattledger_exporters.metrics import CATALOGUE
 from wattledger_exporters.web_config import load_web_config
 
 CANNOT_RUN: Mapping[str, str] = {
@@ -255,6 +256,19 @@ def test_what_is_wrong_is_named_as_the_program_names_it() -> None:
     for span in ours:
         begin = span.partition("…")[0]
         assert begin in sources, span
+
+
+def test_metrics_are_called_what_they_are() -> None:
+    """`wattledger_…` anywhere, and the first column of the table of exporters/READING.md."""
+    reading = (ROOT / "exporters/READING.md").read_text()
+    table = reading.partition("## Beside other numbers")[0]
+    cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    named = set(re.findall(r"`([a-z0-9_]+)`", " ".join(cells)))
+    assert len(named) >= 10
+    for path in DOCUMENTS:
+        named |= set(re.findall(r"\bwattledger_([a-z0-9_]+)\b(?!\.)", path.read_text()))
+    known = set(CATALOGUE) | {"exporters"}  # the package of that name
+    assert {name for name in named if not name.endswith("_")} - known == set()
 
 
 # ── these checks can fail ─────────────────────────────────────────────────────────────────────────
