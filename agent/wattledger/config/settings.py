@@ -229,7 +229,7 @@ class Jobs:
     max_series: Count = setting(
         Count(1000),
         "How many jobs have series of their own at a time; what the others use is summed up under "
-        'job_id="(other)". A job has up to 20 samples: raise the scrape\'s sample_limit with it.',
+        'job_id="(other)". A job has about 20 samples: raise the scrape\'s sample_limit with it.',
     )
     slurm: SlurmJobs = setting(SlurmJobs, "")
     kubelet: KubeletJobs = setting(KubeletJobs, "")
