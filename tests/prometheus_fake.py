@@ -4,7 +4,8 @@
     api.write("ledger_info", {"instance": "a:1", "epoch": "e1"}, [(10, 1.0), (20, 1.0)])
     Fleet(api, Span(0, 30), ())
 
-Windows are as in Prometheus 3: after `t - window`, up to `t`. A series has a value at an instant
+Windows are as in Prometheus 3: after `t - window`, up to `t`; in Prometheus 2 what is of that very
+instant is in it, too. A series has a value at an instant
 for `LOOKBACK_S` after a sample, but not past a marker, which `stale` writes.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -50,12 +51,14 @@ class FakeApi:
 
     Args:
         now_s: of its clock.
+        second: it is a Prometheus 2.
     """
 
     url = "http://fake:9090"
 
-    def __init__(self, now_s: float = 0.0) -> None:
+    def __init__(self, now_s: float = 0.0, *, second: bool = False) -> None:
         self.now_s = now_s
+        self._after = bisect_left if second else bisect_right
         self.warnings: dict[str, None] = {}
         self.asked: list[str] = []
         self._found: dict[tuple[Any, ...], list[Any]] = {}  # by selector
@@ -166,7 +169,7 @@ class FakeApi:
             at_s -= int(selector[5]) / (1000 if selector[6] == "ms" else 1)
         found = []
         for labels, times, points in self._matching(selector):
-            those = points[bisect_right(times, at_s - window_s) : bisect_right(times, at_s)]
+            those = points[self._after(times, at_s - window_s) : bisect_right(times, at_s)]
             found.append((labels, [p for p in those if p[1] == p[1]]))
         return found
 

@@ -168,6 +168,7 @@ def test_the_receipt_is_the_sum_of_the_nodes_own(
             assert {row["node"] for row in told["nodes"]} == {node.instance for node in nodes}
             assert sum(row["share"] for row in told["nodes"]) == pytest.approx(1)
             assert told["cost"] is None and "cost" in told["unknown"]
+            assert {grid["source"] for grid in told["grid_shown"]} == {"table"}
 
             listed = asked(steady, "jobs", "--from", server.url, "--user", "ann")
             (row,) = listed["jobs"]

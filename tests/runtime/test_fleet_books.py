@@ -76,12 +76,12 @@ def write(api: FakeApi, fleet: Sequence[Sequence[Life]]) -> tuple[dict[int, floa
 
 
 @settings(max_examples=60, deadline=None)
-@given(fleets, st.sampled_from([600, 25_000, 200_000]))
+@given(fleets, st.sampled_from([600, 25_000, 200_000]), st.booleans())
 def test_a_job_is_the_sum_of_what_each_epoch_of_each_ledger_showed_last(
-    made: list[list[Life]], before_s: int
+    made: list[list[Life]], before_s: int, second: bool
 ) -> None:
     """However many epochs fall into one part of the span."""
-    api = FakeApi()
+    api = FakeApi(second=second)
     drawn_kwh, end_s = write(api, made)
     drawn = {node: round(kwh * UJ_PER_KWH) for node, kwh in drawn_kwh.items()}
     fleet = Fleet(api, Span(BEGIN_S - before_s, end_s), ())  # type: ignore[arg-type]

@@ -103,6 +103,22 @@ def test_a_cluster_that_got_its_label_later_is_one_cluster() -> None:
     assert row["cluster"] == "a" and row["totals"] == told["totals"]
 
 
+def test_what_stood_still_while_the_label_came_is_of_one_cluster() -> None:
+    """Copies that are equal: of each metric the same one counts, in whatever order they come."""
+    api = FakeApi(1310)
+    plain = {"instance": "n1:1"}
+    both = [plain, {**plain, "cluster": "a"}]
+    for labels in both:
+        api.write("ledger_info", {**labels, "epoch": "e"}, [(1000, 1.0)])
+    for labels in both:
+        api.write("job_energy_kwh_total", {**labels, **JOB, "kind": "gpu"}, [(1000, 2.0)])
+    for labels in reversed(both):
+        api.write("job_co2e_grams_total", {**labels, **JOB, "basis": "lifecycle"}, [(1000, 3.0)])
+    (row,) = jobs(fleet(api), JobQuery())["jobs"]
+    assert row["cluster"] == "a" and row["totals"]["co2e_g"] == 3
+    assert job(fleet(api), "slurm", "4711")["totals"] == row["totals"]
+
+
 def test_without_the_label_it_is_as_it_was_but_two_users_are_told_of() -> None:
     api = FakeApi(1310)
     write(api, "n1:1", "ann", 1.0)
