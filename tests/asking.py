@@ -14,7 +14,7 @@ from wattledger_exporters.http import PageStore
 from wattledger_exporters.http.app import App
 from wattledger_exporters.http.connection import Peer
 from wattledger_exporters.http.operators import SYSTEM, Directory
-from wattledger_exporters.web_config import WebConfig
+from wattledger_exporters.web_config import LiveWebConfig, WebConfig
 
 ALICE, BOB, DAEMON = 1001, 1002, 900
 
@@ -22,7 +22,12 @@ ALICE, BOB, DAEMON = 1001, 1002, 900
 class Asker:
     """Asks an application over a fake daemon."""
 
-    def __init__(self, operators_group: str = "", directory: Directory = SYSTEM) -> None:
+    def __init__(
+        self,
+        operators_group: str = "",
+        directory: Directory = SYSTEM,
+        web: LiveWebConfig | None = None,
+    ) -> None:
         self.clock = FakeClock(snapshots.NOW_NS)
         self.daemon = FakeDaemon(snapshots.with_jobs())
         self.pages = PageStore(self.clock, 5)
@@ -30,7 +35,7 @@ class Asker:
             self.daemon,
             self.pages,
             self.clock,
-            None,
+            web,
             owner_uid=DAEMON,
             operators_group=operators_group,
             directory=directory,
@@ -39,6 +44,14 @@ class Asker:
     def publish(self) -> None:
         """A page is rendered."""
         self.pages.publish(page_of(snapshots.with_jobs(), self.clock))
+
+    def status(self, path: str, uid: int) -> int:
+        """Of a page for people or Prometheus, asked over the Unix socket."""
+        scope = {
+            "path": path, "query_string": b"", "method": "GET", "headers": [],
+            "state": {"peer": Peer(1, uid, uid), "has_left": lambda: False},
+        }  # fmt: skip
+        return asyncio.run(self.app._respond_to(scope, None)).status
 
     def ask(
         self,

@@ -287,7 +287,7 @@ def _pause_s(asked_s: float) -> float:
 def _told(error: BaseException) -> str:
     try:
         return repr(error)
-    except Exception:  # noqa: BLE001  (a plugin's own error ends no thread of ours)
+    except BaseException:  # noqa: BLE001  (a plugin's own error ends no thread of ours)
         return type(error).__name__
 
 

@@ -79,6 +79,12 @@ class WebConfig:
     rate_burst: int = 0
     concerns: tuple[WebConcern, ...] = ()
 
+    @property
+    def asks_who(self) -> bool:
+        """Nobody is let in without a password or a certificate of a known authority."""
+        certified = self.context is not None and self.context.verify_mode is ssl.CERT_REQUIRED
+        return certified or bool(self.users)
+
 
 def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
     """Read and check the file, and load the certificates it names.
@@ -225,4 +231,5 @@ class LiveWebConfig:
 
 
 def _status(config: WebConfig, fault: str = "") -> WebStatus:
-    return WebStatus(config.certificate_until_ns, fault, config.concerns)
+    until_ns = config.certificate_until_ns
+    return WebStatus(until_ns, fault, config.concerns, config.asks_who)

@@ -66,6 +66,8 @@ def _value(loader: _Loader, node: yaml.Node) -> object:
         return loader.construct_sequence(node, deep=True)
     kind = node.tag.removeprefix(_TAG)
     written = str(node.value)
+    if not written.isascii() and any("\ud800" <= char <= "\udfff" for char in written):
+        raise _false(node, "an escape is half a character")  # which nothing can send
     if kind == "binary":
         try:
             written = written.replace("\n", "")
@@ -79,10 +81,8 @@ def _value(loader: _Loader, node: yaml.Node) -> object:
     return None if kind == "null" else Scalar(written, kind)
 
 
-def _false(node: yaml.Node) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(
-        None, None, "a value is not what its tag says", node.start_mark
-    )
+def _false(node: yaml.Node, told: str = "a value is not what its tag says") -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, told, node.start_mark)
 
 
 _Loader.yaml_constructors = {None: _value}

@@ -13,8 +13,10 @@ import bcrypt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asking import ALICE, DAEMON, Asker
 from serving import serving
 from wattledger_exporters.http.auth import BasicAuth, TokenBucket, Verdict, nobody_hash
+from wattledger_exporters.web_config import LiveWebConfig
 
 PASSWORD = "correct horse"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -38,6 +40,20 @@ def test_basic_auth(write: Callable[[str], Path], tmp_path: Path) -> None:
         assert it.tcp.request("/nope").status == 401  # nothing is told to strangers
         assert it.unix is not None
         assert it.unix.request("/metrics").status == 200  # the kernel tells who asks there
+
+
+def test_no_user_of_the_machine_gets_around_the_password(write: Callable[[str], Path]) -> None:
+    """The page may name everybody's jobs. Where strangers read it, so may they."""
+    asker = Asker(web=LiveWebConfig(write(f"basic_auth_users: {{alice: {HASH}}}")))
+    asker.publish()
+    for page in ("/metrics", "/"):
+        status, body = asker.ask(page, ALICE)
+        assert status == 403 and "wattledger jobs" in body["error"]
+        assert asker.status(page, DAEMON) == asker.status(page, 0) == 200
+    assert asker.status("/api/v1/jobs", ALICE) == asker.status("/api/v1/status", ALICE) == 200
+    asker = Asker(web=LiveWebConfig(write("http_server_config: {http2: false}")))
+    asker.publish()
+    assert asker.status("/metrics", ALICE) == asker.status("/", ALICE) == 200
 
 
 def test_200_bad_logins_starve_no_scrape(write: Callable[[str], Path]) -> None:

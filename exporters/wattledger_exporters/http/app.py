@@ -53,6 +53,11 @@ _UNIX_ONLY = (
     "The GPUs are released over the daemon's Unix socket only, by root, the daemon's own user or "
     "a member of http.operators_group; run `sudo wattledger release`."
 )
+_PAGE_PRIVATE = (
+    "The web configuration asks who reads this page, which may name everybody's jobs; over the "
+    "daemon's Unix socket it is for root, the daemon's own user and members of "
+    "http.operators_group. `wattledger jobs` shows you yours."
+)
 _OPERATORS = (
     "All of the books are for root, the daemon's own user and members of http.operators_group, "
     "over the daemon's Unix socket; run it with sudo."
@@ -126,7 +131,16 @@ class App(Application):
 
     # ── the routes ──────────────────────────────────────────────────────────────────────────
 
+    async def _may_read_pages(self, scope: Scope) -> None:
+        """Raises: Refused: a user of the machine gets around what strangers are asked for."""
+        peer = peer_of(scope)
+        if peer is None or self._web is None or not self._web.current.asks_who:
+            return
+        if not await self._operators.includes(peer):
+            raise Refused(_PAGE_PRIVATE)
+
     async def _get_metrics(self, scope: Scope) -> Response:
+        await self._may_read_pages(scope)
         page, why = self._pages.current()
         if page is None:
             return refusal(503, why, *RETRY)
@@ -163,9 +177,10 @@ class App(Application):
             return refusal(503, why, *RETRY)
         return answer(200, {"status": "ready", "books": iso(snapshot.books.books_ns)})
 
-    async def _get_page(self, _scope: Scope) -> Response:
+    async def _get_page(self, scope: Scope) -> Response:
         from wattledger_exporters.status_page import html_page, security_headers
 
+        await self._may_read_pages(scope)
         now_ns = self._clock.now().wall_ns
         body = html_page(self._daemon.snapshot(), now_ns).encode("utf-8", "replace")
         return Response(200, body, HTML, security_headers())

@@ -102,13 +102,13 @@ def _pages() -> dict[str, Any]:
         "The books are kept and the page is fresh.", _JSON, ref("Ready"), errors=("503",)
     )
     return {
-        "/": {"get": operation("Status page for people.", "text/html", TEXT)},
+        "/": {"get": operation("Status page for people.", "text/html", TEXT, errors=("403",))},
         "/metrics": {
             "get": operation(
                 "Metrics for Prometheus; OpenMetrics where it is asked for.",
                 "text/plain",
                 TEXT,
-                errors=("503",),
+                errors=("403", "503"),
             )
         },
         "/healthz": {"get": healthy},
