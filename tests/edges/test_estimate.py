@@ -12,8 +12,9 @@ from fakes import FakeClock
 from sysfs import ProcTree, put
 from wattledger.errors import MeterUnavailable
 from wattledger.meters.constant import ConstantMeter
-from wattledger.meters.estimate import EstimateMeter
+from wattledger.meters.estimate import UNCERTAINTY, EstimateMeter
 from wattledger.model import DeviceInfo, Kind, PowerReading, Quality
+from wattledger.model.uncertainty import ENERGY, TERMS
 from wattledger.procfs import busy_and_total_ticks, cpu_model, logical_cpus
 from wattledger.units import NS_PER_S
 
@@ -183,9 +184,12 @@ def test_cpus_may_come_and_go(proc: ProcTree, clock: FakeClock) -> None:
 
 
 def test_the_model_states_its_uncertainty(proc: ProcTree, clock: FakeClock) -> None:
+    """The one that totals are judged by."""
+    (term,) = [term for term in TERMS if (term.name, term.of) == (ENERGY, "estimated")]
+    assert (1 - term.low, term.high - 1) == (UNCERTAINTY, UNCERTAINTY)
     (device,) = meter_of(proc, clock).read().devices
 
-    assert device.model == "utilisation model, 4 logical CPUs, 2.96–14 W, ±30% or worse"
+    assert device.model == "utilisation model, 4 logical CPUs, 2.96–14 W, ±50%"
 
 
 @pytest.mark.parametrize("text", [None, "", "cpu \n", "cpu  1 2\n", "cpu  a b c d\n", "intr 1\n"])

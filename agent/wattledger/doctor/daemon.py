@@ -14,7 +14,7 @@ from wattledger.model import FallbackLevel
 _QUALITIES: Mapping[str, tuple[Level, str]] = {
     "metered": ("ok", "metered by its energy counter"),
     "integrated": ("note", "no energy counter; integrated from measured power"),
-    "estimated": ("problem", "estimated, ±30 % or worse"),
+    "estimated": ("problem", "estimated, ±50 %"),
 }
 
 

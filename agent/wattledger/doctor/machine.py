@@ -131,7 +131,7 @@ def of_cpus(config: Config, covered: bool) -> Iterator[Finding]:
                 )
     if not metered:
         estimated = wanted.estimate.enabled != "false"
-        how = "estimated from utilisation, ±30 % or worse" if estimated else "not counted at all"
+        how = "estimated from utilisation, ±50 %" if estimated else "not counted at all"
         yield Finding(
             "meter",
             "problem",

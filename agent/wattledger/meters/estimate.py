@@ -6,9 +6,9 @@ Defaults: 0.74 W idle and 3.5 W busy per logical CPU, the averages over server p
 Cloud Carbon Footprint publishes for AWS (cloudcarbonfootprint.org/docs/methodology, Appendix I).
 Idle power, frequency, vector units and memory make real machines differ: for GPU nodes such models
 err by 27–37 % (arXiv 2506.14551), and linear curves "do not generalise well"
-(if.greensoftware.foundation, Teads curve). So the uncertainty stated is 30 % at the least, and all
-of it is booked as `estimated`. Watts of the actual machine, where known, belong in the
-configuration.
+(if.greensoftware.foundation, Teads curve). That is on average, and single machines are off by more:
+so the uncertainty stated is 50 %, the band of `model.uncertainty`, and all of it is booked as
+`estimated`. Watts of the actual machine, where known, belong in the configuration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEVICE = "cpu0"
 IDLE_W_PER_CPU = 0.74
 MAX_W_PER_CPU = 3.5
 _COUNT_NS = 60 * NS_PER_S  # CPUs are seldom plugged
-UNCERTAINTY = 0.30  # at the least; not a standard deviation
+UNCERTAINTY = 0.50  # what the bands of totals take for estimated energy; no standard deviation
 
 
 class EstimateMeter:
@@ -139,6 +139,6 @@ class EstimateMeter:
         self._span_uw = round(max_w * UW_PER_W) - self._idle_uw
         model = (
             f"utilisation model, {cpus} logical CPUs, {idle_w:.3g}–{max_w:.3g} W, "
-            f"±{UNCERTAINTY:.0%} or worse"
+            f"±{UNCERTAINTY:.0%}"
         )
         self._devices = (DeviceInfo(DEVICE, Kind.CPU, NAME, model=model),)
