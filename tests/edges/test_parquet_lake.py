@@ -94,7 +94,10 @@ def test_what_an_export_left_that_was_killed_goes_when_it_is_old(
 ) -> None:
     lake = tmp_path / "lake"
     export(Pages(node.path), lake)
-    old, new, other = (lake / name for name in (".wattledger-old", ".wattledger-new", ".other"))
+    old, new, other = (
+        lake / name
+        for name in (".wattledger-part-old", ".wattledger-part-new", ".wattledger-token")
+    )
     for path in (old, new, other):
         path.write_bytes(b"half")
     now_s = time.time()
