@@ -289,7 +289,7 @@ def _exporters(page: Samples, snapshot: Snapshot) -> None:
 
 def _web(page: Samples, snapshot: Snapshot) -> None:
     web = snapshot.web
-    if web is None:
+    if web is None or not web.is_configured:
         return
     if web.certificate_until_ns:
         page.add(

@@ -98,7 +98,7 @@ def relay_page(
 
 def _of_web(web: WebStatus | None) -> Iterable[Metric]:
     """As on a node's page, so that one alert holds for both."""
-    if web is None:
+    if web is None or not web.is_configured:
         return
     values = {"web_config_current": float(not web.fault)}
     if web.certificate_until_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ def of_status(status: Mapping[str, Any]) -> Iterator[Finding]:
 def of_config(config: Config) -> Iterator[Finding]:
     """As the file is now, for a daemon that is not running."""
     if not config.http.web_config:
+        yield from _open_port(config)
         return
     from wattledger_exporters.web_config import load_web_config
 
@@ -46,7 +48,27 @@ def of_config(config: Config) -> Iterator[Finding]:
         return
     for concern in web.concerns:
         yield Finding("web", "problem", concern.message, concern.hint)
+    if not web.asks_who:
+        yield from _open_port(config)
     yield from _certificate(iso(web.certificate_until_ns), iso(time.time_ns()))
+
+
+def _open_port(config: Config) -> Iterator[Finding]:
+    """Where the settings would have a daemon listen that asks nobody who comes."""
+    from wattledger_exporters.http.listeners import parse_listen
+    from wattledger_exporters.web_concerns import OF_A_NODE, beyond_loopback, open_port
+
+    if not config.http.listen:
+        return
+    host, port = parse_listen(config.http.listen)
+    try:
+        found = socket.getaddrinfo(host or "::", port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        return  # nor does a daemon start that is to listen there
+    address = str(found[0][4][0])
+    if beyond_loopback(address):
+        path = Path(config.http.web_config) if config.http.web_config else None
+        yield Finding("web", "problem", *open_port(address, port, OF_A_NODE, path))
 
 
 def _certificate(until: str | None, now: str | None) -> Iterator[Finding]:

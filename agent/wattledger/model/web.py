@@ -25,8 +25,12 @@ class WebStatus(NamedTuple):
             serves without TLS, or that cannot be told.
         fault: why the files as they are now are not in force; empty: they are.
         concerns: of what is in force.
+        asks_who: nobody is let in without a password or a certificate.
+        is_configured: False: there is no web configuration, only something to tell of the port.
     """
 
     certificate_until_ns: int = 0
     fault: str = ""
     concerns: tuple[WebConcern, ...] = ()
+    asks_who: bool = False
+    is_configured: bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -19,13 +18,14 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from wattledger.errors import ListenError
-from wattledger.model.web import WebStatus
+from wattledger.model.web import WebConcern, WebStatus
 from wattledger.ports import Clock, Daemon
 from wattledger_exporters.http.app import App
 from wattledger_exporters.http.application import Application
 from wattledger_exporters.http.connection import MAX_HEAD_BYTES, Connection, Gate, Limits, Phase
 from wattledger_exporters.http.listeners import bind_tcp, bind_unix, unlink_unix
 from wattledger_exporters.http.pages import PageStore
+from wattledger_exporters.web_concerns import OF_A_NODE, beyond_loopback, open_port
 
 if TYPE_CHECKING:
     from wattledger_exporters.web_config import LiveWebConfig
@@ -86,6 +86,7 @@ class Server:
         self._limits = limits or Limits()
         self._shows = shows
         self._inherited = inherited
+        self._reached: list[tuple[str, int]] = []  # by others than this machine
         self._listeners: list[_Listener] = []
         self._inode = 0
         self._web: LiveWebConfig | None = None
@@ -110,8 +111,15 @@ class Server:
 
     @property
     def web_status(self) -> WebStatus | None:
-        """How the web configuration stands, None without one; for any thread."""
-        return self._web.status if self._web is not None else None
+        """How the web configuration stands, and open ports; for any thread.
+
+        None: there is no configuration, and nothing to tell of the ports either.
+        """
+        status = self._web.status if self._web is not None else None
+        if concerns := self._open_ports(status):
+            status = status or WebStatus(is_configured=False)
+            return status._replace(concerns=(*status.concerns, *concerns))
+        return status
 
     @property
     def socket_path(self) -> Path | None:
@@ -164,7 +172,9 @@ class Server:
             raise
         if False in given:
             log.info("systemd listens on %s for this daemon, whatever http.listen says", self.url)
-        self._warn_if_open()
+        self._reached = [(host, port) for host, port in self._bound() if beyond_loopback(host)]
+        for concern in self._open_ports(self._web.status if self._web is not None else None):
+            log.warning("%s; %s", *concern)
         self._thread = threading.Thread(target=self._run, name="wattledger-http", daemon=True)
         self._thread.start()
         self._serving.wait(10)
@@ -207,18 +217,10 @@ class Server:
         tcp = (each.sock for each in self._listeners if each.sock.family != socket.AF_UNIX)
         return [sock.getsockname()[:2] for sock in tcp]
 
-    def _warn_if_open(self) -> None:
-        if not self._shows or (self._web is not None and self._web.current.users):
-            return
-        for host, port in self._bound():
-            if not ipaddress.ip_address(host).is_loopback:
-                log.warning(
-                    "%s port %d is open to the network without a password: whoever reaches it "
-                    "reads %s; http.web_config adds TLS and users",
-                    host,
-                    port,
-                    self._shows,
-                )
+    def _open_ports(self, status: WebStatus | None) -> list[WebConcern]:
+        if not self._shows or (status is not None and status.asks_who):
+            return []
+        return [open_port(*reached, self._shows, self._web_path) for reached in self._reached]
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────
 
@@ -381,6 +383,6 @@ class HttpServer(Server):
             web_config=web_config,
             socket=socket,
             limits=limits,
-            shows="this node's energy and devices",
+            shows=OF_A_NODE,
             inherited=inherited,
         )
