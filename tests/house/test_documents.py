@@ -87,14 +87,20 @@ def _anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
-def test_links_to_headings_lead_there() -> None:
+def test_links_lead_there() -> None:
     broken = [
         f"{path.relative_to(ROOT)}: {target}#{anchor}"
         for path in DOCUMENTS
         for target, anchor in re.findall(r"\]\(([^)#\s]*\.md|)#([^)\s]+)\)", path.read_text())
         if anchor not in _anchors(path.parent / target if target else path)
     ]
-    assert broken == []
+    gone = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#\s:]+)[)#]", path.read_text())
+        if not (path.parent / target).exists()
+    ]
+    assert broken + gone == []
 
 
 def test_what_cannot_run_is_what_it_is_said_to_be() -> None:
@@ -296,6 +302,12 @@ def test_a_wrong_command_is_found(words: str, fault: str) -> None:
     (("5 problems",), "five problems\n", False),
     (("a", "…", "d"), "a\nb\nc\nd\n", True),
     (("a", "…", "d"), "a\nb\nc\n", False),
+    (("401",), "401\n", True),
+    (("401",), "200\n", False),
+    (('up{job="x"} => 1 @[1795450875.957]',), 'up{job="x"} => 1 @[1800000000.1]\n', True),
+    (('up{job="x"} => 1 @[1795450875.957]',), 'up{job="x"} => 0 @[1795450875.957]\n', False),
+    (('meter_up{meter="nvml"} 1.0',), 'meter_up{meter="nvml"} 0.0\n', False),
+    (('power{kind="gpu"} => 3036.7 @[1]',), 'power{kind="gpu"} => 2999 @[2]\n', True),
 ])  # fmt: skip
 def test_another_output_is_found(shown: tuple[str, ...], printed: str, same: bool) -> None:
     assert (fits(shown, printed) == "") is same
