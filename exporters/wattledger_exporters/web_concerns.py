@@ -6,9 +6,12 @@ import ipaddress
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattledger.model.web import WebConcern
-from wattledger_exporters.tls import TlsSettings
+
+if TYPE_CHECKING:
+    from wattledger_exporters.tls import TlsSettings
 
 OF_A_NODE = "this node's energy and devices"
 """What a stranger reads at a daemon's port."""
