@@ -275,6 +275,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == 1
+    assert "make deb EXTRAS=otlp,parquet" in INSTALL
     assert INSTALL in ended.stderr and "Traceback" not in ended.stderr
 
 

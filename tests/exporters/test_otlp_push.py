@@ -595,3 +595,4 @@ def test_without_the_extra_the_remedy_is_said() -> None:
 
     ((key, text),) = OtlpPlugin(find).faults(OtlpSettings(endpoint=Url("https://x")))
     assert key == "" and "pip install 'wattledger[otlp]'" in text
+    assert "make deb EXTRAS=otlp,parquet" in text

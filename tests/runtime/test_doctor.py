@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from snapshots import snapshot
 from wattledger.config import parse_config
-from wattledger.doctor import examine
+from wattledger.doctor import examine, machine
 from wattledger.doctor.finding import Finding
 from wattledger.errors import DaemonUnreachable
 from wattledger.remote import Remote
@@ -149,3 +151,12 @@ def test_whose_making_is_counted_and_whose_is_not_known(tmp_path: Path) -> None:
     assert "gpu_kg" in said[1].hint
     del told["embodied"]
     assert not [f for f in findings(told, tmp_path) if "embodied" in f.message]
+
+
+@pytest.mark.parametrize(("state", "level"), [(0, "ok"), (3, "ok"), (5, "problem"), (-1, "note")])
+def test_a_clock_that_nobody_sets_is_told_with_what_to_install(state: int, level: str) -> None:
+    """A minimal Debian has no service to enable."""
+    found = machine.clock(state)
+    assert (found.area, found.level) == ("clock", level)
+    if level == "problem":
+        assert found.hint.startswith("apt-get install systemd-timesyncd")

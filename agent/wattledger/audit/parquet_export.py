@@ -32,7 +32,7 @@ from wattledger_exporters.http.query import BadRequest, instant_ns
 
 DAY_S = 86_400
 US_PER_S = 1_000_000
-INSTALL = "pip install 'wattledger[parquet]'"
+INSTALL = "pip install 'wattledger[parquet]'; of the package: make deb EXTRAS=otlp,parquet"
 ROWS_AT_ONCE = 2_000
 TRIES = 5
 PART = ".wattledger-part-"

@@ -175,7 +175,11 @@ def of_grid(config: Config) -> Iterator[Finding]:
 def of_clock() -> Finding:
     """Whether the kernel says that the clock is synchronised (adjtimex(2))."""
     buffer = ctypes.create_string_buffer(512)  # struct timex is 208 bytes; modes = 0: only read
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
+    return clock(ctypes.CDLL(None, use_errno=True).adjtimex(buffer))
+
+
+def clock(state: int) -> Finding:
+    """What the answer of adjtimex(2) says."""
     if state < 0:
         return Finding("clock", "note", "the kernel does not say whether the clock is synchronised")
     if state == 5:  # TIME_ERROR
@@ -183,7 +187,7 @@ def of_clock() -> Finding:
             "clock",
             "problem",
             "the clock is not synchronised: energy is exact all the same, its hours are not",
-            "systemctl enable --now systemd-timesyncd, or chrony",
+            "apt-get install systemd-timesyncd, or chrony; then timedatectl says whether it is",
         )
     return Finding("clock", "ok", "the clock is synchronised")
 

@@ -15,7 +15,7 @@ from wattledger.units import NS_PER_S
 
 NEEDS = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 MOST_TIMEOUT_NS = 30 * NS_PER_S
-INSTALL = "pip install 'wattledger[otlp]'"
+INSTALL = "pip install 'wattledger[otlp]'; of the package: make deb EXTRAS=otlp,parquet"
 
 
 @dataclass(frozen=True, slots=True)
