@@ -132,21 +132,25 @@ class OtlpExporter:
         half_ns = self._tools.commit_interval_ns // 2
         self._metrics_due_ns = now_ns + max(0, self._settings.interval - half_ns)
 
+    def _way(self, path: str) -> dict[str, Any]:
+        """To the receiver, for either of the SDK's exporters."""
+        return {
+            "endpoint": self._base + path,
+            "headers": self._headers(),
+            "timeout": self._timeout_s,
+            "compression": self._compression,
+            "certificate_file": self._settings.ca_file or None,
+            "client_certificate_file": self._settings.client_certificate_file or None,
+            "client_key_file": self._settings.client_key_file or None,
+            "session": self._session,
+        }
+
     def _send_metrics(self, snapshot: Snapshot) -> None:
         points = Points(snapshot.at_ns, snapshot.books.epoch_start_ns)
         fill(points, snapshot, self._tools.job_labels)
         scope = ScopeMetrics(self._scope, points.metrics(), "")
         resource = ResourceMetrics(self._known_resource(), [scope], "")
-        exporter = OTLPMetricExporter(
-            endpoint=f"{self._base}/v1/metrics",
-            headers=self._headers(),
-            timeout=self._timeout_s,
-            compression=self._compression,
-            certificate_file=self._settings.ca_file or None,
-            client_certificate_file=self._settings.client_certificate_file or None,
-            client_key_file=self._settings.client_key_file or None,
-            session=self._session,
-        )
+        exporter = OTLPMetricExporter(**self._way("/v1/metrics"))
         self._session.begin(self._timeout_s)
         exporter.export(MetricsData([resource]), self._timeout_s * 1000)
         try:
@@ -212,16 +216,7 @@ class OtlpExporter:
             ExportFailed: they could not be sent now.
         """
         labels, resource = self._tools.job_labels, self._known_resource()
-        exporter = OTLPLogExporter(
-            endpoint=f"{self._base}/v1/logs",
-            headers=self._headers(),
-            timeout=self._timeout_s,
-            compression=self._compression,
-            certificate_file=self._settings.ca_file or None,
-            client_certificate_file=self._settings.client_certificate_file or None,
-            client_key_file=self._settings.client_key_file or None,
-            session=self._session,
-        )
+        exporter = OTLPLogExporter(**self._way("/v1/logs"))
         self._session.begin(self._timeout_s)
         exporter.export(
             [
