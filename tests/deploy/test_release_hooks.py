@@ -28,20 +28,21 @@ class Node:
     """The hook beside a program that writes down how it is called."""
 
     def __init__(self, home: Path) -> None:
-        self.asked_file, self.flag = home / "asked", home / "flag"
+        self.asked_file, self.owed = home / "asked", home / "end"
         program, self.hook = home / "wattledger", home / "hook"
         program.write_text(f'#!/bin/sh\necho "$*" >>{self.asked_file}\nexec 2>&1\n{self.body}\n')
         program.chmod(0o755)
         text = HOOK.read_text()
         assert text.count(f"{PROGRAM} release") == 1
-        self.hook.write_text(text.replace(PROGRAM, str(program)))
+        text = text.replace(PROGRAM, str(program))
+        assert text.count("=/run/wattledger-release.") == 2
+        self.hook.write_text(text.replace("=/run/wattledger-release.", f"={home}/"))
         self.socket = home / "s"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.socket))
         self.environment = {
             "PATH": os.environ["PATH"],
             "WATTLEDGER_SOCKET": str(self.socket),
-            "WATTLEDGER_RELEASE_FLAG": str(self.flag),
         }
 
     body = "exit 0"
@@ -132,12 +133,17 @@ class BootedNode(Node):
     """A node that systemd has booted, and on which nothing names the socket.
 
     Attributes:
-        state: the service's, as `systemctl is-active` tells it.
+        body: a daemon that answers on a socket that is named, unless `refusal` says otherwise.
     """
+
+    body = """case $* in *--socket*)
+        if [ -e ${0%/*}/refusal ]; then cat ${0%/*}/refusal; exit 1; fi ;;
+    esac"""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.settings, self._told = home / "wattledger.toml", home / "told"
+        self.refusal = home / "refusal"
         text = self.hook.read_text()
         for theirs, ours in (
             ("/run/systemd/system", str(home)),
@@ -149,13 +155,20 @@ class BootedNode(Node):
             text = text.replace(theirs, ours)
         self.hook.write_text(text)
         systemctl = home / "systemctl"
-        systemctl.write_text(f'#!/bin/sh\necho "$*" >>{home}/called\ncat {self._told}\nexit 3\n')
-        systemctl.chmod(0o755)
-        self.environment = {"PATH": os.environ["PATH"], "WATTLEDGER_RELEASE_FLAG": str(self.flag)}
+        systemctl.write_text(
+            f"#!/bin/sh\nhead -n 1 {self._told}\n"
+            f"[ $(wc -l <{self._told}) = 1 ] || sed -i 1d {self._told}\nexit 3\n"
+        )
+        sleep = home / "sleep"
+        sleep.write_text("#!/bin/sh\n")
+        for stub in (systemctl, sleep):
+            stub.chmod(0o755)
+        self.environment = {"PATH": os.environ["PATH"]}
         self.be("active")
 
-    def be(self, state: str) -> None:
-        self._told.write_text(f"{state}\n")
+    def be(self, *states: str) -> None:
+        """The service's states, as `systemctl is-active` tells them; the last one lasts."""
+        self._told.write_text("".join(f"{state}\n" for state in states))
 
 
 @pytest.fixture
@@ -181,6 +194,68 @@ def test_where_the_service_does_not_run_nobody_waits_for_it(booted: BootedNode, 
     for words in (["begin"], ["end"]):
         assert "wattledger.service does not run" in booted.run(*words)
     assert booted.asked() == []
+
+
+def test_a_service_that_is_about_to_end_is_waited_for(booted: BootedNode) -> None:
+    """Until then it holds the GPUs, and a restart goes on from there."""
+    booted.be("deactivating", "deactivating", "inactive")
+    assert "does not run" in booted.run("begin")
+    booted.be("deactivating", "deactivating", "activating")
+    booted.run("begin")
+    assert booted.asked() == ["release --for 15m"]
+
+
+def test_an_end_that_nobody_heard_holds_when_the_service_starts(booted: BootedNode) -> None:
+    booted.run("begin")
+    booted.be("failed")
+    booted.run("end")
+    assert booted.owed.exists()
+    booted.be("activating")  # its ExecStartPost=
+    booted.run("started")
+    assert booted.asked() == ["release --for 15m", "release --end"]
+    assert not booted.owed.exists()
+    booted.run("started")  # another start, behind which nobody waits
+    assert booted.asked() == []
+
+
+@pytest.mark.parametrize("words", [["begin"], ["apt"]])
+def test_an_end_that_nobody_heard_ends_no_later_release(
+    booted: BootedNode, words: list[str]
+) -> None:
+    booted.be("inactive")
+    booted.run("end")
+    assert booted.owed.exists()
+    booted.run(*words, given=HEAD + "libcuda1 535.1 amd64 same < 550.1 amd64 same /x.deb\n")
+    booted.be("activating")
+    booted.run("started")
+    assert booted.asked() == []
+
+
+def test_an_end_that_was_heard_is_owed_no_more(booted: BootedNode) -> None:
+    booted.run("end")
+    assert not booted.owed.exists()
+
+    booted.refusal.write_text("wattledger: You are uid 7.\n")
+    assert "uid 7" in booted.run("end")
+    assert booted.asked() == ["release --end"] * 2  # on that socket, and on no other
+    assert booted.owed.exists()
+
+
+def test_of_a_daemon_of_ones_own_the_service_is_owed_nothing(node: Node) -> None:
+    node.run("end")
+    assert not node.owed.exists()
+
+
+@pytest.mark.parametrize("settings", [True, False])
+def test_a_socket_that_was_left_behind_hides_no_daemon(booted: BootedNode, settings: bool) -> None:
+    """systemd's stays after `systemctl stop wattledger.socket` (RemoveOnStop=no)."""
+    booted.refusal.write_text("wattledger: no running daemon found (s: Connection refused)\n")
+    if settings:
+        booted.settings.touch()
+    told = booted.run("begin")
+    other = f" --config {booted.settings}" if settings else ""
+    assert booted.asked() == ["release --for 15m", f"release --for 15m{other}"]
+    assert "no running daemon" not in told
 
 
 def test_a_daemon_with_another_socket_is_found_by_its_settings(booted: BootedNode) -> None:

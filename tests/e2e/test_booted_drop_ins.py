@@ -176,6 +176,17 @@ def test_and_while_apt_exchanges_the_driver_and_for_nothing_else(
         takes_up(machine)
 
 
+def test_a_release_can_be_ended_while_the_daemon_is_down(machine: Machine) -> None:
+    machine.run(RELEASE, "begin", "30m")
+    machine.scrape_when(lambda page: page.one("meter_up", meter="nvml") == 0)
+    machine.run("systemctl", "restart", UNIT)
+    assert machine.scrape().one("meter_up", meter="nvml") == 0
+    machine.run("systemctl", "stop", UNIT)
+    machine.run(RELEASE, "end")
+    machine.run("systemctl", "start", UNIT)
+    takes_up(machine)
+
+
 def test_no_hook_is_in_the_way_of_what_it_serves(machine: Machine) -> None:
     machine.run("systemctl", "stop", UNIT)
     for words in (("begin",), ("end",), ("apt-done",), ("nonsense",)):
@@ -188,22 +199,32 @@ def test_at_boot_it_waits_for_the_migs_manager_which_does_not_wait_for_it(
     machine: Machine,
 ) -> None:
     """Although systemd holds the socket on which the manager's hook would ask."""
+    manager = "nvidia-mig-manager.service"
     drop_in(machine, "socket-activation.conf")
-    (machine.root / "etc/systemd/system/nvidia-mig-manager.service").write_text(
-        "[Unit]\nDefaultDependencies=no\n"
+    (machine.root / f"etc/systemd/system/{manager}").write_text(
+        "[Unit]\nAfter=wattledger.socket sockets.target\n"
         "[Service]\nType=oneshot\n"
-        f"ExecStart=/bin/sh -c 'systemctl is-active wattledger.socket {UNIT} >/srv/states; true'\n"
+        # It takes a while: a daemon that does not wait would be up before the end of it.
+        "ExecStart=/bin/sh -c 'sleep 2; "
+        f"systemctl is-active wattledger.socket {UNIT} >/srv/states; true'\n"
         "[Install]\nWantedBy=multi-user.target\n"
     )
     machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "enable", "nvidia-mig-manager.service")
+    machine.run("systemctl", "enable", manager)
     machine.run("systemctl", "restart", UNIT)
     machine.reboot()
-    assert (machine.root / "srv/states").read_text().endswith("\ninactive\n")
-    said = machine.run("journalctl", "-u", "nvidia-mig-manager", "--no-pager", "-o", "cat").stdout
+    assert (machine.root / "srv/states").read_text() == "active\ninactive\n"
+
+    def instant_us(unit: str, name: str) -> int:
+        """Of this boot; 0: it has not come."""
+        name = f"{name}TimestampMonotonic"
+        return int(machine.run("systemctl", "show", unit, f"--property={name}", "--value").stdout)
+
+    assert 0 < instant_us(manager, "ExecMainExit") <= instant_us(UNIT, "ExecMainStart")
+    said = machine.run("journalctl", "-u", manager, "--no-pager", "-o", "cat").stdout
     assert "wattledger.service does not run" in said
     takes_up(machine)
-    machine.run("systemctl", "disable", "nvidia-mig-manager.service")
+    machine.run("systemctl", "disable", manager)
     machine.run("systemctl", "stop", "wattledger.socket", UNIT)
     take_away(machine, "socket-activation.conf")
     machine.run("systemctl", "start", UNIT)

@@ -32,6 +32,7 @@ def placed(tmp_path: Path, *drop_ins: str) -> Path:
     text = UNIT.read_text()
     assert text.count(f"ExecStart={BIN}/wattledger ") == 1
     unit = tmp_path / UNIT.name
+    text = text.replace(f"{BIN}/wattledger-release", str(program))
     unit.write_text(text.replace(f"{BIN}/wattledger", str(program)))
     for name in drop_ins:
         folder = tmp_path / f"{UNIT.name}.d"
