@@ -121,8 +121,9 @@ find_conf() {
 flattened() { # file depth
     [ "$2" -lt 8 ] || fail "files include each other without end: $1"
     [ -r "$1" ] || fail "$1 is included and cannot be read" 2
-    sed -e :a -e '/\\$/N; s/\\\n//; ta' "$1" | sed 's/#.*//; s/[[:space:]]*=[[:space:]]*/=/g' |
-        while read -r line; do
+    tr -d '\r' <"$1" | sed -e :a -e '/\\$/N; s/\\\n//; ta' |
+        sed 's/#.*//; s/[[:space:]]*=[[:space:]]*/=/g' |
+        while read -r line || [ -n "$line" ]; do # the last one need not end
             case $line in
                 [Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:space:]]*)
                     name=$(echo "${line#???????}" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
@@ -182,6 +183,21 @@ matches() { # file pattern
     return 1
 }
 
+# The files that a pattern is now: below DESTDIR, and expanded without being split.
+named_by() { # pattern
+    (
+        IFS=
+        for file in $destdir$1; do [ ! -e "$file" ] || printf '%s\n' "$file"; done
+    )
+}
+
+# Files are compared, and not their names: a directory may have two, and a path more.
+is_one_of() { # file; on standard input: "SOURCE TARGET MODE"
+    found=1
+    while read -r _ target _; do [ ! "$1" -ef "$destdir$target" ] || found=0; done
+    return $found
+}
+
 missing=
 want() { # line to be there
     missing="$missing$1
@@ -195,6 +211,10 @@ runs() { # values target
         while read -r value; do
             path=$(as_path "$value")
             ! matches "$2" "$path" || exit 0
+            for_it=$(named_by "$path" | while IFS= read -r file; do
+                [ ! "$file" -ef "$destdir$2" ] || echo "$file"
+            done)
+            [ -z "$for_it" ] || exit 0
             [ -f "$destdir$path" ] || continue
             ! grep -v '^[[:space:]]*#' "$destdir$path" 2>/dev/null | grep -q -F -- "$2" || exit 0
         done
@@ -242,7 +262,7 @@ uses_cgroup_v1() {
     plugin=
     beside=$(dirname "$conf")/cgroup.conf
     if [ -r "$beside" ]; then
-        plugin=$(sed 's/#.*//' "$beside" | tr -d '" \t' | tr '[:upper:]' '[:lower:]' |
+        plugin=$(sed 's/#.*//' "$beside" | tr -d '" \t\r' | tr '[:upper:]' '[:lower:]' |
             sed -n 's/^cgroupplugin=//p' | tail -n 1)
     fi
     case $plugin in
@@ -259,8 +279,8 @@ check_controller() {
         /etc/slurm/wattledger-epilog-slurmctld.sh
 }
 
-# Lines that would run nothing any more: they name a file of ours, or a pattern that nothing else
-# matches. Slurm drains nodes and requeues jobs then. A `… || :` in a script does no harm.
+# Lines that would run nothing any more: all the files that they name are ours. Slurm drains nodes
+# and requeues jobs then. A `… || :` in a script does no harm.
 needing_us() {
     for keyword in Prolog Epilog TaskEpilog PrologSlurmctld EpilogSlurmctld; do
         values_of "$keyword" | while read -r value; do
@@ -271,15 +291,18 @@ needing_us() {
 }
 
 runs_ours_only() { # pattern
-    found=$(files | while read -r _ target _; do ! matches "$target" "$1" || echo "$target"; done)
-    [ -n "$found" ] || return 1
-    (
-        IFS= # the pattern is to be expanded, and not split
-        for file in $destdir$1; do
-            [ -e "$file" ] || continue
-            printf '%s\n' "$found" | grep -q -x -F -- "${file#"$destdir"}" || exit 1
-        done
+    named=$(named_by "$1")
+    [ -n "$named" ] || return 1
+    printf '%s\n' "$named" | (
+        while IFS= read -r file; do files | is_one_of "$file" || exit 1; done
     )
+}
+
+# What Slurm runs now, as lines of slurm.conf: it reads that file when it is told to. Empty where it
+# does not answer within 10 s. Since 24.05 a line is "Prolog[0] = …", before "Prolog = …".
+in_force() {
+    SLURM_CONF=$conf timeout 10 scontrol show config 2>/dev/null |
+        sed 's/^\([A-Za-z]*\)\[[0-9]*\]/\1/; s/[[:space:]]*=[[:space:]]*/=/'
 }
 
 # ── doing it ────────────────────────────────────────────────────────────────────────────────────
@@ -297,6 +320,20 @@ if [ "$action" = uninstall ]; then
         echo
         echo "$needed"
         exit 3
+    fi
+    if [ "$conf" != /dev/null ] && command -v scontrol >/dev/null; then
+        flat=$(in_force)
+        needed=$(needing_us)
+        if [ -n "$needed" ]; then
+            echo "$conf does not need what would go, but Slurm, as it runs, still does:"
+            echo "\`scontrol reconfigure\`, and run this again. If it then still does, these lines are"
+            echo "to be taken out of the slurm.conf that slurmctld reads:"
+            echo
+            echo "$needed"
+            exit 3
+        fi
+        [ -n "$flat" ] ||
+            echo "Slurm does not answer; whether it has read $conf since its last edit is not known."
     fi
     timer=wattledger-admin-comments.timer
     enabled=$destdir/etc/systemd/system/timers.target.wants/$timer

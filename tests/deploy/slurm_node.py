@@ -60,10 +60,16 @@ class Node:
         (self.conf.parent / name).write_text(conf)
         return self
 
-    def has_slurm(self, release: str) -> Node:
-        """What `scontrol --version` prints here; empty: there is none."""
-        return self.has("scontrol", f'[ -n "{release}" ] && echo "{release}"').has(
-            "slurmd", "exit 1"
+    def has_slurm(self, release: str, in_force: str = "Configuration data\n") -> Node:
+        """What `scontrol --version` prints here, and `show config`; no release: there is none."""
+        (self.programs / "in-force").parent.mkdir(parents=True, exist_ok=True)
+        (self.programs / "in-force").write_text(in_force)
+        return self.has("slurmd", "exit 1").has(
+            "scontrol",
+            f'[ -n "{release}" ] || exit 1\n'
+            f'case "$*" in --version) echo "{release}" ;;\n'
+            f'"show config") [ -r "$SLURM_CONF" ] && cat {self.programs}/in-force ;;\n'
+            "*) exit 1 ;; esac",
         )
 
     def has(self, name: str, text: str) -> Node:

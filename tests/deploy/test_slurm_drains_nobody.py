@@ -82,14 +82,24 @@ def test_a_pattern_that_would_match_nothing_keeps_the_files(node: Node, shell: s
     assert (node.root / "etc/slurm/epilog.d/10-site.sh").exists()
 
 
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
 @pytest.mark.parametrize(
     ("lines", "needed"),
     [
         (f"Prolog={OURS}", True),
+        (f"ClusterName=lab\nProlog={OURS}", True),
         (f"Prolog={OURS}\nProlog=/opt/site.sh", True),  # all are run
         ("Prolog=prolog.d/50-*", True),  # beside slurm.conf
         ("prolog = prolog.d/*", True),
         ("Include more.conf", True),
+        ("ClusterName=lab\nProlog=\\\n/etc/slurm/prolog.d/*", True),
+        ("Prolog=/etc/slurm/./prolog.d/*", True),
+        ("Prolog=/etc/slurm/../slurm/prolog.d/*", True),
+        ("Prolog=/opt/slurm/etc/prolog.d/*", True),  # a link to /etc/slurm
+        ("Prolog=/opt/slurm/e*/*.d/5?-[!a]*", True),
+        ("TaskEpilog=/opt/slurm/etc/wattledger-task-epilog.sh", True),
+        ("Prolog=/opt/prologs/*", False),  # a link to ours, and a site's own
+        ("Prolog=/opt/prologs/50*", True),
         ("Prolog=/etc/slurm/*/50.sh", False),
         ("Prolog=/etc/slurm/*", False),  # `*` is no slash, and slurm.conf is there
         ("#Prolog=/etc/slurm/prolog.d/*", False),
@@ -98,11 +108,77 @@ def test_a_pattern_that_would_match_nothing_keeps_the_files(node: Node, shell: s
         ("", False),
     ],
 )
-def test_what_needs_a_file_is_found(node: Node, lines: str, needed: bool) -> None:
-    node.says(f"{lines}\n").says("Prolog=/etc/slurm/prolog.d/*\n", "more.conf")
+def test_what_needs_a_file_is_found(node: Node, lines: str, needed: bool, end: str) -> None:
+    """However its lines end, and whether the last one does."""
+    for name, text in {"slurm.conf": lines, "more.conf": PROLOG}.items():
+        node.says("", name)
+        (node.conf.parent / name).write_bytes((text.replace("\n", end or "\n") + end).encode())
+    for name in ("slurm", "prologs"):
+        (node.root / "opt" / name).mkdir(parents=True)
+    (node.root / "opt/slurm/etc").symlink_to("../../etc/slurm")
+    (node.root / "opt/prologs/50-energy.sh").symlink_to(f"../..{OURS}")
+    (node.root / "opt/prologs/10-site.sh").touch()
     node.run(rc=DONE)
-    node.run("--uninstall", rc=LACKING if needed else DONE)
+    told = node.run("--uninstall", rc=LACKING if needed else DONE)
+    assert bool(refused(told)) is needed
     assert (node.root / OURS[1:]).exists() is needed
+
+
+# What `scontrol show config` prints: of 22.05, and since several lines add up, of 24.05.
+IN_FORCE = """Configuration data as of 2026-11-23T17:00:00
+Epilog                  = (null)
+Prolog                  = {}
+PrologEpilogTimeout     = 65534
+PrologSlurmctld         = (null)
+
+Slurmctld(primary) at gpu01 is UP
+"""
+IN_FORCE_SINCE = """Configuration data as of 2026-11-23T17:00:00
+Prolog[0]               = /opt/site.sh
+Prolog[1]               = {}
+PrologEpilogTimeout     = 65534
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shown", [IN_FORCE, IN_FORCE_SINCE])
+def test_what_slurm_still_runs_keeps_the_files(node: Node, shown: str, shell: str) -> None:
+    """Between an edit of slurm.conf and `scontrol reconfigure`, Slurm still runs the old lines."""
+    node.says("ClusterName=lab\n").run(rc=DONE)
+    before = node.files()
+    for pattern in ("/etc/slurm/prolog.d/*", OURS):
+        node.has_slurm("slurm 24.05.3", shown.format(pattern))
+        told = node.run("--uninstall", rc=LACKING, shell=shell)
+        assert refused(told) == [f"Prolog={pattern}"]
+        assert "`scontrol reconfigure`" in told
+        assert node.files() == before
+    # Where Slurm is gone, nobody is asked.
+    node.has_slurm("slurm 24.05.3", shown.format("(null)"))
+    assert "scontrol" not in node.run("--uninstall", rc=DONE, shell=shell)
+    assert node.files() == {"etc/slurm/slurm.conf"}
+
+
+def test_where_slurm_is_gone_it_is_not_asked(node: Node) -> None:
+    node.says("ClusterName=lab\n").run(rc=DONE)
+    node.has_slurm("slurm 24.05.3", IN_FORCE.format("/etc/slurm/prolog.d/*"))
+    node.run("--uninstall", "--slurm-conf", "/dev/null", rc=DONE)
+    assert node.files() == {"etc/slurm/slurm.conf"}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "scontrol",
+    ["exit 127", "echo 'Unable to contact slurm controller' >&2; exit 1", "exec sleep 600"],
+)
+def test_a_slurm_that_does_not_answer_holds_up_nobody(
+    node: Node, scontrol: str, shell: str
+) -> None:
+    node.says("ClusterName=lab\n").run(rc=DONE)
+    node.has("scontrol", scontrol)
+    node.has("timeout", f'[ "$1" -le 30 ] && shift && exec {shutil.which("timeout")} 0.2 "$@"')
+    told = node.run("--uninstall", rc=DONE, shell=shell)
+    assert "does not answer" in told
+    assert node.files() == {"etc/slurm/slurm.conf"}
 
 
 def test_without_a_slurm_conf_it_asks_for_one(node: Node) -> None:
@@ -143,6 +219,14 @@ def test_a_star_is_no_slash(node: Node, pattern: str) -> None:
     told = node.run("--check", rc=LACKING)
     assert f"# Prolog={pattern} /opt/site.sh is the site's own" in told
     assert f"\n{OURS} || :\n" in told
+
+
+def test_a_link_to_where_ours_lies_is_seen(node: Node) -> None:
+    conf = COMPLETE.replace("/etc/slurm/prolog.d", "/opt/slurm/etc/prolog.d")
+    node.says(conf.replace("\n", "\r\n")).run(rc=DONE)
+    (node.root / "opt/slurm").mkdir(parents=True)
+    (node.root / "opt/slurm/etc").symlink_to("../../etc/slurm")
+    node.run("--check", rc=DONE)
 
 
 def test_a_pattern_is_not_expanded_over_this_machine(node: Node) -> None:

@@ -34,6 +34,14 @@ SECONDS = 150
 ASKS = ("curl ", "promtool query ", "wattledger doctor", "wattledger report", "wattledger jobs",
         "wattledger job ", "wattledger top ", "systemctl is-active ")  # fmt: skip
 """Commands that only ask; they are asked again until they answer what is shown."""
+SCONTROL = """#!/bin/sh
+case "$*" in
+    reconfigure) cp /etc/slurm/slurm.conf /run/in-force ;;
+    "show config") cat /run/in-force 2>/dev/null || cat /etc/slurm/slurm.conf ;;
+    *) exit 1 ;;
+esac
+"""
+"""Of Slurm no more than this: it runs what slurm.conf was when it was last told to read it."""
 JOB = """
 set -e
 job=/sys/fs/cgroup/system.slice/slurmstepd.scope/job_4711
@@ -86,6 +94,9 @@ def prepare(root: Path) -> None:
     (root / "etc/hostname").write_text("gpu01\n")
     (root / "etc/slurm").mkdir(exist_ok=True)
     (root / "etc/slurm/slurm.conf").write_text(chosen("conf slurm")[0].text)
+    scontrol = root / "usr/local/sbin/scontrol"
+    scontrol.write_text(SCONTROL)
+    scontrol.chmod(0o755)
     checkout = root / CHECKOUT.lstrip("/")
     checkout.mkdir(parents=True, exist_ok=True)
     (checkout / "mine.toml").write_text(chosen("toml estimate")[0].text)
