@@ -172,7 +172,9 @@ def test_removed_it_leaves_settings_and_books_and_apt_works(
     before = machine.scrape_when(moved)
     for role in ("--node", "--controller"):
         machine.run("sh", "/usr/share/wattledger/slurm/install.sh", role)
-    assert "wattledger/slurm/install.sh --uninstall" in apt(machine, "remove", "wattledger")
+    told = apt(machine, "remove", "wattledger")
+    # First the lines, and Slurm without them: it drains a node whose prolog is gone.
+    assert re.search(r"slurm\.conf.*scontrol reconfigure.*install\.sh --uninstall", told, re.DOTALL)
     assert machine.show("ActiveState") == "inactive"
     left = [path.name for path in (machine.root / "usr/lib/wattledger").iterdir()]
     assert left == ["slurm"]  # which Slurm's installer put there
@@ -199,6 +201,7 @@ def test_purged_it_asks_nothing_and_says_what_stays(machine: Machine) -> None:
     # What it says is all there is.
     commands = re.findall(r"^  [^:]+:  (.+)$", told, re.MULTILINE)
     assert len(commands) == 7, told
+    assert re.search(r"slurm\.conf and `scontrol reconfigure` was run.*:  rm -rf /etc/slurm", told)
     for command in commands:
         machine.run(*command.split())
     find = ("find", "/etc", "/usr", "/opt", "/var", "/root", "/home", "-name", "*wattledger*")
