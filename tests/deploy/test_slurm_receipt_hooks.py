@@ -176,6 +176,7 @@ def test_slurmctld_does_not_wait_for_what_is_done(tmp_path: Path, shell: str) ->
     stub = tmp_path / "bin" / "sleep"
     stub.write_text(
         f"#!/bin/sh\necho >>{slept}\nuntil [ -e {named} ]; do {shutil.which('sleep')} 0.1; done\n"
+        f'exec {shutil.which("sleep")} "$1"\n'
     )
     stub.chmod(0o755)
     env = ENDED | {"SLURM_JOB_NAME": "train", "WATTLEDGER_NAMES_DIR": str(named.parent)}
