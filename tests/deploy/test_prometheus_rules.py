@@ -156,6 +156,44 @@ def test_no_total_is_extrapolated() -> None:
     assert calls == {"last_over_time", "min_over_time", "time", "timestamp"}
 
 
+HOURLY = [name for name in RECORDS if name.endswith(":increase1h")]
+
+
+@pytest.mark.parametrize("name", HOURLY)
+def test_hours_are_all_made_alike(name: str) -> None:
+    """So promtool's cases of one amount hold for every amount of its level."""
+    level, amount, _ = name.split(":")
+    of = {"node": "ledger", "cluster": "ledger"}.get(level, f"ledger_{level}")
+    now, before = f"{of}:{amount}:last", f"{of}:{amount}:last[3h] offset 1h"
+    if level == "job":
+        now, before = f"last_over_time({now}[1h])", f"{of}:{amount}:last[1d] offset 1h"
+    outer = re.match(r"sum by \(([a-z_, ]+)\)", RECORDS[name])
+    assert outer, "it is a sum"
+    labels = outer[1].split(", ")
+    assert labels[:1] == ["cluster"]
+    zero = "ledger_user:zero_base:1h" if level == "user" else "ledger:zero_base:1h"
+    if level == "node":
+        on, highest, lowest = "cluster, instance, epoch", "{}", "{}"
+    else:
+        by = ", ".join(["cluster", "epoch", *labels[1:]])
+        on, highest, lowest = "cluster, epoch", f"max by ({by}) ({{}})", f"min by ({by}) ({{}})"
+    expected = f"""sum by ({outer[1]}) (
+      {highest.format(now)} - (
+        {highest.format(f"last_over_time({before})")}
+        or 0 * {highest.format(now)} and on ({on}) {zero}
+        or {lowest.format(f"min_over_time({of}:{amount}:last[1h])")}
+      )
+    )"""
+    assert promql.parse(RECORDS[name]).prettify() == promql.parse(expected).prettify()
+
+
+def test_every_total_has_its_hours() -> None:
+    totals = {name.removesuffix(":total") for name in RECORDS if name.endswith(":total")}
+    assert {name.removesuffix(":increase1h") for name in HOURLY} == totals - {
+        "cluster:co2e_settlement_grams"  # it may fall: no hour's amount
+    }
+
+
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_is_one_per_event(name: str) -> None:
     """It counts over the nodes, so none of its labels is a node, a device or a job."""
