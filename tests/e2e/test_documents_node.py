@@ -36,8 +36,8 @@ ASKS = ("curl ", "promtool query ", "wattledger doctor", "wattledger report", "w
 """Commands that only ask; they are asked again until they answer what is shown."""
 SCONTROL = """#!/bin/sh
 case "$*" in
-    reconfigure) cp /etc/slurm/slurm.conf /run/in-force ;;
-    "show config") cat /run/in-force 2>/dev/null || cat /etc/slurm/slurm.conf ;;
+    reconfigure) cp /etc/slurm/slurm.conf /var/lib/slurm.in-force ;;
+    "show config") cat /var/lib/slurm.in-force ;;
     *) exit 1 ;;
 esac
 """
@@ -93,7 +93,8 @@ def prepare(root: Path) -> None:
     )
     (root / "etc/hostname").write_text("gpu01\n")
     (root / "etc/slurm").mkdir(exist_ok=True)
-    (root / "etc/slurm/slurm.conf").write_text(chosen("conf slurm")[0].text)
+    for file in ("etc/slurm/slurm.conf", "var/lib/slurm.in-force"):
+        (root / file).write_text(chosen("conf slurm")[0].text)
     scontrol = root / "usr/local/sbin/scontrol"
     scontrol.write_text(SCONTROL)
     scontrol.chmod(0o755)
