@@ -42,6 +42,8 @@ TEXTS: Mapping[str, str] = {
     "yaml kustomization": "house/test_documents.py",
     "yaml patch": "house/test_documents.py",
     "yaml targets": "house/test_documents.py",
+    "yaml ansible": "house/test_fleet_examples.py",
+    "yaml alertmanager": "house/test_fleet_examples.py",
     "python": "house/test_documents.py",
     "python exporter": "exporters/test_exporters_readme.py",
     "sql": "edges/test_parquet_export.py",

@@ -43,7 +43,8 @@ CANNOT_RUN: Mapping[str, str] = {
     ".venv/bin/pytest tests/gpu": "it needs a GPU",
     "wattledger report --since 7d --what-if zone=FR,source=rte": "it asks a public API, which is "
     "played in runtime/test_what_if_sources.py",
-    "apt-get install -y --no-install-recommends chromium": "1 GB of packages; .ci/run has them",
+    "apt-get install -y --no-install-recommends chromium": "2 GB of packages; .ci/run has them",
+    "scp": "there is one machine, to which everything is local",
 }
 """How commands begin that no test runs, and why."""
 
