@@ -35,6 +35,7 @@ _SUBQUERY = re.compile(r"(.*)\[(\d+)(ms|s):(\d+)s\]", re.DOTALL)
 _OVER: dict[str, Callable[[list[float]], float]] = {
     "last_over_time": lambda values: values[-1],
     "count_over_time": lambda values: float(len(values)),
+    "avg_over_time": lambda values: sum(values) / len(values),
     "max_over_time": max,
     "min_over_time": min,
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from wattledger import units
 from wattledger.errors import WattledgerError
 from wattledger.fleet import promql
 from wattledger.fleet.amounts import Families, totals, unknown
 from wattledger.fleet.books import Fleet
 from wattledger.fleet.labels import labels_of
-from wattledger.fleet.presence import ENERGY, NO_TIMELINE, Presence, clipped, presence, timeline
+from wattledger.fleet.power import power
+from wattledger.fleet.presence import ENERGY, Presence, clipped, presence
 from wattledger.fleet.reply import samples, shown
 from wattledger.fleet.targets import (
     CLUSTER,
@@ -45,6 +45,7 @@ UNKNOWN = (
     *("cost", "costs", "held_idle_cost", "held_idle_costs", "uncertainty", "settled", "quality"),
     *("estimated_share", "grid", "market_co2e_g", "market_energy_share", "embodied_co2e_g"),
     *("water_stress_weighted_l", "runs", "run_count", "uid"),
+    *("timeline", "timeline_grain_s"),
 )
 """What the metrics do not tell by job; the ledgers of its nodes do."""
 
@@ -84,7 +85,8 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
 
     Returns:
         The same fields, with None for those in `UNKNOWN`; besides them `cluster`, `nodes`,
-        `missing` (in sentences), `grid_shown`, `unknown`, `warnings` and `partial`.
+        `missing` (in sentences), `power` (of `wattledger.fleet.power.Power`, as `mean_watts`),
+        `power_grain_s`, `grid_shown`, `unknown`, `warnings` and `partial`.
 
     Raises:
         WattledgerError: several clusters have a job of that id.
@@ -101,13 +103,9 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     sums = totals(whole)
     begin_s, end_s = seen.begin_s, seen.end_s
     before = begin_s is not None and clipped(fleet.span, begin_s)
-    course = NO_TIMELINE
-    simple = all(fleet.is_simple(target) for target in targets)
-    if begin_s is not None and end_s is not None and simple and not before:
-        course = timeline(fleet, matchers, begin_s, end_s)
+    course = power(fleet, matchers, seen)
     states = {row["state"] for row in told}
     state = next((name for name in ("running", "silent") if name in states), "ended")
-    energy_j = (whole.sum(ENERGY) or 0) / units.UJ_PER_J
     labels = labels_of(fleet, matchers)
     missing = [
         *_silent(told),
@@ -128,10 +126,10 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         "end": None if end_s is None or state == "running" else _iso(end_s),
         "duration_s": seen.ran_s or None,
         "totals": sums,
-        "mean_watts": energy_j / seen.ran_s if seen.ran_s and not before else None,
+        "mean_watts": course.mean_watts,
         "advice": [],
-        "timeline_grain_s": course.grain_s,
-        "timeline": course.moments,
+        "power_grain_s": course.grain_s,
+        "power": course.moments,
         "restricted_to_uid": None,
         "grid_shown": grid_shown(fleet, targets, begin_s, end_s),
         "nodes": told,

@@ -67,12 +67,10 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
     if totals["energy_kwh"] is not None:
         view = {**answer, **totals, "devices": []}
         lines += [part for row in receipt_lines(view) for part in wrapped(row)]
-    ran = timeline.span_of(answer["start"], answer["end"] or answer["asked_until"])
-    if ran and answer["timeline"]:
-        line = timeline.power_line(answer["timeline"], answer["timeline_grain_s"], [ran])
-        drawn = timeline.lines(line, answer["mean_watts"])
-        labels = ("power", "", "")
-        lines += [f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)]
+    line = timeline.line_of(answer["power"], answer["power_grain_s"])
+    drawn = timeline.lines(line, answer["mean_watts"])
+    labels = ("power", "", "")
+    lines += [f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)]
     lines += _grid(answer)
     lines += _nodes(answer)
     for sentence in missing(answer):

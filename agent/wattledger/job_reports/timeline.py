@@ -48,7 +48,7 @@ def power_line(
     """
     energy_uj: dict[int, int] = {}
     for moment in timeline:
-        at_s = int(datetime.fromisoformat(moment["start"]).timestamp())
+        at_s = _at_s(moment)
         energy_uj[at_s] = energy_uj.get(at_s, 0) + int(moment["energy_uj"])
     if not energy_uj:
         return PowerLine((), 0, grain_s)
@@ -63,6 +63,25 @@ def power_line(
         from_s = first_s + number_ * bucket_s
         watts.append(joules(uj) / max(_ran_s(spans, from_s, from_s + bucket_s), 1.0))
     return PowerLine(tuple(watts), first_s, bucket_s)
+
+
+def line_of(moments: Sequence[Mapping[str, Any]], grain_s: int) -> PowerLine:
+    """The power that metrics told, a bucket for each moment; none is 0 W.
+
+    Args:
+        moments: `start` and `watts`, oldest first, no more than there are columns.
+        grain_s: how long each is.
+    """
+    if not moments:
+        return PowerLine((), 0, grain_s)
+    found = {_at_s(moment): float(moment["watts"]) for moment in moments}
+    first_s, last_s = min(found), max(found)
+    watts = (found.get(at_s, 0.0) for at_s in range(first_s, last_s + 1, grain_s))
+    return PowerLine(tuple(watts), first_s, grain_s)
+
+
+def _at_s(moment: Mapping[str, Any]) -> int:
+    return int(datetime.fromisoformat(moment["start"]).timestamp())
 
 
 def _ran_s(spans: Sequence[tuple[float, float]], from_s: float, until_s: float) -> float:
@@ -97,13 +116,6 @@ def lines(line: PowerLine, mean_watts: float | None) -> list[str]:
         f"{_when(line.begin_s)} to {_when(until_s)} UTC, {_length(line.bucket_s)} each",
         f"{mean}highest {number(max(*line.watts, mean_watts or 0.0))} W",
     ]
-
-
-def span_of(start: str | None, end: str | None) -> tuple[float, float] | None:
-    """When a job ran, of instants as the API writes them; None: that is not known."""
-    if not start or not end:
-        return None
-    return datetime.fromisoformat(start).timestamp(), datetime.fromisoformat(end).timestamp()
 
 
 def _when(at_s: int) -> str:
