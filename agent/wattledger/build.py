@@ -16,6 +16,7 @@ from wattledger.config.places import socket_path as socket_path
 from wattledger.config.site_market import market
 from wattledger.config.site_settings import DEFAULT_PUE, DEFAULT_WUE_L_PER_KWH
 from wattledger.core.footprint import footprint
+from wattledger.errors import ScenarioError
 from wattledger.exporter_build import run_exporters
 from wattledger.grid import build_sources
 from wattledger.grid.client import HttpClient
@@ -80,6 +81,14 @@ def scenario_name(config: Config) -> str:
     from wattledger.meters.simulated import load_scenario
 
     return load_scenario(Path(config.meters.nvml.scenario)).name
+
+
+def scenario_told(config: Config) -> str:
+    """The same where only books are read: the scenario need not be there any more."""
+    try:
+        return scenario_name(config)
+    except ScenarioError:
+        return Path(config.meters.nvml.scenario).stem
 
 
 def meters(

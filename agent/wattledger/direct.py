@@ -128,6 +128,7 @@ class Engine:
             )
         )
         load = NodeLoad(procfs)
+        self._simulated = build.scenario_name(config)
         self._sampler = Sampler(
             clock=self._clock,
             feeds=self._meters,
@@ -141,7 +142,7 @@ class Engine:
             cpu_idle_uw=build.cpu_idle_uw(config),
             embodied=embodied(config),
             version=__version__,
-            simulated=build.scenario_name(config),
+            simulated=self._simulated,
         )
         self._poller.start()
         for meter in self._meters:
@@ -196,6 +197,7 @@ class Engine:
             exit_code=exit_code,
             complete=None if complete else False,
             water_stress_factor=site.water_stress_factor,
+            simulated=self._simulated,
         )
 
     def troubles(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from wattledger_exporters.bands import in_words
 from wattledger_exporters.http.api import totals, totals_query
 from wattledger_exporters.http.query import BadRequest
 from wattledger_exporters.report import PRIVATE_GROUPINGS
-from wattledger_exporters.wording import escaped, percent
+from wattledger_exporters.wording import escaped, percent, simulated_note
 
 _BESIDE = {
     "costs": "cost",
@@ -50,20 +50,23 @@ def read_totals(
     except DaemonUnreachable:
         known = config()
         stress = known.site.water_stress_factor
-        answer = _from_ledger(asked, build.ledger_path(known), stress)
+        simulated = build.scenario_told(known)
+        answer = _from_ledger(asked, build.ledger_path(known), stress, simulated)
     if asked["by"] not in PRIVATE_GROUPINGS:
         return answer
     rows = sorted(answer["rows"], key=lambda row: (-int(row["energy_uj"]), row["group"]))
     return {**answer, "rows": rows}
 
 
-def _from_ledger(asked: Mapping[str, str], path: Any, stress: float | None) -> Mapping[str, Any]:
+def _from_ledger(
+    asked: Mapping[str, str], path: Any, stress: float | None, simulated: str
+) -> Mapping[str, Any]:
     from wattledger.ledger import open_reader_offline
 
     reader = open_reader_offline(path)
     try:
         query = totals_query(asked, 0, time.time_ns())
-        return totals(query, reader.totals(*query), None, stress)
+        return totals(query, reader.totals(*query), None, stress, simulated)
     except BadRequest as error:
         raise ConfigError([("report", str(error))]) from error
     finally:
@@ -92,6 +95,8 @@ def print_report(answer: Mapping[str, Any], form: str, limit: int | None = None)
         sys.stdout.write(report.to_csv(rows))
         if more:
             sys.stderr.write(f"wattledger: {more} more were left out by --limit\n")
+        if said := simulated_note(answer.get("simulated")):
+            sys.stderr.write(f"wattledger: {said}\n")
     else:
         _print_table(answer["by"], rows, answer["total"], answer, more)
 
@@ -123,6 +128,8 @@ def _print_table(
     # Into a pipe or a file the table is as wide as it is; a terminal folds long names.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
+    if said := simulated_note(answer.get("simulated")):  # an older daemon does not tell
+        console.print(f"{said}.", style="bold", markup=False)
     if more:
         console.print(f"And {more:,} more, in the total; --limit N shows them.", style="dim")
     until = answer.get("books_complete_until") or answer.get("until")

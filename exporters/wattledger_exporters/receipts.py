@@ -29,6 +29,7 @@ from wattledger_exporters.wording import (
     percent,
     printable,
     signed,
+    simulated_note,
     unit_for,
     water,
 )
@@ -51,6 +52,7 @@ def receipt_json(
     exit_code: int | None = None,
     complete: bool | None = None,
     water_stress_factor: float | None = None,
+    simulated: str = "",
 ) -> dict[str, Any]:
     """A receipt as plain data, the same whichever way it was measured.
 
@@ -60,6 +62,7 @@ def receipt_json(
         exit_code: of the command; None: it runs, or there is none.
         complete: False: a part is missing; None: it is if the measuring began after the command.
         water_stress_factor: of `SiteFactors`.
+        simulated: the scenario where the GPUs are, else empty.
 
     Returns:
         Human units, and under `exact` the integers as decimal strings. CO2e, the water of the
@@ -116,6 +119,7 @@ def receipt_json(
             for held in run.holdings
         ],
         "measured_by": measured_by,
+        "simulated": simulated or None,
         "complete": complete,
         "exact": {
             **totals["exact"],
@@ -197,6 +201,8 @@ def receipt_text(receipt: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     if receipt["energy_kwh"] is None:
         return "\n".join([_title(receipt), *indented])
     body = receipt_lines(receipt)
+    if said := simulated_note(receipt.get("simulated")):  # an older daemon does not tell
+        body.insert(0, f"  {said}")
     if not receipt["complete"]:
         body.append("  INCOMPLETE: a part of its time was not measured")
     return "\n".join([_title(receipt), *body, *indented])

@@ -152,6 +152,13 @@ def unescaped(text: str) -> str:
     return _ESCAPE.sub(plain, text)
 
 
+def simulated_note(scenario: str | None) -> str:
+    """What figures say of which no GPU used a joule; empty: they are real."""
+    return (
+        f"SIMULATED ({printable(scenario)}): these GPUs are in a scenario only" if scenario else ""
+    )
+
+
 def printable(text: str) -> str:
     """Nothing that a terminal would obey."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

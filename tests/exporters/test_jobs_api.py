@@ -46,7 +46,7 @@ def test_root_and_the_daemons_user_see_all_a_user_their_own(asker: Asker) -> Non
     assert asker.daemon.queries[-1].uid == BOB  # whatever else is asked
     assert asker.ask("/api/v1/jobs", 4242) == (
         200,
-        {"jobs": [], "next_cursor": None, "restricted_to_uid": 4242},
+        {"jobs": [], "next_cursor": None, "restricted_to_uid": 4242, "simulated": None},
     )
 
 

@@ -40,7 +40,8 @@ def read_jobs(options: argparse.Namespace, config: Callable[[], Config], remote:
 
     def from_ledger(reader: LedgerReader, _site: SiteFactors, asked: Mapping[str, str]) -> Answer:
         query = jobs_api.jobs_query(asked, time.time_ns(), None)
-        return jobs_api.jobs(query, reader.jobs(jobs_api.with_one_more(query)))
+        rows = reader.jobs(jobs_api.with_one_more(query))
+        return jobs_api.jobs(query, rows, simulated=build.scenario_told(config()))
 
     def pages(page: Callable[[Mapping[str, str]], Answer]) -> Answer:
         cursor = options.cursor
@@ -71,7 +72,8 @@ def read_waste(options: argparse.Namespace, config: Callable[[], Config], remote
 
     def from_ledger(reader: LedgerReader, _site: SiteFactors) -> Answer:
         query = waste_api.waste_query(asked, time.time_ns())
-        return waste_api.waste(query, reader.waste(*query), None)
+        simulated = build.scenario_told(config())
+        return waste_api.waste(query, reader.waste(*query), None, simulated)
 
     try:
         return _object(remote.request("/api/v1/waste", asked))
@@ -92,7 +94,12 @@ def read_job(
 
     def from_ledger(reader: LedgerReader, site: SiteFactors) -> list[Answer]:
         details = ((which, reader.job(*which)) for which in meant)
-        return [jobs_api.job(*which, found, None, site) for which, found in details if found]
+        simulated = build.scenario_told(config())
+        return [
+            jobs_api.job(*which, found, None, site, simulated=simulated)
+            for which, found in details
+            if found
+        ]
 
     hint = ""
     found: list[Answer] = []

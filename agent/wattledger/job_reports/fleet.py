@@ -14,7 +14,7 @@ from wattledger.fleet.asking import read_job
 from wattledger.job_reports import timeline
 from wattledger.job_reports.asking import candidates
 from wattledger.job_reports.line import NO_JOB, print_line
-from wattledger.job_reports.receipt import LABELS, WIDTH, title, wrapped
+from wattledger.job_reports.receipt import LABELS, WIDTH, simulated_lines, title, wrapped
 from wattledger.job_reports.tables import missing
 from wattledger.printing import print_json, printable
 from wattledger_exporters.receipts import receipt_lines
@@ -102,6 +102,7 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         title(answer),
         *wrapped(f"  {', '.join(known)}", "  "),
         *wrapped(f"  {state}", "  "),
+        *simulated_lines(answer),
     ]
 
 

@@ -12,7 +12,7 @@ from wattledger.job_reports import timeline
 from wattledger.printing import print_json, printable
 from wattledger_exporters.receipts import receipt_lines
 from wattledger_exporters.sums import idle_costs, money
-from wattledger_exporters.wording import duration, energy, escaped
+from wattledger_exporters.wording import duration, energy, escaped, simulated_note
 
 WIDTH = 80
 _INDENT = " " * 12
@@ -82,7 +82,14 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         title(answer),
         *wrapped(f"  {', '.join(known)}", "  "),
         *wrapped(f"  {times}", "  "),
+        *simulated_lines(answer),
     ]
+
+
+def simulated_lines(answer: Mapping[str, Any]) -> list[str]:
+    """That no GPU used any of it, where that is so; an older daemon does not tell."""
+    said = simulated_note(answer.get("simulated"))
+    return wrapped(f"  {said}", "  ") if said else []
 
 
 def _runs(answer: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from wattledger.printing import PIPE_COLUMNS, print_csv, print_json, printable
 from wattledger_exporters.sums import idle_costs, money
-from wattledger_exporters.wording import energy, escaped, percent
+from wattledger_exporters.wording import energy, escaped, percent, simulated_note
 
 JOB_COLUMNS = (
     "manager",
@@ -60,7 +60,7 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         return
     rows = [_flat(run) for run in answer["jobs"]]
     cursor = answer["next_cursor"]
-    said = missing(answer)
+    said = _said(answer)
     if form == "csv":
         print_csv(JOB_COLUMNS, rows)
         sys.stderr.writelines(f"wattledger: {text}\n" for text in said)
@@ -145,7 +145,7 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
         return
     if form == "csv":
         print_csv(WASTE_COLUMNS, (_flat_waste(row) for row in answer["rows"]))
-        sys.stderr.writelines(f"wattledger: {text}\n" for text in missing(answer))
+        sys.stderr.writelines(f"wattledger: {text}\n" for text in _said(answer))
         return
     total, idle, own = answer["total"], answer["idle"], answer["restricted_to_uid"]
     priced = any(idle_costs(row) for row in (*answer["rows"], total))
@@ -158,7 +158,7 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
             unheld += f" ({money(unheld_costs)})"
     if not answer["rows"]:
         who = "Nobody held a GPU" if own is None else f"Uid {own} held no GPU"
-        sys.stdout.write("\n".join((f"{who} from {span}. {unheld}.", *missing(answer), "")))
+        sys.stdout.write("\n".join((f"{who} from {span}. {unheld}.", *_said(answer), "")))
         return
     from rich.table import Table
 
@@ -177,7 +177,7 @@ def print_waste(answer: Mapping[str, Any], form: str) -> None:
     ]
     if own is not None:
         notes.append(f"GPUs that uid {own} held only.")
-    _print(table, [*notes, *missing(answer)])
+    _print(table, [*notes, *_said(answer)])
 
 
 def _cells(row: Mapping[str, Any], group: str, *, priced: bool) -> list[Any]:
@@ -222,6 +222,12 @@ def missing(answer: Mapping[str, Any]) -> list[str]:
     """What an answer over all nodes says to be missing of it; nothing of one node's."""
     partial = (f"the API answered in part: {text}" for text in answer.get("warnings", ()))
     return [printable(text) for text in (*answer.get("missing", ()), *partial)]
+
+
+def _said(answer: Mapping[str, Any]) -> list[str]:
+    """The same, and that it is simulated, where it is; an older daemon does not tell."""
+    said = simulated_note(answer.get("simulated"))
+    return [*([f"{said}."] if said else []), *missing(answer)]
 
 
 def _whole(parts: Mapping[str, float] | None) -> float | None:

@@ -78,6 +78,7 @@ def totals(
     rows: list[TotalsRow],
     snapshot: Snapshot | None,
     water_stress_factor: float | None = None,
+    simulated: str = "",
 ) -> dict[str, Any]:
     """The answer of `/api/v1/totals`.
 
@@ -86,8 +87,10 @@ def totals(
         rows: of the books.
         snapshot: of the daemon; None: none runs.
         water_stress_factor: of `SiteFactors`, where there is no snapshot.
+        simulated: as of `Snapshot`, where there is none.
     """
     if snapshot is not None:
+        simulated = snapshot.simulated
         water_stress_factor = snapshot.site.water_stress_factor
     total = report.total_of(rows)
     return {
@@ -104,6 +107,7 @@ def totals(
         "uncertainty": uncertainty(
             total.amounts, total.sure, total.settled, total.sums.embodied_ug
         ),
+        "simulated": simulated or None,
     }
 
 

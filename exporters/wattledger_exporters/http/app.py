@@ -225,7 +225,7 @@ class App(Application):
         asked = jobs_api.jobs_query(given, self._clock.now().wall_ns, uid)
         question = partial(self._daemon.jobs, jobs_api.with_one_more(asked))
         rows = await self._totals.run(question, _TIMEOUT_S)
-        return answer(200, jobs_api.jobs(asked, rows, self._powers()))
+        return answer(200, jobs_api.jobs(asked, rows, self._powers(), self._simulated()))
 
     async def _get_job(self, scope: Scope) -> Response:
         from wattledger_exporters.http import jobs_api
@@ -240,7 +240,8 @@ class App(Application):
             hint = "" if uid is None else _NOBODYS
             sentence = f"There is no job {manager}/{job_id[:64]} that you may see."
             return refusal(404, sentence, hint=hint)
-        return answer(200, jobs_api.job(manager, job_id, detail, uid, self._site(), self._powers()))
+        known = self._site(), self._powers(), self._simulated()
+        return answer(200, jobs_api.job(manager, job_id, detail, uid, *known))
 
     async def _get_waste(self, scope: Scope) -> Response:
         from wattledger_exporters.http import waste_api
@@ -249,11 +250,15 @@ class App(Application):
         given = parameters(scope["query_string"], waste_api.PARAMETERS)
         asked = waste_api.waste_query(given, self._clock.now().wall_ns)
         found = await self._totals.run(partial(self._daemon.waste, *asked, uid), _TIMEOUT_S)
-        return answer(200, waste_api.waste(asked, found, uid))
+        return answer(200, waste_api.waste(asked, found, uid, self._simulated()))
 
     def _site(self) -> SiteFactors | None:
         snapshot = self._daemon.snapshot()
         return snapshot.site if snapshot is not None else None
+
+    def _simulated(self) -> str:
+        snapshot = self._daemon.snapshot()
+        return snapshot.simulated if snapshot is not None else ""
 
     def _powers(self) -> Mapping[JobKey, int]:
         snapshot = self._daemon.snapshot()

@@ -137,13 +137,16 @@ def with_one_more(asked: JobQuery) -> JobQuery:
     return asked._replace(limit=asked.limit + 1)
 
 
-def jobs(asked: JobQuery, rows: list[JobRow], power_uw: Powers = NO_POWERS) -> dict[str, Any]:
+def jobs(
+    asked: JobQuery, rows: list[JobRow], power_uw: Powers = NO_POWERS, simulated: str = ""
+) -> dict[str, Any]:
     """The answer of `/api/v1/jobs`.
 
     Args:
         asked: the query.
         rows: what the ledger answers to `with_one_more` of it.
         power_uw: job → its mean power over the last commit's window.
+        simulated: the scenario where the GPUs are, else empty.
     """
     page, cursor = rows[: asked.limit], None
     if len(rows) > asked.limit:
@@ -153,6 +156,7 @@ def jobs(asked: JobQuery, rows: list[JobRow], power_uw: Powers = NO_POWERS) -> d
         "jobs": [run(row.book, power_uw) for row in page],
         "next_cursor": cursor,
         "restricted_to_uid": asked.uid,
+        "simulated": simulated or None,
     }
 
 
@@ -163,6 +167,7 @@ def job(
     uid: int | None,
     site: SiteFactors | None = None,
     power_uw: Powers = NO_POWERS,
+    simulated: str = "",
 ) -> dict[str, Any]:
     """The answer of `/api/v1/jobs/{manager}/{job_id}`.
 
@@ -173,6 +178,7 @@ def job(
         uid: whose runs may be seen; None: all.
         site: how scarce water is; None: not known.
         power_uw: job → its mean power over the last commit's window.
+        simulated: the scenario where the GPUs are, else empty.
     """
     newest = detail.runs[0].run
     running = any(not book.run.end_ns for book in detail.runs)
@@ -233,6 +239,7 @@ def job(
             for moment in detail.moments
         ],
         "restricted_to_uid": uid,
+        "simulated": simulated or None,
     }
 
 

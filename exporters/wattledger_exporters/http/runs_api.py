@@ -114,6 +114,7 @@ class RunsApi:
             exit_code=result.exit_code,
             complete=None if result.complete else False,
             water_stress_factor=site.water_stress_factor if site is not None else None,
+            simulated=snapshot.simulated if snapshot is not None else "",
         )
 
 

@@ -41,13 +41,14 @@ def waste_query(given: Mapping[str, str], now_ns: int) -> WasteQuery:
     return WasteQuery(since_ns, until_ns, by)
 
 
-def waste(asked: WasteQuery, found: Waste, uid: int | None) -> dict[str, Any]:
+def waste(asked: WasteQuery, found: Waste, uid: int | None, simulated: str = "") -> dict[str, Any]:
     """The answer of `/api/v1/waste`.
 
     Args:
         asked: the query.
         found: what the ledger answers to it.
         uid: only this user's; None: everybody's.
+        simulated: the scenario where the GPUs are, else empty.
     """
     whole = WasteRow("all", 0, Held(), 0, 0, 0)
     for row in found.rows:
@@ -68,6 +69,7 @@ def waste(asked: WasteQuery, found: Waste, uid: int | None) -> dict[str, Any]:
             },
         },
         "restricted_to_uid": uid,
+        "simulated": simulated or None,
     }
 
 

@@ -7,6 +7,7 @@ from wattledger_exporters.http.schemas.terms import (
     EXACT,
     INSTANT,
     NUMBER,
+    SIMULATED,
     STRESSED,
     TEXT,
     TRUTH,
@@ -40,6 +41,7 @@ def totals_schemas() -> dict[str, Schema]:
             "total": ref("TotalsRow"),
             "water_stress_weighted_l": maybe(STRESSED),
             "uncertainty": maybe(ref("Uncertainty")),
+            "simulated": SIMULATED,
         }
     )
     return {"TotalsRow": row, "Totals": totals}

@@ -10,6 +10,7 @@ from wattledger_exporters.http.schemas.terms import (
     INSTANT,
     NUMBER,
     SHARE,
+    SIMULATED,
     STRESSED,
     TEXT,
     TRUTH,
@@ -95,6 +96,7 @@ def jobs_schemas() -> dict[str, Schema]:
             "timeline_grain_s": WHOLE,
             "timeline": listing(moment),
             "restricted_to_uid": maybe(WHOLE),
+            "simulated": SIMULATED,
         }
     )
     settled = thing(
@@ -116,6 +118,7 @@ def jobs_schemas() -> dict[str, Schema]:
             "jobs": listing(ref("JobRun")),
             "next_cursor": maybe(TEXT),
             "restricted_to_uid": maybe(WHOLE),
+            "simulated": SIMULATED,
         }
     )
     return {
@@ -164,6 +167,7 @@ def runs_schemas() -> dict[str, Schema]:
             "grid": listing(ref("GridPart")),
             "devices": listing(ref("HeldDevice")),
             "measured_by": choice("daemon", "direct"),
+            "simulated": SIMULATED,
             "complete": TRUTH,
             "exact": thing(exact),
         }
@@ -228,6 +232,7 @@ def waste_schemas() -> dict[str, Schema]:
             "total": ref("WasteRow"),
             "idle": idle,
             "restricted_to_uid": maybe(WHOLE),
+            "simulated": SIMULATED,
         }
     )
     return {"WasteRow": row, "Waste": waste}

@@ -15,6 +15,10 @@ STRESSED: Schema = {
     "type": "number",
     "description": "litres world-eq: on-site water × site.water_stress_factor (AWARE)",
 }
+SIMULATED: Schema = {
+    "type": ["string", "null"],
+    "description": "the scenario where the GPUs are; null: they are real",
+}
 INSTANT: Schema = {"type": "string", "format": "date-time"}
 EXACT: Schema = {
     "type": "string",
