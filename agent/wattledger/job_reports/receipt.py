@@ -78,6 +78,8 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
     state = "running" if answer["state"] == "running" else "ended"
     until = answer["end"] or "now"
     times = f"{state}, from {answer['start']} to {until}: {duration(answer['duration_s'])}"
+    if (unmeasured_s := answer.get("unmeasured_s", 0.0)) >= 1:  # an older daemon does not tell
+        times += f"; not measured, since the ledger is younger: {duration(unmeasured_s)}"
     return [
         title(answer),
         *wrapped(f"  {', '.join(known)}", "  "),

@@ -66,6 +66,8 @@ WHERE payee.kind = 'jobs' AND payee.manager = :manager AND payee.job_id = :job_i
 _SEEN = "max(run.last_seen_ns, iif(run.end_ns, 0, coalesce((SELECT books_ns FROM meta), 0)))"
 _RUN = RUN_COLUMNS.replace("run.last_seen_ns", _SEEN)
 _RAN = f"max(0, iif(run.end_ns, run.end_ns, {_SEEN}) - run.start_ns)"
+_EPOCH = "coalesce((SELECT epoch_start_ns FROM meta), 0)"
+_UNMEASURED = f"max(0, min({_RAN}, {_EPOCH} - run.start_ns))"  # it ran before these books began
 _PARTS = f"""
 WITH of_job AS MATERIALIZED (SELECT payee.id {_RUNS}),
 part AS (
@@ -178,8 +180,8 @@ def find_job(
         f"WHERE payee_id IN (SELECT payee.id {_RUNS}) GROUP BY 1, 2",
         of,
     )
-    count, begun_ns, ran_ns = connection.execute(
-        f"SELECT count(*), min(payee.start_ns), sum({_RAN}) {_RUNS}",
+    count, begun_ns, ran_ns, unmeasured_ns = connection.execute(
+        f"SELECT count(*), min(payee.start_ns), sum({_RAN}), sum({_UNMEASURED}) {_RUNS}",
         of,
     ).fetchone()
     parts: dict[JobPart, Cell] = {}
@@ -226,6 +228,7 @@ def find_job(
         settled=_settled_of(settled),
         sums=sums_in(sums),
         idle_sums=sums_of(idle_uj.items()),
+        unmeasured_ns=unmeasured_ns,
     )
 
 

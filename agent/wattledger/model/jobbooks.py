@@ -182,6 +182,7 @@ class JobDetail:
         settled: what is known better of the total, and what that changes.
         sums: money, market-based and embodied CO2e, over all runs.
         idle_sums: money of what was held without any use.
+        unmeasured_ns: how much of `ran_ns` was before the ledger began.
     """
 
     runs: tuple[RunBook, ...]
@@ -196,6 +197,7 @@ class JobDetail:
     settled: SettledBy = field(default_factory=lambda: NONE_SETTLED)
     sums: Sums = NO_SUMS
     idle_sums: Sums = NO_SUMS
+    unmeasured_ns: int = 0
 
 
 class WasteRow(NamedTuple):

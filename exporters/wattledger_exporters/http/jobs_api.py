@@ -193,6 +193,7 @@ def job(
         sure.append({Sureness(quality, grid.grade): cell.amounts})
         energy_uj += part_uj
     share = {q: uj / energy_uj for q, uj in sorted(qualities.items()) if uj}
+    measured_ns = detail.ran_ns - detail.unmeasured_ns
     idle_uj = sum(cell.held.idle_uj for cell in grids.values())
     idle_costs = costs_of(detail.idle_sums, idle_uj)
     return {
@@ -219,9 +220,8 @@ def job(
         **told_sums(detail.sums, energy_uj),
         "held_idle_cost": cost_of(detail.idle_sums),
         "held_idle_costs": idle_costs,
-        "mean_watts": units.joules(energy_uj) / units.seconds(detail.ran_ns)
-        if detail.ran_ns
-        else None,
+        "unmeasured_s": units.seconds(detail.unmeasured_ns),
+        "mean_watts": units.joules(energy_uj) / units.seconds(measured_ns) if measured_ns else None,
         "quality": {quality.value: part for quality, part in share.items()},
         "estimated_share": share.get(Quality.ESTIMATED, 0.0),
         "grid": grid_parts(grids, detail.weights),

@@ -86,7 +86,14 @@ def jobs_schemas() -> dict[str, Schema]:
             "water_stress_weighted_l": maybe(STRESSED),
             "held_idle_cost": maybe(ref("Cost")),
             "held_idle_costs": COSTS,
-            "mean_watts": maybe(NUMBER),
+            "unmeasured_s": {
+                **NUMBER,
+                "description": "how much of duration_s was before the ledger began",
+            },
+            "mean_watts": {
+                **maybe(NUMBER),
+                "description": "over the time that was measured; null: there is none",
+            },
             "quality": ref("QualityShares"),
             "estimated_share": SHARE,
             "grid": listing(ref("GridPart")),
