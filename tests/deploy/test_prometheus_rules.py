@@ -139,7 +139,7 @@ def test_the_daemons_books_are_all_recorded() -> None:
 
 def test_recorded_names_say_level_metric_operation() -> None:
     pattern = re.compile(
-        r"(cluster|node|user|job|ledger|ledger_user|ledger_job):[a-z0-9_]+:(sum|last|earlier|total|increase1h|1h)"
+        r"(cluster|node|user|job|ledger|ledger_user|ledger_job):[a-z0-9_]+:(sum|last|earlier|total|increase1h|1h|min7m)"
     )
     assert [name for name in RECORDS if not pattern.fullmatch(name)] == []
     assert len(RECORDS) == sum("record" in rule for rule in RULES), "a name is recorded twice"

@@ -270,7 +270,7 @@ EVENTS = {
 def test_one_event_on_2000_nodes_is_one_alert(tmp_path: Path) -> None:
     files = [FOLDER / "rules" / name for name in ("alerts.yml", "books.yml")]
     groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
-    rules = [rule for group in groups for rule in group["rules"]]
+    rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in rules} == {*EVENTS, "WattledgerAbsent"}
     expressions = {rule["alert"]: rule["expr"] for rule in rules}
     cases = []
