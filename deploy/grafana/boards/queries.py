@@ -50,14 +50,15 @@ def gained(name: str, window: str, *matchers: str) -> str:
     return f"increase({metric(name, *matchers)}[{window}])"
 
 
-def recorded(name: str, *labels: str) -> str:
+def recorded(name: str, *labels: str, known: str = "") -> str:
     """A series of the recording rules in ../prometheus/rules, which know no scrape job.
 
     Args:
         name: of the rule.
-        labels: those of `cluster` and `instance` that it has.
+        labels: those of the dashboard's variables that it has.
+        known: a label without which a series is left out.
     """
-    matchers = [f'{label}=~"${label}"' for label in labels]
+    matchers = [*(f'{label}=~"${label}"' for label in labels), *([f'{known}!=""'] if known else [])]
     return f"{name}{{{','.join(matchers)}}}"
 
 
@@ -130,11 +131,12 @@ def told(keys: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def of_user(inner: str) -> str:
-    """A series of jobs, summed by user, which is there where `jobs.labels` names it.
+    """A series of jobs, summed by user; without jobs of whose user nothing is known.
 
     Args:
         inner: carries `instance`, `manager` and `job_id`.
     """
     keys = ("cluster", "job", "instance", "manager", "job_id")
-    joined = f"{summed(inner, *keys)} * on ({', '.join(keys)}) group_left (user)"
-    return summed(f"{joined} ({told(keys, ('user',))})", "user")
+    on = ", ".join(keys)
+    of = f"""topk by ({on}) (1, max by ({on}, user) ({last("job_info", 'user!=""')}))"""
+    return summed(f"{summed(inner, *keys)} * on ({on}) group_left (user) ({of})", "user")

@@ -23,7 +23,7 @@ from boards.queries import (
     top,
 )
 
-USER = 'user=~"$user"'
+USER = 'user=~"$user",user!=""'  # what is of nobody known is no user's
 OPT_IN = " Users appear where `user` is among the daemons' `jobs.labels`."
 
 
@@ -102,8 +102,13 @@ def _users() -> Any:
         kit.row_of(summed(increase("user_co2e_grams_total", USER), "user", "account"), "B"),
         kit.row_of(idle, "C"),
         kit.row_of(idle_s, "D"),
-        kit.row_of(summed(recorded("user:energy_kwh:increase1h", *ours), "user", "account"), "E"),
-        kit.row_of(summed(recorded("user:energy_kwh:total", *ours), "user", "account"), "F"),
+        kit.row_of(
+            summed(recorded("user:energy_kwh:increase1h", *ours, known="user"), "user", "account"),
+            "E",
+        ),
+        kit.row_of(
+            summed(recorded("user:energy_kwh:total", *ours, known="user"), "user", "account"), "F"
+        ),
         limits={"Held idle": ((None, "text"), (0.1, kit.YELLOW), (1, kit.RED))},
         sort="Energy",
         span=16,
@@ -148,7 +153,10 @@ def board() -> build.Dashboard:
         "Emissions of the ten accounts that emitted the most in the range shown. It needs "
         "`user` and `account` among the daemons' `jobs.labels`.",
         kit.GRAM,
-        kit.now(top(10, summed(increase("user_co2e_grams_total", USER), "account")), "{{account}}"),
+        kit.now(
+            top(10, summed(increase("user_co2e_grams_total", USER, 'account!=""'), "account")),
+            "{{account}}",
+        ),
     )
     wasted = summed(
         last("job_held_idle_joules_total", OWNED, 'manager=~"$manager"'), *shared.JOB_KEYS
