@@ -106,7 +106,11 @@ def test_what_is_unknown_is_not_0() -> None:
         ("gpu01", "GPU01.lab.example.org:9100"),
         ("gpu01.lab", "gpu01"),
         ("10.0.0.7", "10.0.0.7:19400"),
+        ("10.0.0.7", "10.0.0.7"),
         ("fd00::7", "[fd00::7]:19400"),
+        ("fd00::7", "[fd00::7]"),
+        ("fd00::7", "FD00:0:0::7"),
+        ("fd00::dead:7", "fd00::dead:7"),
     ],
 )
 def test_a_node_is_known_by_either_name(slurm: str, prometheus: str) -> None:
@@ -114,7 +118,16 @@ def test_a_node_is_known_by_either_name(slurm: str, prometheus: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slurm", "prometheus"), [("gpu01", "gpu011"), ("10.0.0.7", "10.0.0.8"), ("gpu01", "")]
+    ("slurm", "prometheus"),
+    [
+        ("gpu01", "gpu011"),
+        ("10.0.0.7", "10.0.0.8"),
+        ("10.0.0.7", "10.0.0.8:19400"),
+        ("fd00::7", "[fd00::8]:19400"),
+        ("fd00::7", "fd00::8"),
+        ("fd00::7", "fd00::7:19400"),
+        ("gpu01", ""),
+    ],
 )
 def test_another_node_is_another(slurm: str, prometheus: str) -> None:
     assert lacking_nodes(answer([(prometheus, "ended")]), [slurm]) == (slurm,)

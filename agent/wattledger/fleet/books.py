@@ -18,7 +18,7 @@ from typing import NamedTuple
 from wattledger.fleet import promql
 from wattledger.fleet.amounts import per_unit
 from wattledger.fleet.door import Door
-from wattledger.fleet.epochs import Segment, last_in_each, segments
+from wattledger.fleet.epochs import Segment, last_in_each, newest, segments
 from wattledger.fleet.reply import Course, Labels, Sample, courses, samples
 from wattledger.fleet.targets import CLUSTER, OF_LEDGER, Target, label_of, target_of
 
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
     Attributes:
         node: of `Fleet.node_of`.
-        target: the label set that showed it last or most.
+        target: the label set that showed the ledger last.
         key: the values of the metric's own labels.
         amount: in µJ, µg, µL or ms.
     """
@@ -91,9 +91,15 @@ class Fleet:
         door: where to ask.
         span: the time.
         match: matchers that every question carries.
+        whole: of a longer span around this one; nodes are called here as they are there.
+
+    Attributes:
+        odd: instances that are not all that a ledger was scraped as, or that showed several.
     """
 
-    def __init__(self, door: Door, span: Span, match: Sequence[str]) -> None:
+    def __init__(
+        self, door: Door, span: Span, match: Sequence[str], whole: Fleet | None = None
+    ) -> None:
         self.door = door
         self.span = span
         self.match = tuple(match)
@@ -105,7 +111,9 @@ class Fleet:
         self._nodes = _components(self._epochs)
         self._segments: dict[Target, list[Segment]] = {}
         self._unknown: dict[Target, int] = {}
-        self._odd = self._odd_instances()
+        self._whole = whole
+        self.odd: set[str] = whole.odd if whole else self._odd_instances()
+        self._newest: dict[str, Target] | None = None
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────
 
@@ -148,7 +156,7 @@ class Fleet:
             By the cluster and the values of the metric's own labels.
         """
         whole: dict[Key, int] = {}
-        odd = sorted(self._odd)
+        odd = sorted(self.odd)
         by_server = promql.few(odd)
         if by_server:
             others = [promql.one_of("instance", odd, negative=True)] if odd else []
@@ -174,13 +182,30 @@ class Fleet:
             known = self._unknown.setdefault(target, -1 - len(self._unknown))
         return known
 
+    @property
+    def epochs(self) -> Mapping[Target, set[str]]:
+        """The epochs that each label set showed."""
+        return self._epochs
+
+    def newest(self, epoch: str, target: Target) -> Target:
+        """The label set that showed an epoch last; where it is not known, this one."""
+        if self._whole:
+            return self._whole.newest(epoch, target)
+        if self._newest is None:
+            shown: dict[str, list[Target]] = {}
+            for one, epochs in self._epochs.items():
+                for of_it in epochs:
+                    shown.setdefault(of_it, []).append(one)
+            self._newest = newest(self, {e: those for e, those in shown.items() if len(those) > 1})
+        return self._newest.get(epoch, target)
+
     def knows(self, target: Target) -> bool:
         """Whether it is known of which ledger a label set shows copies."""
         return target in self._nodes
 
     def is_simple(self, target: Target) -> bool:
         """Whether the label set showed one epoch, and alone showed it."""
-        return target in self._nodes and label_of(target, "instance") not in self._odd
+        return target in self._nodes and label_of(target, "instance") not in self.odd
 
     def _odd_instances(self) -> set[str]:
         members: dict[int, list[Target]] = {}
@@ -201,12 +226,14 @@ class Fleet:
         best: dict[tuple[str | Target, Key], Entry] = {}
         per = per_unit(metric)
 
-        def offer(ledger: str | Target, target: Target, row: Sample) -> None:
-            key = _key(row.labels, own)
-            entry = Entry(self.node_of(target), target, key, round(row.value * per))
+        def offer(epoch: str | None, target: Target, row: Sample) -> None:
+            key, amount = _key(row.labels, own), round(row.value * per)
+            ledger = target if epoch is None else epoch
             known = best.get((ledger, key))
-            if known is None or _rank(entry) > _rank(known):
-                best[ledger, key] = entry
+            if known is None or amount > known.amount:
+                # Of its copies all that the ledger says is of one, whichever showed how much.
+                shown_by = target if epoch is None else self.newest(epoch, target)
+                best[ledger, key] = Entry(self.node_of(target), shown_by, key, amount)
 
         several: set[Target] = set()
         for row in rows:
@@ -215,7 +242,7 @@ class Fleet:
             if len(epochs) > 1:
                 several.add(target)
             else:
-                offer(next(iter(epochs), target), target, row)
+                offer(next(iter(epochs), None), target, row)
         if several:
             found = self._segments_of(several)
             for epoch, target, row in last_in_each(self, found, metric, matchers, own):
@@ -299,11 +326,6 @@ class Fleet:
 
 def _key(labels: Labels, own: Iterable[str]) -> Key:
     return tuple(labels.get(name, "") for name in own)
-
-
-def _rank(entry: Entry) -> tuple[int, str]:
-    """Of the copies of one ledger the latest; of equal ones always the same."""
-    return entry.amount, entry.cluster
 
 
 def _components(epochs: Mapping[Target, set[str]]) -> dict[Target, int]:

@@ -12,8 +12,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from wattledger.fleet import promql
-from wattledger.fleet.reply import Sample, samples
-from wattledger.fleet.targets import OF_LEDGER, Target, instances_of, label_of, node_name, target_of
+from wattledger.fleet.reply import Labels, Sample, samples
+from wattledger.fleet.targets import (
+    CLUSTER,
+    OF_LEDGER,
+    Target,
+    instances_of,
+    label_of,
+    node_name,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from wattledger.fleet.books import Buckets, Fleet
@@ -71,6 +79,47 @@ def segments(fleet: Fleet, targets: Iterable[Target]) -> dict[Target, list[Segme
             found[target].append(Segment(since_ms, until_ms, life.epoch))
             since_ms = until_ms
     return found
+
+
+def newest(fleet: Fleet, shown: Mapping[str, Sequence[Target]]) -> dict[str, Target]:
+    """Which of several label sets showed an epoch last, to a part of the span.
+
+    Of those that did together always the same one, such as of a pair of Prometheus servers.
+
+    Args:
+        fleet: where.
+        shown: by epoch, those that showed it.
+    """
+    if not shown:
+        return {}
+    # What is not shown any more at the end of the span was renamed, replaced or taken away.
+    now = promql.selector("ledger_info", fleet.match)
+    last_s: dict[tuple[str, Target], float] = {
+        _shown(row.labels): fleet.span.until_s
+        for row in samples(fleet.door.query(now, fleet.span.until_s))
+    }
+    gone: set[Target] = set()
+    for epoch, those in shown.items():
+        if all((epoch, target) not in last_s for target in those):
+            gone.update(those)
+    if gone:
+        for seen in fleet.buckets("ledger_info", (), among=instances_of(gone)).rows:
+            last_s.setdefault(_shown(seen.labels), seen.points[-1][0])
+    return {
+        epoch: max(
+            those,
+            key=lambda target: (
+                last_s.get((epoch, target), 0.0),
+                label_of(target, CLUSTER),
+                sorted(target),
+            ),
+        )
+        for epoch, those in shown.items()
+    }
+
+
+def _shown(labels: Labels) -> tuple[str, Target]:
+    return labels.get("epoch", ""), target_of(labels, OF_LEDGER)
 
 
 def _look_closer(fleet: Fleet, seen: Buckets, lives: Mapping[Target, list[_Life]]) -> None:

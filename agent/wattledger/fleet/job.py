@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wattledger.errors import WattledgerError
@@ -13,10 +13,12 @@ from wattledger.fleet.labels import labels_of
 from wattledger.fleet.power import power
 from wattledger.fleet.presence import ENERGY, Presence, clipped, presence
 from wattledger.fleet.reply import samples, shown
+from wattledger.fleet.simulated import simulated
 from wattledger.fleet.targets import (
     CLUSTER,
     OF_LEDGER,
     Target,
+    host_of,
     instances_of,
     label_of,
     node_name,
@@ -95,10 +97,14 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     nodes, whole = _nodes(fleet, matchers)
     targets = {target for node in nodes.values() for target in node.targets}
     cluster = _cluster_of(targets, f"{manager}/{job_id}")
-    instances = instances_of(targets)
+    called = _called(fleet, nodes)
+    instances = instances_of(target for those in called.values() for target in those)
     seen = presence(fleet, matchers, instances if len(instances) > _MANY else ())
     silent = _silent_targets(fleet, targets, seen)
-    told = [_told_node(fleet, node, whole, seen, silent) for node in nodes.values()]
+    told = [
+        _told_node(fleet, node, whole, seen, silent, called[number])
+        for number, node in nodes.items()
+    ]
     told.sort(key=lambda row: (-_kwh(row), row["node"]))
     sums = totals(whole)
     begin_s, end_s = seen.begin_s, seen.end_s
@@ -135,7 +141,7 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         "nodes": told,
         "missing": missing,
         "unknown": list(UNKNOWN),
-        **provenance(fleet),
+        **provenance(fleet, targets),
     }
 
 
@@ -163,10 +169,17 @@ def grid_shown(
     ]
 
 
-def provenance(fleet: Fleet) -> dict[str, Any]:
-    """Of what an answer is: where and of which time it was asked, and what is not whole."""
+def provenance(fleet: Fleet, targets: set[Target] | None = None) -> dict[str, Any]:
+    """Of what an answer is: where and of which time it was asked, what is not whole or not real.
+
+    Args:
+        fleet: where.
+        targets: whose figures are in it; None: everybody's.
+    """
+    played = simulated(fleet, targets)
     warnings = list(fleet.door.warnings)
     return {
+        "simulated": played or None,
         "from": fleet.door.url,
         "asked_since": _iso(fleet.span.since_s),
         "asked_until": _iso(fleet.span.until_s),
@@ -205,12 +218,27 @@ def _cluster_of(targets: Iterable[Target], job_name: str) -> str:
     return clusters[0] if clusters else ""
 
 
+def _called(fleet: Fleet, nodes: Mapping[int, _Node]) -> dict[int, set[Target]]:
+    """All label sets under which each node was scraped, with those of old."""
+    called = {number: set(node.targets) for number, node in nodes.items()}
+    for target in fleet.epochs:
+        if (number := fleet.node_of(target)) in called:
+            called[number].add(target)
+    return called
+
+
 def _told_node(
-    fleet: Fleet, node: _Node, whole: Families, seen: Presence, silent: set[Target]
+    fleet: Fleet,
+    node: _Node,
+    whole: Families,
+    seen: Presence,
+    silent: set[Target],
+    called: set[Target],
 ) -> dict[str, Any]:
     last_s = {target: seen.last_s.get(target, 0.0) for target in node.targets}
     newest = max(sorted(node.targets, key=sorted), key=lambda target: last_s[target])
-    power_s = max(last_s.values()) or None
+    first_s = min((seen.first_s[target] for target in called & seen.first_s.keys()), default=0)
+    power_s = max((seen.last_s[target] for target in called & seen.last_s.keys()), default=0)
     if any(target in seen.now for target in node.targets):
         state = "running"
     elif newest in silent:
@@ -223,8 +251,8 @@ def _told_node(
         "node": node_name(newest),
         "labels": dict(sorted(newest)),
         "state": state,
-        "start": _iso(min((s for t, s in seen.first_s.items() if t in node.targets), default=0)),
-        "last_power": _iso(power_s or 0),
+        "start": _iso(first_s),
+        "last_power": _iso(power_s),
         "share": own_uj / all_uj if own_uj is not None and all_uj else None,
         "ledger_known": all(fleet.knows(target) for target in node.targets),
         "totals": sums,
@@ -282,21 +310,9 @@ def _silent(told: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _not_there(told: Sequence[dict[str, Any]], expected: Iterable[str]) -> list[str]:
-    there = {_host(row["node"]) for row in told}
-    short = {host.partition(".")[0] for host in there}
-    lacking = [
-        name
-        for name in dict.fromkeys(expected)
-        if _host(name) not in there and (_host(name).partition(".")[0] not in short)
-    ]
+    there = {host_of(row["node"]) for row in told}
+    lacking = [name for name in dict.fromkeys(expected) if host_of(name) not in there]
     return [f"{name}: nothing of this job was scraped from it" for name in lacking]
-
-
-def _host(node: str) -> str:
-    """The host of an `instance`: without its port, in lower case."""
-    host, _, port = node.rpartition(":")
-    has_port = port.isdigit() and not host.endswith(":")
-    return (host if has_port else node).strip("[]").lower()
 
 
 def _not_scraped(whole: Families) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from wattledger.fleet.reply import Labels
+if TYPE_CHECKING:
+    from wattledger.fleet.reply import Labels
 
 CLUSTER = "cluster"
 """The target label that keeps jobs of the same id apart; `deploy/prometheus` sets it."""
@@ -33,3 +36,21 @@ def node_name(target: Target) -> str:
     """What a node is called: its `instance`; where there is none, all of its labels."""
     instance = label_of(target, "instance")
     return instance or ", ".join(f"{name}={value}" for name, value in sorted(target)) or "?"
+
+
+def host_of(node: str) -> str:
+    """What a node is compared by: its name without domain and port, its address without port.
+
+    Slurm and Prometheus call nodes by either: `gpu01`, `gpu01:19400` and `GPU01.lab.example.org`
+    are one, and so are `fd00::1`, `[fd00:0::1]` and `[FD00::1]:19400`.
+    """
+    if node.startswith("["):
+        host = node[1:].partition("]")[0]
+    elif node.count(":") == 1:
+        host = node.partition(":")[0]
+    else:  # no port, or an address that is all colons
+        host = node
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.partition(".")[0].lower()

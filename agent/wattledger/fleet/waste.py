@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from wattledger import units
 from wattledger.errors import WattledgerError
 from wattledger.fleet import promql
+from wattledger.fleet.amounts import per_unit
 from wattledger.fleet.books import Fleet, Key, Span
 from wattledger.fleet.door import Door
 from wattledger.fleet.job import provenance
 from wattledger.fleet.labels import Job, labels_of
 from wattledger.fleet.presence import ENERGY
+from wattledger.fleet.reply import samples
+from wattledger.fleet.targets import (
+    CLUSTER,
+    OF_LEDGER,
+    Target,
+    instances_of,
+    label_of,
+    node_name,
+    target_of,
+)
 from wattledger.model.jobs import OTHER_JOBS
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
@@ -20,6 +32,8 @@ from wattledger_exporters.when import iso
 BEFORE_S = 30 * 86_400
 """How far before a span a counter's last sample may lie for what it moved by to be known."""
 NOT_SHOWN = "(not shown)"
+_EPOCH_START = "ledger_epoch_start_timestamp_seconds"
+_NAMED = 3
 _GPU = (promql.equal("kind", "gpu"),)
 _JOB = ("manager", "job_id")
 _MS_PER_HOUR = 3_600_000
@@ -29,7 +43,8 @@ class Moved:
     """What counters moved by in a span: their last values in it less those before it.
 
     Not extrapolated. A ledger that began in the span counts from 0, one that was away when it
-    began by what it had shown before.
+    began by what it had shown before. One that began before the span and was not scraped then
+    counts from where its counters stood when it first was, which is noted.
 
     Args:
         door: where to ask.
@@ -40,15 +55,75 @@ class Moved:
     def __init__(self, door: Door, span: Span, match: list[str]) -> None:
         begin_s = max(0, span.since_s - BEFORE_S)
         self.upto = Fleet(door, Span(begin_s, span.until_s), match)
-        self._before = Fleet(door, Span(begin_s, span.since_s), match)
+        self._before = Fleet(door, Span(begin_s, span.since_s), match, self.upto)
+        self._span = span
+        self._late = self._first_seen(self._begun_before())
 
     def sums(
         self, metric: str, own: tuple[str, ...], matchers: tuple[str, ...] = ()
     ) -> dict[Key, int]:
         """By how much, by cluster and the metric's own labels; see `Fleet.sums`."""
         before = self._before.sums(metric, matchers, own)
+        for key, amount in self._stood(metric, matchers, own).items():
+            before[key] = before.get(key, 0) + amount
         upto = self.upto.sums(metric, matchers, own)
         return {key: max(0, amount - before.get(key, 0)) for key, amount in upto.items()}
+
+    def _begun_before(self) -> set[Target]:
+        """Label sets of ledgers that were scraped in the span only, and began before it."""
+        seen = {epoch for epochs in self._before.epochs.values() for epoch in epochs}
+        new = {target for target, epochs in self.upto.epochs.items() if not epochs & seen}
+        if not new:
+            return new
+        inner = promql.selector(_EPOCH_START, self.upto.match, self._span.window_ms)
+        rows = samples(self.upto.door.query(f"min_over_time({inner})", self._span.until_s))
+        old = {target_of(r.labels, ("__name__",)) for r in rows if r.value < self._span.since_s}
+        return new & old
+
+    def _first_seen(self, late: set[Target]) -> dict[tuple[float, int], set[Target]]:
+        """By the end of a part of the span and its length in s, who was first scraped in it."""
+        found: dict[tuple[float, int], set[Target]] = {}
+        if not late:
+            return found
+        fleet = Fleet(self.upto.door, self._span, self.upto.match, self.upto)
+        seen = fleet.buckets("ledger_info", (), among=instances_of(late))
+        first_s: dict[Target, float] = {}
+        for row in seen.rows:
+            target = target_of(row.labels, OF_LEDGER)
+            if target in late:
+                first_s[target] = min(row.points[0][0], first_s.get(target, math.inf))
+        for target, at_s in first_s.items():
+            found.setdefault((at_s, seen.length_s(at_s)), set()).add(target)
+        names = sorted(node_name(target) for target in late)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        self.upto.notes[
+            f"{', '.join(names[:_NAMED])}{more}: first scraped within this span, with a ledger "
+            "begun before it; what it counted until then is in no figure here"
+        ] = None
+        return found
+
+    def _stood(
+        self, metric: str, matchers: tuple[str, ...], own: tuple[str, ...]
+    ) -> dict[Key, int]:
+        """Where counters of those ledgers stood when they were first scraped."""
+        lowest: dict[tuple[str, Key], int] = {}  # of the copies of each ledger
+        for (at_s, length_s), late in self._late.items():
+            for instances in promql.chunks(instances_of(late)):
+                those = [*self.upto.match, *matchers, promql.one_of("instance", instances)]
+                inner = promql.selector(metric, those, length_s * 1000)
+                for row in samples(self.upto.door.query(f"min_over_time({inner})", at_s)):
+                    target = target_of(row.labels, ("__name__", *own))
+                    if target not in late:
+                        continue
+                    epoch = min(self.upto.epochs[target])
+                    cluster = label_of(self.upto.newest(epoch, target), CLUSTER)
+                    key = cluster, *(row.labels.get(name, "") for name in own)
+                    amount = round(row.value * per_unit(metric))
+                    lowest[epoch, key] = min(amount, lowest.get((epoch, key), amount))
+        sums: dict[Key, int] = {}
+        for (_, key), amount in lowest.items():
+            sums[key] = sums.get(key, 0) + amount
+        return sums
 
 
 def waste(door: Door, span: Span, match: list[str], by: str) -> dict[str, Any]:
@@ -67,7 +142,7 @@ def waste(door: Door, span: Span, match: list[str], by: str) -> dict[str, Any]:
     idle_ms = moved.sums("job_held_idle_seconds_total", _JOB)
     idle_uj = moved.sums("job_held_idle_joules_total", _JOB)
     held_ms = moved.sums("job_held_seconds_total", _JOB)
-    gpu_uj = moved.sums(ENERGY, _JOB, _GPU)
+    gpu_uj = {job[:3]: uj for job, uj in moved.sums(ENERGY, (*_JOB, "kind"), _GPU).items()}
     known = labels_of(moved.upto, ())
     if idle_ms and not any(by in labels for labels in known.values()):
         hint = f'add "{by}" to jobs.labels on the nodes, or ask a node itself'

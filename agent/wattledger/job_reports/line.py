@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wattledger.fleet.targets import host_of
 from wattledger_exporters.wording import co2e, energy, escaped, number, percent, printable, water
 
 MISSING = "; missing: "
@@ -37,6 +38,7 @@ def receipt_line(
     totals = answer["totals"]
     kwh, grams, liters = totals["energy_kwh"], totals["co2e_g"], totals["water_l"]
     told = [
+        *([f"SIMULATED ({answer['simulated']})"] if answer.get("simulated") else []),
         "energy unknown" if kwh is None else energy(kwh["total"]),
         *([] if kwh is None or not kwh["gpu"] else [f"GPUs {energy(kwh['gpu'])}"]),
         "CO2e unknown" if grams is None else f"{co2e(grams)} CO2e",
@@ -56,7 +58,7 @@ def receipt_line(
     return printable(
         line
         + _named(MISSING, lacking)
-        + _named(CUT_SHORT, [_host(node) for node in silent])
+        + _named(CUT_SHORT, [host_of(node) for node in silent])
         + _in_part(answer, (*lacking, *silent))
     )
 
@@ -90,8 +92,8 @@ def lacking_nodes(
         here: the node that answered, where it is one.
     """
     rows = answer.get("nodes")
-    known = {_host(here)} if rows is None else {_host(row["node"]) for row in rows}
-    return tuple(name for name in dict.fromkeys(expected) if _host(name) not in known)
+    known = {host_of(here)} if rows is None else {host_of(row["node"]) for row in rows}
+    return tuple(name for name in dict.fromkeys(expected) if host_of(name) not in known)
 
 
 def _named(head: str, names: Sequence[str]) -> str:
@@ -121,13 +123,3 @@ def _held(totals: Mapping[str, Any]) -> list[str]:
         return []
     idle = "" if idle_h is None else f", {percent(idle_h / held_h)} of it idle"
     return [f"{number(held_h)} GPU h held{idle}"]
-
-
-def _host(node: str) -> str:
-    """`gpu01` of `gpu01`, `gpu01:19400`, `GPU01.lab.example.org`; an address as it is."""
-    host, colon, port = node.rpartition(":")
-    if colon and port.isdigit() and (host.startswith("[") or ":" not in host):
-        node = host.strip("[]")
-    if not node.replace(".", "").isdigit():
-        node = node.partition(".")[0] if ":" not in node else node
-    return node.lower()
