@@ -88,9 +88,7 @@ def node_root(
 
 def prepare(root: Path) -> None:
     """What Debian's installer writes, and the files that a document takes for granted."""
-    (root / "etc/hosts").write_text(
-        "127.0.0.1 localhost\n127.0.1.1 gpu01.example.org gpu01\n::1 localhost\n"
-    )
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 gpu01\n::1 localhost\n")
     (root / "etc/hostname").write_text("gpu01\n")
     (root / "etc/slurm").mkdir(exist_ok=True)
     for file in ("etc/slurm/slurm.conf", "var/lib/slurm.in-force"):
