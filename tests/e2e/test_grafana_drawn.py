@@ -29,6 +29,21 @@ def pages(
         yield made
 
 
+@pytest.fixture(scope="module")
+def nothing(
+    need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pages]:
+    """Over a Prometheus that has scraped nothing."""
+    need("prometheus", "chromium", "npm", "node", "bash")
+    prometheus = Prometheus(tmp_path_factory.mktemp("nothing"))
+    try:
+        prometheus.start()
+        with Pages(tmp_path_factory.mktemp("browser"), prometheus.url) as made:
+            yield made
+    finally:
+        prometheus.stop()
+
+
 @pytest.mark.timeout(INSTALLING_S)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_panel_draws(name: str, pages: Pages, fleet_prometheus: Prometheus) -> None:
@@ -68,3 +83,19 @@ def test_what_has_no_data_is_not_taken_for_drawn(
     assert lines
     assert all(panel["inked"] <= 6 for panel in lines)
     assert all(panel["rows"] < 2 for panel in drawn if panel["type"] == "table")
+
+
+@pytest.mark.timeout(INSTALLING_S)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_panel_without_series_says_so(
+    name: str, nothing: Pages, fleet_prometheus: Prometheus
+) -> None:
+    """Of a fleet without prices or meters that fail, say; here of none at all."""
+    given = values_of(dashboards.load(name), fleet_prometheus, PICTURED.get(name, {}))
+    drawn, _ = nothing.draw(name, given, SHOWN_S, END_S)
+    for panel in drawn:
+        assert panel["error"] == "", panel
+        if panel["type"] != "row":
+            # What counts nothing may say 0; a figure that nobody knows is none.
+            assert "No data" in panel["text"] or re.search(r"\b0\b", panel["text"]), panel
+    assert any("No data" in panel["text"] for panel in drawn)

@@ -207,6 +207,11 @@ class Caught extends React.Component {
   }
 }
 
+// What Grafana's application says in the place of a panel that got no series.
+function isEmpty(frames) {
+  return !frames.some(({ length, fields }) => length > 0 && fields.length > 0);
+}
+
 function Panel({ panel, result, shown, events }) {
   const { x, y, w, h: rows } = panel.gridPos;
   const width = w * CELL.width - CELL.gap;
@@ -220,7 +225,9 @@ function Panel({ panel, result, shown, events }) {
     inner = h(PanelChrome, { ...chrome, padding: panel.type === 'table' ? 'none' : 'sm' }, (iw, ih) =>
       result.error
         ? h('div', { 'data-error': true }, result.error)
-        : h(Caught, null, DRAW[panel.type](panel, result.frames, { width: iw, height: ih }, shown, events))
+        : isEmpty(result.frames)
+          ? h('div', { style: { display: 'grid', placeItems: 'center', height: ih } }, 'No data')
+          : h(Caught, null, DRAW[panel.type](panel, result.frames, { width: iw, height: ih }, shown, events))
     );
   }
   const attributes = { 'data-panel': panel.id, 'data-type': panel.type, 'data-title': panel.title };
