@@ -141,6 +141,7 @@ def test_rows_are_sums_over_nodes_in_every_form(
     assert float(by_id["1"]["duration_s"]) == 99 * 15
     table = ask(capsys, *base)
     assert 'slurm/3"x' in table and "running" in table
+    assert "Start and duration are as scraped: a job may be older" in table
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ WASTE_COLUMNS = (
     "embodied_co2e_g",
 )
 _NAME_CHARS = 40
+_SEEN = (
+    "Start and duration are as scraped: a job may be older than its first scrape, and its energy "
+    "is all that its nodes' ledgers counted."
+)
 
 
 def print_jobs(answer: Mapping[str, Any], form: str) -> None:
@@ -100,6 +104,8 @@ def print_jobs(answer: Mapping[str, Any], form: str) -> None:
         notes.append(f"Jobs of uid {own} only.")
     if cursor:
         notes.append("There are more; --all shows the rest.")
+    if "from" in answer:
+        notes.append(_SEEN)
     _print(table, [*notes, *said])
 
 
