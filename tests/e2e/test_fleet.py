@@ -168,6 +168,9 @@ def test_the_receipt_is_the_sum_of_the_nodes_own(
             assert {row["node"] for row in told["nodes"]} == {node.instance for node in nodes}
             assert sum(row["share"] for row in told["nodes"]) == pytest.approx(1)
             assert told["cost"] is None and "cost" in told["unknown"]
+            # 100, 200 and 300 W at once at most: never more, whatever the counters moved by.
+            assert told["power"] and 0 < told["mean_watts"] < 660, server.kind
+            assert all(0 < moment["watts"] < 660 for moment in told["power"])
             assert {grid["source"] for grid in told["grid_shown"]} == {"table"}
 
             listed = asked(steady, "jobs", "--from", server.url, "--user", "ann")
