@@ -123,6 +123,19 @@ def test_a_ledger_that_is_scraped_twice_draws_once(
     assert told["mean_watts"] == pytest.approx(2 * WATTS, rel=0.001)
 
 
+def test_where_too_many_are_scraped_twice_the_course_is_not_told_and_that_is_said() -> None:
+    api = FakeApi()
+    times = range(BEGIN_S, BEGIN_S + 600, 60)
+    for number in range(120):
+        for name in ("gpu{:03}.nodes.cluster.example.org:19400", "nodes/{:03}/cluster.example.org"):
+            write(api, times, instance=name.format(number), epoch=f"e{number}")
+    told = job(fleet(api, BEGIN_S + 600), "slurm", "7")
+    assert len(told["nodes"]) == 120
+    assert told["power"] == [] and told["mean_watts"] is None
+    assert any(text.startswith("120 nodes are scraped twice") for text in told["missing"])
+    assert not any("highest" in line for line in receipt(told))
+
+
 def test_a_ledger_begun_anew_and_a_pod_replaced_are_no_gap() -> None:
     api = FakeApi()
     half = BEGIN_S + 18_000
