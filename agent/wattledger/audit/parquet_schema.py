@@ -173,8 +173,8 @@ days.
   another node's name would be counted twice, and are refused. In a pod the host's name changes with
   each restart, so the DaemonSet sets `$NODE_NAME`. Was a node renamed, give it the old name with
   `--node`, or rename its directories.
-- **What an export that was killed left** (`.wattledger-part-…` in the directory) is removed by the next
-  one after a day.
+- **What an export that was killed left** (`.wattledger-part-…` in the directory) is removed by the
+  next one after a day.
 - **Provisional days** are marked: `settlement` in each row, `day_complete` for today. With
   `--only-settled` a day is written once it is over and every µJ of it is settled. What a static
   table or a source without a history priced is never settled: leave the option out there.
