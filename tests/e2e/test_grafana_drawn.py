@@ -30,9 +30,7 @@ def pages(
 
 
 @pytest.fixture(scope="module")
-def nothing(
-    need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pages]:
+def nothing(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     """Over a Prometheus that has scraped nothing."""
     need("prometheus", "chromium", "npm", "node", "bash")
     prometheus = Prometheus(tmp_path_factory.mktemp("nothing"))
