@@ -147,8 +147,8 @@ def fits(shown: tuple[str, ...], printed: str) -> str:
     """Whether something printed is what a document shows; empty if so, else what is wrong.
 
     Numbers, times and hexadecimal names may be others, and columns may be of other widths; but a
-    number alone in its line, and a series of which the value is 0 or 1, say what they say. `…` is
-    any text in a line; alone in its line it is any lines.
+    number alone in its line, and whether something is up or there (`=> 1`), say what they say. `…`
+    is any text in a line; alone in its line it is any lines.
     """
     pattern = "".join(
         r"(?:.*\n)*?" if line.strip() == "…" else _shape(line, pattern=True) + r"\n"
@@ -164,7 +164,7 @@ _NUMBER = re.compile(
     r"\b(?:GPU|MIG)-[0-9a-f…-]+|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{12,}\b"
     r"|[-−+]?\d[\d.,:]*(?:e[-+]?\d+)?(?:T[\d:.]+Z)?(?:-\d\d-\d\d(?:T[\d:.]+Z)?)?"
 )
-_SAID = re.compile(r"\s*\d+\s*|.*(?:=>|\}) +(?P<value>[01](?:\.0)?)(?: @\[.*)?\s*")
+_SAID = re.compile(r"\s*\d+\s*|.*(?:=>|_up\{.*\}) +(?P<value>[01](?:\.0)?)(?: @\[.*)?\s*")
 
 
 def _shape(line: str, *, pattern: bool = False) -> str:
