@@ -20,7 +20,7 @@ import pytest
 
 from cgroups import POD_UID, FakeNode
 from deploy.kustomized import kustomized
-from e2e.booted import PROGRAM
+from e2e.booted import PROGRAM, copied
 from e2e.conftest import lacking
 from e2e.oci import SECCOMP, running, specification
 from e2e.page import Page
@@ -134,9 +134,15 @@ def objects(folder: str) -> tuple[dict[str, Any], str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def image(debian_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of its own: the runtime makes the places in it where it mounts something."""
+    return copied(debian_root, tmp_path_factory.mktemp("image") / "root")
+
+
 @pytest.mark.parametrize("folder", ["base", "overlays/non-root"])
 def test_the_pod_measures_without_a_capability(
-    debian_root: Path, home: Path, need: Callable[..., None], folder: str
+    image: Path, home: Path, need: Callable[..., None], folder: str
 ) -> None:
     need("crun", "unshare")
     if not SECCOMP.exists():
@@ -144,7 +150,7 @@ def test_the_pod_measures_without_a_capability(
     pod, config = objects(folder)
     is_root = folder == "base"
     node = NodeOfFiles(home, pod, config)
-    bundle = specification(pod, debian_root, node.volumes, [PROGRAM])
+    bundle = specification(pod, image, node.volumes, [PROGRAM])
     assert bundle["process"]["user"]["uid"] == (0 if is_root else NOBODY)
     with (
         KubeletServer(home / "kubelet" / "kubelet.sock", answer(HOLDS)) as kubelet,

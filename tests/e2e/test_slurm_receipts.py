@@ -202,7 +202,8 @@ def test_a_job_of_two_nodes_is_told_what_it_has_cost(two: Two) -> None:
     grams = sum(receipt["totals"]["co2e_g"] for receipt in receipts)
     assert called == job
     assert comment.startswith(
-        f"wattledger: slurm/{job} on 2 of 2 nodes: {energy(sum(energies))}, GPUs "
+        f"wattledger: slurm/{job} on 2 of 2 nodes: SIMULATED (scenario on {a}, {b}), "
+        f"{energy(sum(energies))}, GPUs "
         f"{energy(sum(energies))}, {co2e(grams)} CO2e, "
     ), comment
     assert MISSING not in comment

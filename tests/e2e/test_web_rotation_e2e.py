@@ -111,7 +111,9 @@ def test_prometheus_misses_no_scrape(tmp_path: Path) -> None:
             for clients in ((authority, next_authority), (authority,)):
                 until_ns = volume.publish(*clients)
                 wait_until(
-                    lambda until_ns=until_ns: it.server.web_status == WebStatus(until_ns),  # type: ignore[misc]
+                    lambda until_ns=until_ns: (
+                        it.server.web_status == WebStatus(until_ns, asks_who=True)
+                    ),  # type: ignore[misc]
                     30,
                     "the new certificate is in force",
                 )
