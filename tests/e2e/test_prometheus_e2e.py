@@ -203,6 +203,17 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
         20,
         "the rules have seen what the epoch ended with",
     )
+    # VictoriaMetrics shows a new series late: what it never showed of job 8, no rule could keep.
+    for level, label in (("job", "job_id"), ("user", "user")):
+        for name in {key[1] for key in books if key[0] == level}:
+            last = f'sum(ledger_{level}:energy_kwh:last{{instance="a", {label}="{name}"}})'
+            wait_until(
+                lambda last=last, key=(level, name, "energy_kwh"): (  # type: ignore[misc]
+                    engine.value(last) == pytest.approx(books[key], rel=REL)
+                ),
+                90,
+                f"what the epoch ended with: {last}",
+            )
     a.daemon.kill()
     a.daemon.ledger.write_bytes(b"SQLite format 3\0" + bytes(a.daemon.ledger.stat().st_size - 16))
     Path(f"{a.daemon.ledger}-wal").unlink(missing_ok=True)
