@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from processes import FakeProcesses, ns
@@ -32,6 +32,10 @@ events = st.lists(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(events=events, lists_children=st.booleans())
+@example(
+    events=[("fork", 0, 0), ("work", 1, 1), ("restart", 0, 0), ("look", 0, 0), ("look", 0, 0)],
+    lists_children=False,
+)
 def test_cpu_time_is_conserved_whoever_ends_and_waits(
     tmp_path_factory: pytest.TempPathFactory,
     events: list[tuple[str, int, int]],

@@ -174,6 +174,7 @@ class ProcessTree:
         self.used_ns = 0
         self._lost_ns = 0
         self._fell = False
+        self._is_known = False  # who belongs to it; what is not seen would be taken for lost
         self.raw_ns = self._base_ns = 0
         if raw_ns is None:
             self.look()
@@ -185,8 +186,8 @@ class ProcessTree:
         """See what it has used.
 
         Args:
-            walk: find new members; without it what these have used so far is seen at the next
-                walk, since nothing of it is lost.
+            walk: find new members, as the first look always does; without it what these have used
+                so far is seen at the next walk, since nothing of it is lost.
 
         Returns:
             Whether the root is still there.
@@ -194,7 +195,8 @@ class ProcessTree:
         root = self._processes.stat(self.pid)
         if root is None or root.start_ticks != self.start_ticks or root.is_dead:
             return False
-        ticks = self._walk(root) if walk else self._look_again(root)
+        ticks = self._walk(root) if walk or not self._is_known else self._look_again(root)
+        self._is_known = True
         self._count(ticks * NS_PER_TICK)
         return True
 
