@@ -32,6 +32,7 @@ class FakeProcesses:
         self.procfs = procfs
         self.lists_children = lists_children
         self.alive: dict[int, One] = {}
+        self._unlisted: set[int] = set()
         self._ticks = 0
         procfs.mkdir(parents=True, exist_ok=True)
         if lists_children:
@@ -101,6 +102,11 @@ class FakeProcesses:
         shutil.rmtree(self.procfs / str(pid))
         self._write(gone.ppid)
 
+    def list_child(self, pid: int, *, listed: bool = True) -> None:
+        """Whether its parent's list has it: a list that is read while others end may miss one."""
+        (self._unlisted.discard if listed else self._unlisted.add)(pid)
+        self._write(self.alive[pid].ppid)
+
     def _write(self, pid: int) -> None:
         one = self.alive.get(pid)
         if one is None:
@@ -114,7 +120,8 @@ class FakeProcesses:
             f"20 0 1 0 {one.start_ticks} 1 1\n"
         )
         if self.lists_children:
-            children = [str(p) for p, other in self.alive.items() if other.ppid == pid]
+            theirs = [p for p, other in self.alive.items() if other.ppid == pid]
+            children = [str(p) for p in theirs if p not in self._unlisted]
             (directory / f"task/{pid}/children").write_text("".join(f"{p} " for p in children))
 
 

@@ -20,6 +20,7 @@ events = st.lists(
         st.tuples(st.just("end"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("wait"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("look"), st.booleans(), st.just(0)),
+        st.tuples(st.just("missed"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("restart"), st.just(0), st.just(0)),
     ),
     max_size=40,
@@ -35,6 +36,17 @@ events = st.lists(
 @example(
     events=[("fork", 0, 0), ("work", 1, 1), ("restart", 0, 0), ("look", 0, 0), ("look", 0, 0)],
     lists_children=False,
+)
+@example(
+    events=[
+        ("fork", 0, 0),
+        ("work", 1, 500),
+        ("look", 1, 0),
+        ("missed", 1, 0),
+        ("look", 0, 0),
+        ("look", 1, 0),
+    ],
+    lists_children=True,
 )
 def test_cpu_time_is_conserved_whoever_ends_and_waits(
     tmp_path_factory: pytest.TempPathFactory,
@@ -70,6 +82,13 @@ def test_cpu_time_is_conserved_whoever_ends_and_waits(
             assert tree.look(walk=bool(number))
             assert before <= tree.used_ns <= ns(used)
             before = tree.used_ns
+        elif what == "missed" and pid != ROOT:
+            for listed, walk in ((False, True), (True, False)):
+                fake.list_child(pid, listed=listed)
+                processes.begin()
+                assert tree.look(walk=walk)
+                assert before <= tree.used_ns <= ns(used)
+                before = tree.used_ns
         elif what == "restart":  # another daemon goes on where this one last looked
             processes.begin()
             tree.look()
@@ -79,9 +98,22 @@ def test_cpu_time_is_conserved_whoever_ends_and_waits(
 
     processes.begin()
     tree.look()
-    processes.begin()
-    tree.look()  # what a look without a walk took for lost may come back a look later
     assert tree.used_ns == ns(used)
+
+
+@pytest.mark.parametrize("walk", [True, False])
+def test_a_restart_goes_on_from_what_was_counted(fake: FakeProcesses, walk: bool) -> None:
+    tree = tree_of(fake)
+    fake.spawn(200, ROOT)
+    fake.work(200, 500)
+    tree.look()
+    fake.list_child(200, listed=False)  # a moment's: nothing is taken back for it
+    tree.look(walk=walk)
+    fake.list_child(200)
+    again = ProcessTree(Processes(fake.procfs), ROOT, tree.start_ticks, tree.raw_ns)
+    again.look(walk=False)
+    again.look()
+    assert tree.used_ns + again.used_ns == ns(500)
 
 
 @pytest.fixture

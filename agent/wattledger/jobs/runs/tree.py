@@ -152,7 +152,8 @@ class ProcessTree:
         start_ticks: when it began, so that a later process of the same id is not taken for it.
         members: process id → start ticks, as of the last walk; the root is among them.
         used_ns: CPU time since it began to count; never falls.
-        raw_ns: CPU time of the living members as last seen, from which a restarted daemon goes on.
+        raw_ns: CPU time of the living members as last counted, from which a restarted daemon goes
+            on.
     """
 
     def __init__(
@@ -174,7 +175,6 @@ class ProcessTree:
         self.used_ns = 0
         self._lost_ns = 0
         self._fell = False
-        self._is_known = False  # who belongs to it; what is not seen would be taken for lost
         self.raw_ns = self._base_ns = 0
         if raw_ns is None:
             self.look()
@@ -186,8 +186,8 @@ class ProcessTree:
         """See what it has used.
 
         Args:
-            walk: find new members, as the first look always does; without it what these have used
-                so far is seen at the next walk, since nothing of it is lost.
+            walk: find new members, as a look after a fall always does; without it what these have
+                used so far is seen at the next walk, since nothing of it is lost.
 
         Returns:
             Whether the root is still there.
@@ -195,8 +195,7 @@ class ProcessTree:
         root = self._processes.stat(self.pid)
         if root is None or root.start_ticks != self.start_ticks or root.is_dead:
             return False
-        ticks = self._walk(root) if walk or not self._is_known else self._look_again(root)
-        self._is_known = True
+        ticks = self._walk(root) if walk or self._fell else self._look_again(root)
         self._count(ticks * NS_PER_TICK)
         return True
 
@@ -230,15 +229,17 @@ class ProcessTree:
         return ticks
 
     def _count(self, raw_ns: int) -> None:
-        self.raw_ns = raw_ns
         used_ns = raw_ns - self._base_ns + self._lost_ns
-        if used_ns >= self.used_ns:
-            self.used_ns, self._fell = used_ns, False
-        elif self._fell:  # twice: a child was not waited for (SIGCHLD ignored); its time is gone
+        if used_ns < self.used_ns:
+            # Once: a member that moves to its parent's count just now, or that a list of children
+            # missed. Twice: one that was not waited for (SIGCHLD ignored), and its time is gone.
+            self._fell = not self._fell
+            if self._fell:
+                return
             self._lost_ns += self.used_ns - used_ns
-            self._fell = False
         else:
-            self._fell = True
+            self.used_ns, self._fell = used_ns, False
+        self.raw_ns = raw_ns
 
     def memory_bytes(self) -> int:
         """Anonymous memory of all members, and the largest shared memory of one of them.
