@@ -133,3 +133,47 @@ def told(of: str = "4711") -> str | None:
 def test_over_all_nodes_the_page_of_each_tells() -> None:
     assert told() == "eight on gpu1:19400, gpu2:19400, gpu3:19400 and 5 more"
     assert told("4712") is None
+
+
+DAY_S = 86_400
+NODE = {"instance": "old:19400"}
+
+
+def job_on(renamed: str, played_until_s: int, job_s: range) -> str | None:
+    """What is said of a job on a node that played a scenario first, and has another name by now."""
+    api = FakeApi()
+    end_s = job_s[-1] + DAY_S
+    days = range(60, end_s, 600)
+    own = {"manager": "slurm", "job_id": "7"}
+    for at_s in days:
+        node = NODE if at_s <= job_s[-1] else {"instance": renamed}
+        played = {"simulated": "eight"} if at_s < played_until_s else {}
+        api.write("build_info", {**node, "version": "1", **played}, [(at_s, 1.0)])
+        api.write("ledger_info", {**node, "epoch": "e", "storage": "disk"}, [(at_s, 1.0)])
+        api.write("job_energy_kwh_total", {**node, **own, "kind": "gpu"}, [(at_s, 1.0)])
+    api.write("job_power_watts", {**NODE, **own}, [(at_s, 70.0) for at_s in job_s])
+    answer = job(Fleet(api, Span(0, end_s), ()), "slurm", "7")  # type: ignore[arg-type]
+    return answer["simulated"]  # type: ignore[no-any-return]
+
+
+def test_a_job_is_real_whatever_its_node_played_before() -> None:
+    job_s = range(5 * DAY_S + 60, 5 * DAY_S + 7260, 600)
+    assert job_on("old:19400", 4 * DAY_S, job_s) is None
+    assert job_on("old:19400", job_s[0] + 1, job_s) == "eight on old:19400"  # its first scrape
+
+
+def test_a_node_that_is_called_otherwise_since_played_as_it_was_called_then() -> None:
+    job_s = range(60, 7260, 600)
+    assert job_on("new:19400", 8000, job_s) == "eight on old:19400"
+
+
+def test_of_a_job_that_was_never_seen_to_run_its_nodes_tell_of_all_the_span() -> None:
+    api = FakeApi()
+    for name, labels in (
+        ("build_info", {"version": "1", "simulated": "eight"}),
+        ("ledger_info", {"epoch": "e", "storage": "disk"}),
+        ("job_energy_kwh_total", {"manager": "slurm", "job_id": "7", "kind": "gpu"}),
+    ):
+        api.write(name, {**NODE, **labels}, [(60, 1.0)])
+    answer = job(Fleet(api, Span(0, 3600), ()), "slurm", "7")  # type: ignore[arg-type]
+    assert answer["simulated"] == "eight on old:19400"

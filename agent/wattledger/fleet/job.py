@@ -98,7 +98,8 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     targets = {target for node in nodes.values() for target in node.targets}
     cluster = _cluster_of(targets, f"{manager}/{job_id}")
     called = _called(fleet, nodes)
-    instances = instances_of(target for those in called.values() for target in those)
+    names = set[Target]().union(*called.values())
+    instances = instances_of(names)
     seen = presence(fleet, matchers, instances if len(instances) > _MANY else ())
     silent = _silent_targets(fleet, targets, seen)
     told = [
@@ -108,6 +109,7 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     told.sort(key=lambda row: (-_kwh(row), row["node"]))
     sums = totals(whole)
     begin_s, end_s = seen.begin_s, seen.end_s
+    ran = None if begin_s is None or end_s is None else (begin_s, end_s)
     before = begin_s is not None and clipped(fleet.span, begin_s)
     course = power(fleet, matchers, seen)
     states = {row["state"] for row in told}
@@ -141,7 +143,7 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         "nodes": told,
         "missing": missing,
         "unknown": list(UNKNOWN),
-        **provenance(fleet, targets),
+        **provenance(fleet, names, ran),
     }
 
 
@@ -169,14 +171,17 @@ def grid_shown(
     ]
 
 
-def provenance(fleet: Fleet, targets: set[Target] | None = None) -> dict[str, Any]:
+def provenance(
+    fleet: Fleet, targets: set[Target] | None = None, ran: tuple[float, float] | None = None
+) -> dict[str, Any]:
     """Of what an answer is: where and of which time it was asked, what is not whole or not real.
 
     Args:
         fleet: where.
         targets: whose figures are in it; None: everybody's.
+        ran: from when to when these were drawn, as of `simulated`; None: the whole span.
     """
-    played = simulated(fleet, targets)
+    played = simulated(fleet, targets, ran)
     warnings = list(fleet.door.warnings)
     return {
         "simulated": played or None,
