@@ -131,3 +131,16 @@ def test_what_priced_the_nodes_while_the_job_ran_is_told() -> None:
         for zone in ("DE", "FR")
     ]
     assert told["grid"] is None and "grid" in told["unknown"]
+
+
+def test_of_samples_as_they_were_scraped_none_is_after_the_span() -> None:
+    """Nor does one less belong to the last part, though it is asked about at its end."""
+    api = FakeApi()
+    api.write("ledger_info", {"instance": "a:1", "epoch": "e"}, [(t, 1.0) for t in range(0, 95, 5)])
+    fleet = Fleet(api, Span(0, 90), ())  # type: ignore[arg-type]
+    api.write("ledger_info", {"instance": "a:1", "epoch": "e"}, [(91, 1.0), (99, 1.0)])
+    seen = fleet.buckets("ledger_info", ())
+    ((*_, last_s),) = [[at_s for at_s, _ in row.points] for row in seen.rows]
+    (row,) = fleet.raw("ledger_info", (), seen, last_s)
+    times = [at_s for at_s, _ in row.points]
+    assert times[-1] == 90 and times[0] <= 90 - seen.tail_s

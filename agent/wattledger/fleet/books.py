@@ -307,7 +307,8 @@ class Fleet:
     ) -> list[Course]:
         """The samples of a metric as they were scraped, around a part of the span.
 
-        A step more on either side: servers differ in whether a window's first instant is in it.
+        A step more on either side: servers differ in whether a window's first instant is in it. But
+        nothing after the span, which other answers do not know of: scrapes go on meanwhile.
 
         Args:
             metric: without the prefix.
@@ -317,10 +318,11 @@ class Fleet:
             among: as of `buckets`.
         """
         window_s = parts.length_s(at_s) + 2 * parts.step_s
+        asked_s = min(at_s + parts.step_s, self.span.until_s)
         found: list[Course] = []
         for some in self._some(matchers, among):
             inner = promql.selector(metric, some, window_s * 1000)
-            found += courses(self.door.query(inner, at_s + parts.step_s))
+            found += courses(self.door.query(inner, asked_s))
         return [row for row in found if row.points]
 
 
