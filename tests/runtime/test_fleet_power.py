@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,6 +14,7 @@ from prometheus_fake import STALE, FakeApi
 from wattledger.fleet.books import Fleet, Span
 from wattledger.fleet.job import job
 from wattledger.job_reports.fleet import receipt
+from wattledger.job_reports.line import receipt_line
 from wattledger.job_reports.timeline import COLUMNS
 
 JOB = {"manager": "slurm", "job_id": "7"}
@@ -30,12 +32,13 @@ def write(
     before_s: float = 0.0,
     epoch: str = "e",
     watts: float = WATTS,
+    every_s: int = 30,
     **target: str,
 ) -> None:
     """A node on which the job drew steadily at these scrapes, and so long before the first."""
     times = list(times)
     target = {"instance": "gpu01", "job": "wattledger", **target}
-    every_s = times[1] - times[0] if len(times) > 1 else 30
+    every_s = times[1] - times[0] if len(times) > 1 else every_s
     after = list(range(times[-1] + every_s, pages_until_s + 1, every_s))
     api.write("ledger_info", {**target, "epoch": epoch}, [(t, 1.0) for t in times + after])
     drawn = [(t, watts / 1000 * (before_s + t - times[0]) / 3600) for t in times]
@@ -68,7 +71,7 @@ def test_a_steady_job_is_shown_as_steady(
     first_s = BEGIN_S + phase_s
     times = range(first_s, first_s + lasts_s + 1, every_s)
     now_s = times[-1] + (every_s // 2 if ago_s is None else every_s + ago_s)
-    write(api, times, 0 if ago_s is None else now_s, before_s=before_s)
+    write(api, times, 0 if ago_s is None else now_s, before_s=before_s, every_s=every_s)
     told = job(fleet(api, now_s), "slurm", "7")
     assert told["state"] == ("running" if ago_s is None else "ended")
     assert told["mean_watts"] == pytest.approx(WATTS)
@@ -132,8 +135,122 @@ def test_where_too_many_are_scraped_twice_the_course_is_not_told_and_that_is_sai
     told = job(fleet(api, BEGIN_S + 600), "slurm", "7")
     assert len(told["nodes"]) == 120
     assert told["power"] == [] and told["mean_watts"] is None
-    assert any(text.startswith("120 nodes are scraped twice") for text in told["missing"])
+    assert told["power_unknown"].startswith("120 nodes are scraped twice")
+    assert "  power     not known: 120 nodes are scraped twice under other names" in receipt(told)
     assert not any("highest" in line for line in receipt(told))
+    # Every other figure is whole: deploy/slurm need not wait for a better one.
+    assert not any("power" in text or "twice" in text for text in told["missing"])
+    assert "twice" not in receipt_line(told)
+
+
+@pytest.mark.parametrize("both_s", [0, 60, 3600])
+def test_a_node_that_was_scraped_under_both_names_for_a_while(both_s: int) -> None:
+    """Each name alone lacks a part: what the sum leaves out must not be left out of the mean."""
+    api = FakeApi()
+    half, until_s = BEGIN_S + 5 * 3600, BEGIN_S + 12 * 3600
+    write(api, range(BEGIN_S, half + both_s, 15), until_s + 600)
+    write(api, range(half, until_s, 15), until_s + 600, before_s=5 * 3600.0, instance="node-1")
+    write(api, range(BEGIN_S, until_s, 15), until_s + 600, instance="gpu02", epoch="f")
+    told = job(fleet(api, until_s + 600), "slurm", "7")
+    if both_s < 120:
+        assert told["mean_watts"] == pytest.approx(2 * WATTS, rel=0.001)
+        assert told["power_unknown"] is None
+        return
+    assert told["power"] == [] and told["mean_watts"] is None
+    assert told["power_unknown"].startswith("gpu01 was scraped under another name")
+    said = " ".join(line.strip() for line in receipt(told))
+    assert "power     not known: gpu01 was scraped under another name" in said
+    assert not any("gpu01" in text for text in told["missing"])
+
+
+def test_a_name_whose_time_others_cover_is_left_out() -> None:
+    api = FakeApi()
+    hours = {"a": (0, 5), "b": (5, 9), "c": (4, 7)}
+    for name, (from_h, to_h) in hours.items():
+        times = range(BEGIN_S + from_h * 3600, BEGIN_S + to_h * 3600, 15)
+        write(api, times, BEGIN_S + 10 * 3600, before_s=from_h * 3600.0, instance=name)
+    told = job(fleet(api, BEGIN_S + 10 * 3600), "slurm", "7")
+    assert told["mean_watts"] == pytest.approx(WATTS, rel=0.001)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_nodes_that_one_instance_names_are_added_up(anew: bool) -> None:
+    """As of agents that scrape `localhost` on each node, and tell them apart by another label."""
+    api = FakeApi()
+    half, until_s = BEGIN_S + 1800, BEGIN_S + 3600
+    for host in "ab":
+        node = {"instance": "localhost:19400", "host": host}
+        write(api, range(BEGIN_S, half, 15), epoch=host, **node)
+        write(api, range(half, until_s, 15), until_s + 600, before_s=1800.0,
+              epoch=f"{host}2" if anew else host, **node)  # fmt: skip
+    told = job(fleet(api, until_s + 600), "slurm", "7")
+    assert len(told["nodes"]) == 2
+    assert {moment["watts"] for moment in told["power"]} == {2 * WATTS}
+    # A pair of Prometheus servers: neither the instance nor all labels are a node each.
+    for host in "ab":
+        write(api, range(BEGIN_S, until_s, 15), until_s + 600, epoch=f"{host}2" if anew else host,
+              instance="localhost:19400", host=host, replica="2")  # fmt: skip
+    told = job(fleet(api, until_s + 600), "slurm", "7")
+    assert told["power"] == [] and told["mean_watts"] is None
+    assert told["power_unknown"].startswith("localhost:19400 names several nodes")
+
+
+def test_a_pod_replaced_with_its_ledger_is_one_node_at_a_time() -> None:
+    """Without markers the old pod's gauge stands for five minutes more."""
+    api = FakeApi()
+    half, until_s = BEGIN_S + 3600, BEGIN_S + 7200
+    write(api, range(BEGIN_S, half, 15), pod="x", epoch="e")
+    write(api, range(half, until_s, 15), until_s + 600, pod="y", epoch="f")
+    told = job(fleet(api, until_s + 600), "slurm", "7")
+    assert {moment["watts"] for moment in told["power"]} == {WATTS}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    phase_s=st.integers(0, 90),
+    every_s=st.sampled_from([1, 15, 30, 60, 120]),
+    scrapes=st.integers(1, 60),
+    tenths=st.integers(0, 9),
+    minutes=st.booleans(),
+    anew=st.booleans(),
+    second=st.booleans(),
+)
+@example(phase_s=0, every_s=30, scrapes=1, tenths=0, minutes=True, anew=False, second=False).via(
+    "the only sample is of the span's last instant, which begins a moment"
+)
+@example(phase_s=0, every_s=1, scrapes=60, tenths=5, minutes=True, anew=True, second=True)
+def test_what_is_scraped_while_questions_are_asked_changes_nothing(
+    phase_s: int,
+    every_s: int,
+    scrapes: int,
+    tenths: int,
+    minutes: bool,
+    anew: bool,
+    second: bool,
+) -> None:
+    now_s = BEGIN_S + (0 if minutes else phase_s)
+
+    def told(after: int) -> Any:
+        """With so many scrapes after the span's end."""
+        api = FakeApi(second=second)
+        first_s = now_s - (scrapes - 1) * every_s - tenths / 10
+        times = [first_s + number * every_s for number in range(scrapes + after)]
+        cut = scrapes // 2 if anew else 0
+        target = {"instance": "gpu01", "job": "wattledger"}
+        for epoch, those in (("e", times[:cut]), ("f", times[cut:scrapes]), ("g", times[scrapes:])):
+            if those:
+                of = epoch if anew else "f"
+                api.write("ledger_info", {**target, "epoch": of}, [(t, 1.0) for t in those])
+        drawn = [(t, WATTS / 1000 * (t - first_s) / 3600) for t in times]
+        api.write("job_energy_kwh_total", {**target, **JOB, "kind": "gpu"}, drawn)
+        api.write("job_power_watts", {**target, **JOB}, [(t, WATTS) for t in times])
+        return job(fleet(api, now_s), "slurm", "7")
+
+    answer = told(1)
+    assert answer == told(0)
+    if minutes:  # else it may have begun after the gauge was looked at for the last time
+        assert answer["mean_watts"] == pytest.approx(WATTS)
+        assert answer["power"]
 
 
 def test_a_ledger_begun_anew_and_a_pod_replaced_are_no_gap() -> None:

@@ -203,10 +203,6 @@ class Fleet:
         """Whether it is known of which ledger a label set shows copies."""
         return target in self._nodes
 
-    def is_simple(self, target: Target) -> bool:
-        """Whether the label set showed one epoch, and alone showed it."""
-        return target in self._nodes and label_of(target, "instance") not in self.odd
-
     def _odd_instances(self) -> set[str]:
         members: dict[int, list[Target]] = {}
         for target, node in self._nodes.items():
