@@ -124,7 +124,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    check_tokens(load_config(options.file))
+    config = load_config(options.file)
+    check_tokens(config)
+    if config.http.web_config:  # with faults in it no daemon starts either
+        from wattledger_exporters.web_config import load_web_config
+
+        load_web_config(Path(config.http.web_config))
     print(f"{options.file}: ok")
     return 0
 

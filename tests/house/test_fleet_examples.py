@@ -86,6 +86,15 @@ def test_a_mistake_in_the_settings_is_found_before_they_are_in_place(
     (tmp_path / "wattledger.toml").write_text(settings + '\n[http]\nlisten = "nowhere"\n')
     assert main(words) != 0
     assert "listen" in "".join(capsys.readouterr())
+    named = f'\n[http]\nlisten = "0.0.0.0:19400"\nweb_config = "{tmp_path}/web.yml"\n'
+    (tmp_path / "wattledger.toml").write_text(settings + named)
+    assert main(words) != 0
+    assert "web.yml cannot be read" in "".join(capsys.readouterr())
+    (tmp_path / "web.yml").write_text("basic_auth_users: bad\n")
+    assert main(words) != 0
+    assert "basic_auth_users" in "".join(capsys.readouterr())
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{alice: $2y$10${'.' * 53}}}\n")
+    assert main(words) == 0
 
 
 def test_it_restarts_before_it_asks_whether_all_is_well() -> None:
