@@ -130,6 +130,7 @@ def prometheus(home: Path, *, tls: bool = False) -> Iterator[Engine]:
     configuration(home, tls=tls)
     engine = Engine(home)
     command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data",
+               "--web.enable-admin-api",
                f"--web.listen-address={engine.url.removeprefix('http://')}"]  # fmt: skip
     with running(command, home):
         wait_until(lambda: engine.value("vector(1)"), 30, "Prometheus answers")

@@ -1,13 +1,15 @@
 """Totals by the shipped rules equal the ledgers', whatever happened to daemons and scrapes.
 
 Two nodes run one job. One daemon is killed, scrapes are missed, the job is requeued, a ledger is
-destroyed under it, a node leaves. Each ledger is read when its GPUs are released, so that nothing
-moves any more: its integers are compared with what PromQL says, to the precision of a float64.
+destroyed under it, a node leaves and is forgotten. Each ledger is read when its GPUs are released,
+so that nothing moves any more: its integers are compared with what PromQL says, to the precision
+of a float64.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections import Counter
@@ -24,6 +26,7 @@ from e2e.engines import Engine, counters, no_line_was_refused, prometheus, victo
 from waiting import wait_until
 
 HOOKS = Path(__file__).parents[2] / "deploy/slurm"
+FORGET = Path(__file__).parents[2] / "deploy/prometheus/forget.sh"
 SCENARIO = """
 [[gpu]]
 model = "H100 SXM"
@@ -221,8 +224,9 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
     assert "a new epoch begins" in a.daemon.log()
     a.run_on()
 
-    for rest in (a.books_at_rest(), b.books_at_rest()):
-        books.update(rest)  # adds
+    books.update(a.books_at_rest())  # adds
+    of_a = books.copy()
+    books.update(b.books_at_rest())
     wait_until(same(engine, "total", books), 90, f"{books}\n{recorded(engine, 'total')}")
     for quantity in ("energy_kwh", "co2e_grams"):
         whole = sum(v for k, v in books.items() if k[0] == "node" and k[2] == quantity)
@@ -277,6 +281,17 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
     assert alert["labels"].get("cluster") == engine.labels.get("cluster")
     assert alert["annotations"]["summary"] == "1 node(s) began a new ledger within the last hour"
     assert alert["annotations"]["nodes"].split() == ["a"]
+
+    # It is not to be counted any more: forgotten while the rules go on, once a second.
+    done = subprocess.run(
+        ["sh", FORGET, engine.url, 'instance="b"'],
+        env={**os.environ, "WATTLEDGER_FORGET_WAIT_S": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert re.fullmatch(r'[1-9][0-9]* series of instance="b" are deleted\n', done.stdout), done
+    wait_until(same(engine, "total", of_a), 30, f"{of_a}\n{recorded(engine, 'total')}")
     for node in (a, b):
         node.daemon.assert_no_traceback()
 
