@@ -238,7 +238,7 @@ def test_an_end_that_was_heard_is_owed_no_more(booted: BootedNode) -> None:
     booted.refusal.write_text("wattledger: You are uid 7.\n")
     assert "uid 7" in booted.run("end")
     assert booted.asked() == ["release --end"] * 2  # on that socket, and on no other
-    assert booted.owed.exists()
+    assert not booted.owed.exists()  # or it would end a later release that is not the hooks'
 
 
 def test_of_a_daemon_of_ones_own_the_service_is_owed_nothing(node: Node) -> None:
