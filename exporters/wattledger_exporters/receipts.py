@@ -282,9 +282,7 @@ def _energy(receipt: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     )
     kinds = parts([(n, kwh[kind]) for kind, n in _KINDS.items() if kwh[kind]], kwh["total"], ENERGY)
     mean_watts = receipt["mean_watts"]
-    mean = f"mean {number(mean_watts or 0.0)} W"
-    if mean_watts is None and receipt["quality"] is None:  # asked of metrics that do not tell
-        mean = ""
+    mean = "" if mean_watts is None else f"mean {number(mean_watts)} W"
     if unit_for(kwh["total"], ENERGY).name == "J":
         return [("energy", said, "; ".join(filter(None, (kinds, mean))))]
     joules = units.joules(int(receipt["exact"]["energy_uj"]))

@@ -96,13 +96,18 @@ def test_one_that_asks_who_comes_is_not(
     assert config("0.0.0.0:19400", path) == []
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0"])
 def test_what_only_this_machine_reaches_is_not(
     listen: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with started(listen, None) as server:
         assert server.web_status is None
     assert warnings(caplog) == []
+    assert config(listen, None) == []
+
+
+@pytest.mark.parametrize("listen", ["[::1]:0", "a..b:1", f"{'a' * 70}:1", "ä..b:1", "[]:80"])
+def test_nor_what_no_daemon_listens_at(listen: str) -> None:
     assert config(listen, None) == []
 
 

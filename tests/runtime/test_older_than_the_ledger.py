@@ -59,6 +59,9 @@ def test_one_that_ended_before_has_no_mean(
     books = opened(tmp_path / "l.sqlite", clock)
     books.commit(batch({}, runs=(run,)), clock.now())
     books.close()
-    assert main(["job", "slurm/1", "--ledger", str(tmp_path / "l.sqlite"), "--json"]) == 0
+    command = ["job", "slurm/1", "--ledger", str(tmp_path / "l.sqlite")]
+    assert main(command) == 0
+    assert "mean" not in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["duration_s"], answer["unmeasured_s"], answer["mean_watts"]) == (60, 60, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -11,7 +10,7 @@ from typing import Any
 
 from wattledger.config import Config
 from wattledger.doctor.finding import Finding
-from wattledger.errors import ConfigError
+from wattledger.errors import ConfigError, ListenError
 from wattledger_exporters.when import iso
 
 _LASTS = timedelta(days=7)
@@ -55,17 +54,14 @@ def of_config(config: Config) -> Iterator[Finding]:
 
 def _open_port(config: Config) -> Iterator[Finding]:
     """Where the settings would have a daemon listen that asks nobody who comes."""
-    from wattledger_exporters.http.listeners import parse_listen
+    from wattledger_exporters.http.listeners import parse_listen, resolve
     from wattledger_exporters.web_concerns import OF_A_NODE, beyond_loopback, open_port
 
-    if not config.http.listen:
-        return
-    host, port = parse_listen(config.http.listen)
     try:
-        found = socket.getaddrinfo(host or "::", port, type=socket.SOCK_STREAM)
-    except socket.gaierror:
+        host, port = parse_listen(config.http.listen)
+        address = resolve(host or "::", port)[1][0]
+    except ListenError:
         return  # nor does a daemon start that is to listen there
-    address = str(found[0][4][0])
     if beyond_loopback(address):
         path = Path(config.http.web_config) if config.http.web_config else None
         yield Finding("web", "problem", *open_port(address, port, OF_A_NODE, path))

@@ -240,8 +240,10 @@ class App(Application):
             hint = "" if uid is None else _NOBODYS
             sentence = f"There is no job {manager}/{job_id[:64]} that you may see."
             return refusal(404, sentence, hint=hint)
-        known = self._site(), self._powers(), self._simulated()
-        return answer(200, jobs_api.job(manager, job_id, detail, uid, *known))
+        told = jobs_api.job(
+            manager, job_id, detail, uid, self._site(), self._powers(), self._simulated()
+        )
+        return answer(200, told)
 
     async def _get_waste(self, scope: Scope) -> Response:
         from wattledger_exporters.http import waste_api

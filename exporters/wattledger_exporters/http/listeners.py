@@ -11,9 +11,11 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from wattledger.errors import ListenError
 
+_HINT = "choose another with --listen or http.listen"
 _BACKLOG = 1024  # a full queue costs the next scrape a second: the kernel drops its SYN
 _FIRST_INHERITED_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
@@ -34,6 +36,21 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return match["v6"] or match["host"], int(match["port"])
 
 
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """The family of a host, and its address as sockets of that take it: address, port, ….
+
+    Raises:
+        ListenError: it is not known.
+    """
+    try:
+        # As bytes: for a text Python loads the tables of internationalized names, 0.2 MiB.
+        name = host.encode("ascii") if host.isascii() else host
+        family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise ListenError(f"http.listen: the host {host!r} is not known", _HINT) from error
+    return family, address
+
+
 def bind_tcp(listen: str) -> socket.socket:
     """A listening TCP socket.
 
@@ -41,7 +58,6 @@ def bind_tcp(listen: str) -> socket.socket:
         ListenError: the port is taken, not allowed, or the address is not this machine's.
     """
     host, port = parse_listen(listen)
-    hint = "choose another with --listen or http.listen"
     try:
         if not host:
             with suppress(OSError):  # both families at once, where there is IPv6
@@ -49,29 +65,24 @@ def bind_tcp(listen: str) -> socket.socket:
                     ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
                 )
             return socket.create_server(("", port), backlog=_BACKLOG)
-        # As bytes: for a text Python loads the tables of internationalized names, 0.2 MiB.
-        name = host.encode("ascii") if host.isascii() else host
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
+        family, address = resolve(host, port)
         return socket.create_server(address, family=family, backlog=_BACKLOG)
-    except socket.gaierror as error:
-        raise ListenError(f"http.listen: the host {host!r} is not known", hint) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ListenError(
                 f"http.listen: port {port} of {host or 'this machine'} is in use",
-                f"is a wattledger running already? `ss -ltnp 'sport = :{port}'` shows who; {hint}",
+                f"is a wattledger running already? `ss -ltnp 'sport = :{port}'` shows who; {_HINT}",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise ListenError(
                 f"http.listen: this user may not listen on port {port}",
-                "ports below 1024 are root's; " + hint,
+                "ports below 1024 are root's; " + _HINT,
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise ListenError(f"http.listen: {host} is not an address of this machine", hint) from (
-                error
-            )
-        raise ListenError(f"http.listen: {listen}: {error.strerror}", hint) from error
+            raise ListenError(
+                f"http.listen: {host} is not an address of this machine", _HINT
+            ) from (error)
+        raise ListenError(f"http.listen: {listen}: {error.strerror}", _HINT) from error
 
 
 def bind_unix(path: Path) -> socket.socket:
