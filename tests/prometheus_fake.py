@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from wattledger.fleet.targets import OF_LEDGER, Target, target_of
+
 LOOKBACK_S = 300.0
 STALE = float("nan")
 Labels = Mapping[str, str]
@@ -31,6 +33,10 @@ _LAST = re.compile(rf"last_over_time\({_SELECTOR.pattern}\)")
 _EACH = re.compile(rf"{_LAST.pattern}(?: or {_LAST.pattern})+")
 _ROUND = re.compile(r"round\((.*) \* (\d+)\)", re.DOTALL)
 _CALL = re.compile(r"(\w+)(?: by \(([^)]*)\))? ?\((.*)\)", re.DOTALL)
+_OF_PAGE = re.compile(  # with the epoch that the same page showed last
+    r"(wattledger_\w+{.*}) \* ignoring \((.*), epoch, storage\) group_left \(epoch\) "
+    r"\(topk without \(epoch, storage\) \(1, timestamp\((.*)\) \* \3\) > bool 0\)"
+)
 _SUBQUERY = re.compile(r"(.*)\[(\d+)(ms|s):(\d+)s\]", re.DOTALL)
 _OVER: dict[str, Callable[[list[float]], float]] = {
     "last_over_time": lambda values: values[-1],
@@ -130,6 +136,9 @@ class FakeApi:
         if rounded:
             found = self._vector(rounded[1], at_s)
             return [(labels, float(round(v * int(rounded[2])))) for labels, v in found]
+        joined = _OF_PAGE.fullmatch(query)
+        if joined:
+            return self._of_page(*joined.groups(), at_s)
         call = _CALL.fullmatch(query)
         assert call is not None, query
         name, by, inner = call.groups()
@@ -163,6 +172,23 @@ class FakeApi:
                         value
                     )
         return [(labels, fold(values)) for labels, values in series.values()]
+
+    def _of_page(self, query: str, own: str, ledger: str, at_s: float) -> Vector:
+        epochs: dict[Target, tuple[float, str]] = {}
+        selector = _SELECTOR.fullmatch(ledger)
+        assert selector is not None, ledger
+        for labels, _, when in self._instant(selector, at_s):
+            target = target_of(labels, OF_LEDGER)
+            epochs[target] = max(epochs.get(target, (0.0, "")), (when, labels["epoch"]))
+        found = [
+            (labels, value, target_of(labels, ("__name__", *own.split(", "))))
+            for labels, value in self._vector(query, at_s)
+        ]
+        return [
+            ({**labels, "epoch": epochs[target][1]}, value)
+            for labels, value, target in found
+            if target in epochs
+        ]
 
     def _window(self, selector: re.Match[str], at_s: float) -> list[Any]:
         window_s = int(selector[3]) / (1000 if selector[4] == "ms" else 1)

@@ -140,7 +140,10 @@ NODE = {"instance": "old:19400"}
 
 
 def job_on(renamed: str, played_until_s: int, job_s: range) -> str | None:
-    """What is said of a job on a node that played a scenario first, and has another name by now."""
+    """What is said of a job on a node that played a scenario first, and has another name by now.
+
+    And what priced its energy: another zone as long as it played.
+    """
     api = FakeApi()
     end_s = job_s[-1] + DAY_S
     days = range(60, end_s, 600)
@@ -150,9 +153,13 @@ def job_on(renamed: str, played_until_s: int, job_s: range) -> str | None:
         played = {"simulated": "eight"} if at_s < played_until_s else {}
         api.write("build_info", {**node, "version": "1", **played}, [(at_s, 1.0)])
         api.write("ledger_info", {**node, "epoch": "e", "storage": "disk"}, [(at_s, 1.0)])
+        grid = {"grid_zone": "DE" if played else "FR", "source": "table", "basis": "lifecycle"}
+        api.write("grid_carbon_intensity_grams_per_kwh", {**node, **grid}, [(at_s, 300.0)])
         api.write("job_energy_kwh_total", {**node, **own, "kind": "gpu"}, [(at_s, 1.0)])
     api.write("job_power_watts", {**NODE, **own}, [(at_s, 70.0) for at_s in job_s])
     answer = job(Fleet(api, Span(0, end_s), ()), "slurm", "7")  # type: ignore[arg-type]
+    zones = {"DE" if at_s < played_until_s else "FR" for at_s in job_s}
+    assert {grid["zone"] for grid in answer["grid_shown"]} == zones
     return answer["simulated"]  # type: ignore[no-any-return]
 
 

@@ -88,8 +88,7 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
     Returns:
         The same fields, with None for those in `UNKNOWN`; besides them `cluster`, `nodes`,
         `missing` (in sentences), `power` (of `wattledger.fleet.power.Power`, as `mean_watts`),
-        `power_grain_s`, `power_unknown` (why there is none, in a sentence), `grid_shown`,
-        `unknown`, `warnings` and `partial`.
+        `power_grain_s`, `grid_shown`, `unknown`, `warnings` and `partial`.
 
     Raises:
         WattledgerError: several clusters have a job of that id.
@@ -139,9 +138,8 @@ def job(fleet: Fleet, manager: str, job_id: str, expected: Iterable[str] = ()) -
         "advice": [],
         "power_grain_s": course.grain_s,
         "power": course.moments,
-        "power_unknown": course.unknown or None,
         "restricted_to_uid": None,
-        "grid_shown": grid_shown(fleet, targets, begin_s, end_s),
+        "grid_shown": grid_shown(fleet, names, begin_s, end_s),
         "nodes": told,
         "missing": missing,
         "unknown": list(UNKNOWN),

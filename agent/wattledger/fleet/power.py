@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from wattledger.fleet import promql
 from wattledger.fleet.books import TAIL_S, Fleet
 from wattledger.fleet.presence import POWER, Presence
-from wattledger.fleet.reply import courses, samples, shown
-from wattledger.fleet.targets import label_of
+from wattledger.fleet.reply import courses, samples
+from wattledger.fleet.targets import instances_of
 from wattledger.units import NS_PER_S
 from wattledger_exporters.when import iso
 
 _MOMENTS = 64
 _LEAST_GRAIN_S = 60
 _LOOKS = 20  # at the gauge in each moment
-_OVERLAP_S = 120  # of two copies of one ledger; less is the change from one to the other
-_NAMED = 3
-
-_Time = tuple[float, float]  # from when to when, in Unix seconds
-_Times = Mapping[int, Mapping[str, _Time]]  # by node and instance
 
 
 class Power(NamedTuple):
@@ -31,14 +25,11 @@ class Power(NamedTuple):
         grain_s: how long each moment is.
         moments: `start` and `watts`, oldest first; those in which nothing was seen are left out.
         mean_watts: over the time in which it was seen; None: it was not.
-        unknown: why there are no moments though it was seen; empty otherwise. Totals are whole
-            all the same, so that this is none of what an answer lacks.
     """
 
     grain_s: int
     moments: list[dict[str, Any]]
     mean_watts: float | None
-    unknown: str = ""
 
 
 NO_POWER = Power(_LEAST_GRAIN_S, [], None)
@@ -59,12 +50,7 @@ def power(fleet: Fleet, matchers: Sequence[str], seen: Presence) -> Power:
     begin_s, end_s = seen.begin_s, seen.end_s
     if begin_s is None or end_s is None:
         return NO_POWER
-    times = _times(fleet, seen)
-    copies, gaps = _copies(times)
-    shared = _shared(fleet, times)
-    if why := _why_not(copies, gaps, shared if len(seen.last_s) > len(times) else []):
-        return NO_POWER._replace(unknown=why)
-    watts = _added_up(fleet, matchers, copies, by_instance=not shared)
+    watts = _added_up(fleet, matchers, seen)
     # One moment less than there may be: the first and the last may both be cut.
     grain_s = -(-max(1, round(end_s - begin_s)) // (_MOMENTS - 1))
     grain_s = -(-grain_s // _LEAST_GRAIN_S) * _LEAST_GRAIN_S
@@ -95,93 +81,19 @@ def power(fleet: Fleet, matchers: Sequence[str], seen: Presence) -> Power:
     )
 
 
-def _added_up(
-    fleet: Fleet, matchers: Sequence[str], copies: Sequence[str], *, by_instance: bool
-) -> str:
-    """PromQL for the power of all nodes at an instant, each once.
+def _added_up(fleet: Fleet, matchers: Sequence[str], seen: Presence) -> str:
+    """PromQL for the power of all nodes at an instant: that of each ledger once.
 
-    By instance: of a pair of Prometheus servers, or of a pod that was replaced and is shown for
-    some minutes more, one counts.
+    However many label sets show a ledger, and whatever its node is called by then: as in
+    deploy/prometheus/rules/recording.yml the epoch is that of the page's own `ledger_info`, the one
+    that was seen last.
     """
-    others = [promql.one_of("instance", copies, negative=True)] if copies else []
-    each = promql.selector(POWER, [*fleet.match, *matchers, *others])
-    return f"sum(max by (instance) ({each}))" if by_instance else f"sum({each})"
-
-
-def _why_not(copies: Sequence[str], gaps: Sequence[str], shared: Sequence[str]) -> str:
-    """Why the power of all nodes together cannot be asked, without a full stop; empty: it can."""
-    if not promql.few(copies):
-        return f"{len(copies)} nodes are scraped twice under other names"
-    if gaps:
-        was = "was" if len(gaps) == 1 else "were"
-        return f"{_some(gaps)} {was} scraped under another name as well, for a part of the time"
-    if shared:
-        name = "names" if len(shared) == 1 else "name"
-        return f"{_some(shared)} {name} several nodes, and a node has several sets of labels"
-    return ""
-
-
-def _times(fleet: Fleet, seen: Presence) -> _Times:
-    """From when to when each node was seen under each of its names."""
-    times: dict[int, dict[str, _Time]] = {}
-    for target, last_s in seen.last_s.items():
-        of_node = times.setdefault(fleet.node_of(target), {})
-        instance = label_of(target, "instance")
-        first_s, until_s = of_node.get(instance, (last_s, last_s))
-        of_node[instance] = min(first_s, seen.first_s[target]), max(until_s, last_s)
-    return times
-
-
-def _copies(times: _Times) -> tuple[list[str], list[str]]:
-    """Instances under which a ledger was scraped while it was under another one as well.
-
-    Returns:
-        All of them, and those that were alone for a time: without them that is not in the sum.
-    """
-    copies, gaps = list[str](), list[str]()
-    for of_node in times.values():
-        kept: list[_Time] = []
-        left_out: dict[str, _Time] = {}
-        longest = sorted(of_node.items(), key=lambda item: (item[1][0] - item[1][1], item[0]))
-        for instance, time in longest:
-            if any(_both(time, other) for other in kept):
-                left_out[instance] = time
-            else:
-                kept.append(time)
-        copies += left_out
-        gaps += [name for name, time in left_out.items() if not _covered(time, kept)]
-    return copies, gaps
-
-
-def _shared(fleet: Fleet, times: _Times) -> list[str]:
-    """Instances that named several nodes at a time, such as `localhost:19400` of their agents."""
-    known = {fleet.node_of(target) for target in fleet.epochs}
-    named: dict[str, list[_Time]] = {}
-    for node, of_node in times.items():
-        for instance, time in of_node.items():
-            if node in known:
-                named.setdefault(instance, []).append(time)
-    return [
-        instance
-        for instance, those in named.items()
-        if any(_both(*pair) for pair in combinations(those, 2))
-    ]
-
-
-def _both(one: _Time, other: _Time) -> bool:
-    return min(one[1], other[1]) - max(one[0], other[0]) > _OVERLAP_S
-
-
-def _covered(time: _Time, by: Iterable[_Time]) -> bool:
-    """Whether others go on for all of a time, but for a change from one to the next."""
-    covered_s, until_s = time
-    for first_s, last_s in sorted(by):
-        if first_s <= covered_s + _OVERLAP_S:
-            covered_s = max(covered_s, last_s)
-    return until_s <= covered_s + _OVERLAP_S
-
-
-def _some(instances: Sequence[str]) -> str:
-    names = ", ".join(shown(name) for name in instances[:_NAMED])
-    more = len(instances) - _NAMED
-    return f"{names}{f' and {more} more' if more > 0 else ''}"
+    each = promql.selector(POWER, [*fleet.match, *matchers])
+    if not all(fleet.knows(target) for target in seen.last_s):
+        return f"sum({each})"
+    names = instances_of(seen.last_s)
+    there = [promql.one_of("instance", names)] if promql.few([*names, *names]) else []
+    ledger = promql.selector("ledger_info", [*fleet.match, *there])
+    last = f"topk without (epoch, storage) (1, timestamp({ledger}) * {ledger}) > bool 0"
+    own = "manager, job_id, epoch, storage"
+    return f"sum(max by (epoch) ({each} * ignoring ({own}) group_left (epoch) ({last})))"

@@ -71,8 +71,6 @@ def receipt(answer: Mapping[str, Any]) -> list[str]:
     drawn = timeline.lines(line, answer["mean_watts"])
     labels = ("power", "", "")
     lines += [f"  {label:<9} {text}" for label, text in zip(labels, drawn, strict=False)]
-    if answer["power_unknown"]:
-        lines += wrapped(f"  {'power':<9} not known: {answer['power_unknown']}")
     lines += _grid(answer)
     lines += _nodes(answer)
     for sentence in missing(answer):
