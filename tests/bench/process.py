@@ -15,6 +15,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 MIB = 1 << 20
+UNIT = Path(__file__).parents[2] / "deploy/systemd/wattledger.service"
 Page = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -90,8 +91,8 @@ def start_daemon(
     procfs: Path = Path("/proc"),
     settings: str = "",
 ) -> tuple[Process, float]:
-    """The daemon over another /sys, with its defaults but for `settings`; and the seconds from
-    exec to READY=1."""
+    """The daemon over another /sys, with its defaults but for `settings` and the environment that
+    its unit gives it; and the seconds from exec to READY=1."""
     port = free_port()
     config = directory / "wattledger.toml"
     # The grid has no part in what is measured: the country table alone, as by default.
@@ -99,6 +100,9 @@ def start_daemon(
     address = directory / "notify"
     address.unlink(missing_ok=True)
     clean = {key: value for key, value in env.items() if not key.endswith("_DIRECTORY")}
+    for line in UNIT.read_text().splitlines():
+        if line.startswith("Environment="):
+            clean |= dict(pair.split("=", 1) for pair in line.split("=", 1)[1].split())
     clean["NOTIFY_SOCKET"] = str(address)
     command = [sys.executable, "-m", "wattledger.cli", "serve", "--config", str(config)]
     command += ["--ledger", str(directory / "ledger.sqlite"), "--listen", f"127.0.0.1:{port}"]
