@@ -17,27 +17,23 @@ api=$1/api/v1
 series="{__name__=~\"ledger.*\",$2}"
 wait_s=${WATTLEDGER_FORGET_WAIT_S:-70} # two evaluations, each 30 s, and the time that one takes
 
-call() { # path word: what curl(1) is to send
-    curl -fsS -m 120 --retry 9 --retry-all-errors --data-urlencode "$2" "$api/$1"
-}
-
-recorded() { # how many series there are now
-    call "query?nocache=1" "query=count($series) or vector(0)" |
-        sed -n 's/.*"value":\[[^,]*,"\([0-9]*\)"\].*/\1/p'
+recorded() { # how many series there are now; Prometheus may just be starting
+    answer=$(curl -fsS -m 120 --retry 30 --retry-delay 10 --retry-max-time 300 --retry-connrefused \
+        --data-urlencode "query=count($series) or vector(0)" "$api/query?nocache=1")
+    echo "$answer" | sed -n 's/.*"value":\[[^,]*,"\([0-9]*\)"\].*/\1/p'
 }
 
 count=$(recorded)
-if [ "$count" = 0 ]; then
-    echo "nothing is recorded of $2"
-    exit
-fi
 for _ in 1 2 3 4 5; do
-    call admin/tsdb/delete_series "match[]=$series"
+    curl -sS --fail-with-body -m 120 --data-urlencode "match[]=$series" \
+        "$api/admin/tsdb/delete_series"
     sleep "$wait_s"
-    if [ "$(recorded)" = 0 ]; then
+    left=$(recorded)
+    if [ "$left" = 0 ]; then
         echo "$count series of $2 are deleted"
         exit
     fi
+    count=$left
 done
 echo "$2 comes back: is it still among the targets, or was it within the last two minutes?" >&2
 exit 1

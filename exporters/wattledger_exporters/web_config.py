@@ -100,7 +100,8 @@ def load_web_config(path: Path, files: Watched | None = None) -> WebConfig:
     try:
         raw = files.read(path)
     except OSError as error:
-        fault = f"{path} cannot be read: {error.strerror}; name a file that this user may read"
+        who = "the daemon's user has to be able to, and who checks it (root)"
+        fault = f"{path} cannot be read: {error.strerror}; {who}"
         raise ConfigError([("http.web_config", fault)], str(path)) from error
     document = parse(raw, path)
     faults: Faults = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 MIB = 1 << 20
-UNIT = Path(__file__).parents[2] / "deploy/systemd/wattledger.service"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+LAUNCHER = re.compile(r"^#!\$lib/bin/python3 (\S+)$", re.MULTILINE)
 Page = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -91,8 +93,8 @@ def start_daemon(
     procfs: Path = Path("/proc"),
     settings: str = "",
 ) -> tuple[Process, float]:
-    """The daemon over another /sys, with its defaults but for `settings` and the environment that
-    its unit gives it; and the seconds from exec to READY=1."""
+    """The daemon over another /sys, with its defaults but for `settings`, as the installed program
+    and its unit start it; and the seconds from exec to READY=1."""
     port = free_port()
     config = directory / "wattledger.toml"
     # The grid has no part in what is measured: the country table alone, as by default.
@@ -100,11 +102,12 @@ def start_daemon(
     address = directory / "notify"
     address.unlink(missing_ok=True)
     clean = {key: value for key, value in env.items() if not key.endswith("_DIRECTORY")}
-    for line in UNIT.read_text().splitlines():
+    for line in (DEPLOY / "systemd/wattledger.service").read_text().splitlines():
         if line.startswith("Environment="):
             clean |= dict(pair.split("=", 1) for pair in line.split("=", 1)[1].split())
     clean["NOTIFY_SOCKET"] = str(address)
-    command = [sys.executable, "-m", "wattledger.cli", "serve", "--config", str(config)]
+    (options,) = LAUNCHER.findall((DEPLOY / "install.sh").read_text())
+    command = [sys.executable, options, "-m", "wattledger.cli", "serve", "--config", str(config)]
     command += ["--ledger", str(directory / "ledger.sqlite"), "--listen", f"127.0.0.1:{port}"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(address))

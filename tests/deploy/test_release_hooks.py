@@ -137,7 +137,8 @@ class BootedNode(Node):
     """
 
     body = """case $* in *--socket*)
-        if [ -e ${0%/*}/refusal ]; then cat ${0%/*}/refusal; exit 1; fi ;;
+        if [ -e ${0%/*}/refusal ]; then cat ${0%/*}/refusal; exit 1; fi
+        if [ -e ${0%/*}/hangs ]; then exit 124; fi ;;  # what timeout(1) says then
     esac"""
 
     def __init__(self, home: Path) -> None:
@@ -239,6 +240,14 @@ def test_an_end_that_was_heard_is_owed_no_more(booted: BootedNode) -> None:
     assert "uid 7" in booted.run("end")
     assert booted.asked() == ["release --end"] * 2  # on that socket, and on no other
     assert not booted.owed.exists()  # or it would end a later release that is not the hooks'
+
+
+def test_an_end_that_a_hung_daemon_was_asked_for_holds_when_the_service_starts(
+    booted: BootedNode,
+) -> None:
+    (booted.socket.parent / "hangs").touch()
+    booted.run("end")
+    assert booted.owed.exists()
 
 
 def test_of_a_daemon_of_ones_own_the_service_is_owed_nothing(node: Node) -> None:

@@ -90,7 +90,7 @@ def _added_up(fleet: Fleet, matchers: Sequence[str], seen: Presence) -> str:
     """
     each = promql.selector(POWER, [*fleet.match, *matchers])
     if not all(fleet.knows(target) for target in seen.last_s):
-        return f"sum({each})"
+        return f"sum(max by (instance) ({each}))"
     names = instances_of(seen.last_s)
     there = [promql.one_of("instance", names)] if promql.few([*names, *names]) else []
     ledger = promql.selector("ledger_info", [*fleet.match, *there])

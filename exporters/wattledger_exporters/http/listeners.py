@@ -79,9 +79,8 @@ def bind_tcp(listen: str) -> socket.socket:
                 "ports below 1024 are root's; " + _HINT,
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise ListenError(
-                f"http.listen: {host} is not an address of this machine", _HINT
-            ) from (error)
+            message = f"http.listen: {host} is not an address of this machine"
+            raise ListenError(message, _HINT) from error
         raise ListenError(f"http.listen: {listen}: {error.strerror}", _HINT) from error
 
 
