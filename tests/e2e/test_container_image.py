@@ -88,7 +88,8 @@ def test_the_image_is_what_the_file_says_and_it_runs(store: Store) -> None:
     names = {each.partition("=")[0] for each in config["Env"]}
     assert names == {
         "PATH", "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "PYTHONDONTWRITEBYTECODE",
-        "PYTHONUNBUFFERED", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+        "PYTHONUNBUFFERED", "PYTHONNODEBUGRANGES", "MALLOC_TRIM_THRESHOLD_",
+        "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
     }  # fmt: skip
 
     container = store.run("from", "wattledger:test").stdout.strip()
