@@ -36,8 +36,9 @@ $pip install --no-index --find-links "$work/wheels" --constraint constraints.txt
     --target "$site" "wattledger${EXTRAS:+[$EXTRAS]}"
 rm -rf "$site/bin" "$site"/*.dist-info/RECORD "$site"/*.dist-info/direct_url.json \
     "$site"/*.dist-info/REQUESTED
-# I: neither the caller's directory nor PYTHONPATH decides what root's daemon imports. Xno_debug_ranges:
-# code without the columns of each instruction is 0.4 MiB less; tracebacks show lines, not carets.
+# I: neither the caller's directory nor PYTHONPATH decides what root's daemon imports.
+# Xno_debug_ranges: code without the columns of each instruction is 0.4 MiB less; tracebacks show
+# lines, not carets.
 cat >"$venv/bin/wattledger" <<EOF
 #!$lib/bin/python3 -IXno_debug_ranges
 import sys

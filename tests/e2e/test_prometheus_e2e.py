@@ -169,6 +169,11 @@ def same(
     return check
 
 
+def shows(engine: Engine, expression: str, amount: float) -> Callable[[], bool]:
+    """Whether a query has this one value."""
+    return lambda: bool(engine.value(expression) == pytest.approx(amount, rel=REL))
+
+
 @pytest.mark.timeout(300)
 def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon]) -> None:
     a, b = Node(daemon(scenario=SCENARIO, name="a")), Node(daemon(scenario=SCENARIO, name="b"))
@@ -210,13 +215,8 @@ def test_totals_equal_the_ledgers(engine: Engine, daemon: Callable[..., Daemon])
     for level, label in (("job", "job_id"), ("user", "user")):
         for name in {key[1] for key in books if key[0] == level}:
             last = f'sum(ledger_{level}:energy_kwh:last{{instance="a", {label}="{name}"}})'
-            wait_until(
-                lambda last=last, key=(level, name, "energy_kwh"): (  # type: ignore[misc]
-                    engine.value(last) == pytest.approx(books[key], rel=REL)
-                ),
-                90,
-                f"what the epoch ended with: {last}",
-            )
+            amount = books[level, name, "energy_kwh"]
+            wait_until(shows(engine, last, amount), 90, f"what the epoch ended with: {last}")
     a.daemon.kill()
     a.daemon.ledger.write_bytes(b"SQLite format 3\0" + bytes(a.daemon.ledger.stat().st_size - 16))
     Path(f"{a.daemon.ledger}-wal").unlink(missing_ok=True)

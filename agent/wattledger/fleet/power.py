@@ -54,10 +54,10 @@ def power(fleet: Fleet, matchers: Sequence[str], seen: Presence) -> Power:
     # One moment less than there may be: the first and the last may both be cut.
     grain_s = -(-max(1, round(end_s - begin_s)) // (_MOMENTS - 1))
     grain_s = -(-grain_s // _LEAST_GRAIN_S) * _LEAST_GRAIN_S
-    # A moment is after its start: the span's last instant begins none.
-    first_s = min(int(begin_s), fleet.span.until_s - 1) // grain_s * grain_s
-    last_s = max(-(-int(end_s) // grain_s) * grain_s, first_s + grain_s)
     until_s = fleet.span.until_s
+    # A moment is after its start: the span's last instant begins none.
+    first_s = min(int(begin_s), until_s - 1) // grain_s * grain_s
+    last_s = max(-(-int(end_s) // grain_s) * grain_s, first_s + grain_s)
     whole_s = max(first_s, min(last_s, (until_s - TAIL_S) // grain_s * grain_s))
     step_s = max(1, grain_s // _LOOKS)
     found: dict[int, float] = {}  # by when a moment begins

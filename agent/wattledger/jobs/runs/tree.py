@@ -233,13 +233,13 @@ class ProcessTree:
         if used_ns < self.used_ns:
             # Once: a member that moves to its parent's count just now, or that a list of children
             # missed. Twice: one that was not waited for (SIGCHLD ignored), and its time is gone.
-            self._fell = not self._fell
-            if self._fell:
+            if not self._fell:
+                self._fell = True
                 return
             self._lost_ns += self.used_ns - used_ns
         else:
-            self.used_ns, self._fell = used_ns, False
-        self.raw_ns = raw_ns
+            self.used_ns = used_ns
+        self.raw_ns, self._fell = raw_ns, False
 
     def memory_bytes(self) -> int:
         """Anonymous memory of all members, and the largest shared memory of one of them.
